@@ -1,0 +1,263 @@
+"""What is searched for: which PEFT modules, where, and how large.
+
+An `Architecture` is a set of `Placement`s. It names sites and methods by their keys only, so it can be stored,
+compared and priced without a model.
+
+Parameter counts come in three kinds, which are never mixed:
+
+* *nominal*: the papers' rule, weights only (AutoPEFT, arXiv 2301.12132, tables 1 to 5);
+* *stored*: what is shipped: adds biases; a prefix counts after its reparametrisation has been folded away;
+* *trained*: what the optimiser holds: adds the prefix reparametrisation and the task head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autopeft.errors import ArchitectureError, BudgetError
+
+CountKind = Literal["nominal", "stored", "trained"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A count that is linear in the size: ``fixed + per_unit * size`` when present, 0 when absent (size 0)."""
+
+    fixed: int
+    per_unit: int
+
+    def at(self, size: int) -> int:
+        """The count at `size` units."""
+        return self.fixed + self.per_unit * size if size else 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters of one placement as a function of its size; a method is the only owner of these numbers."""
+
+    nominal: Line
+    stored: Line
+
+    def line(self, kind: CountKind) -> Line:
+        """The line of `kind`.
+
+        Raises:
+            BudgetError: `kind` is "trained", which depends on the whole architecture and the head.
+        """
+        if kind == "trained":
+            raise BudgetError("The count 'trained' depends on the head; a budget is on 'nominal' or 'stored'.")
+        return self.nominal if kind == "nominal" else self.stored
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The three parameter counts of an architecture on one backbone, and the backbone's own size."""
+
+    nominal: int
+    stored: int
+    trained: int
+    backbone: int
+
+    def percent(self, kind: CountKind = "nominal") -> float:
+        """The count of `kind` in percent of the backbone's parameters."""
+        return 100.0 * float(getattr(self, kind)) / self.backbone
+
+    def as_dict(self) -> dict[str, int]:
+        """A JSON-ready mapping."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, order=True)
+class Placement:
+    """One PEFT module: `method` at `site` with `size` units (rank, bottleneck width or prefix length).
+
+    Args:
+        site: the key of a site of the backbone, ``stack.layer.role`` with 0-based layers, such as
+            ``encoder.3.ffn``; a site outside the layers has no number, such as ``decoder.final_norm``.
+        method: the name of a method, such as ``serial``.
+        size: at least 1. Absence is expressed by leaving the placement out.
+    """
+
+    site: str
+    method: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ArchitectureError(f"A size must be a whole number of at least 1, but got {self.size!r} for {self}.")
+
+    def __str__(self) -> str:
+        return f"{self.method}@{self.site}:{self.size}"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A canonical set of placements: sorted, without repeats, hashable, equal when the models are equal.
+
+    Raises:
+        ArchitectureError: one method is placed twice at one site.
+    """
+
+    placements: tuple[Placement, ...] = ()
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.placements))
+        keys = [(item.site, item.method) for item in ordered]
+        twice = sorted({f"{method}@{site}" for site, method in keys if keys.count((site, method)) > 1})
+        if twice:
+            raise ArchitectureError(f"A method may stand once at a site, but these stand twice: {', '.join(twice)}.")
+        object.__setattr__(self, "placements", ordered)
+
+    def __iter__(self) -> Iterator[Placement]:
+        return iter(self.placements)
+
+    def __len__(self) -> int:
+        return len(self.placements)
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing but the task head would train."""
+        return not self.placements
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods used, sorted."""
+        return tuple(sorted({item.method for item in self.placements}))
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the architecture, stable across processes and machines."""
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def size(self, method: str, site: str) -> int:
+        """The size of `method` at `site`; 0 when absent."""
+        return next((p.size for p in self.placements if p.method == method and p.site == site), 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping; `from_dict` is its inverse."""
+        return {"placements": [[p.method, p.site, p.size] for p in self.placements]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
+        """The architecture written by `as_dict`.
+
+        Raises:
+            ArchitectureError: the mapping does not have that form.
+        """
+        try:
+            return cls(tuple(Placement(str(site), str(method), size) for method, site, size in data["placements"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArchitectureError(
+                f"An architecture is {{'placements': [[method, site, size], ...]}}, but this cannot be read: {error}."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the architecture as JSON."""
+        Path(path).write_text(json.dumps(self.as_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Architecture:
+        """Read an architecture written by `save`, or any JSON object that holds one under ``architecture``.
+
+        Raises:
+            ArchitectureError: the file is missing or is not such JSON.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise ArchitectureError(f"The architecture file {str(path)!r} cannot be read: {error}.") from error
+        return cls.from_dict(data.get("architecture", data) if isinstance(data, dict) else {})
+
+    def __str__(self) -> str:
+        return " ".join(describe(self)) or "head only"
+
+
+def describe(architecture: Architecture) -> list[str]:
+    """One phrase a method and size, layers counted from 1 as in the papers: ``serial 12 in ffn of layers 3,4``."""
+    groups: dict[tuple[str, str, int], list[str]] = {}
+    for item in architecture:
+        parts = item.site.split(".")
+        where = ".".join([*([] if parts[0] == "encoder" else parts[:1]), parts[-1]])
+        layer = [str(int(parts[1]) + 1)] if len(parts) == 3 else []
+        groups.setdefault((item.method, where, item.size), []).extend(layer)
+    phrases = []
+    for (method, where, size), layers in groups.items():
+        numbers = ",".join(sorted(layers, key=int))
+        phrases.append(f"{method}={size}@{where}" + (f"[{numbers}]" if numbers else ""))
+    return sorted(phrases)
+
+
+_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*(%|‱|%%)?\s*$")
+
+
+@dataclass(frozen=True)
+class ParameterBudget:
+    """A hard limit on the parameters of an architecture, known before anything is trained.
+
+    Args:
+        most: the largest count allowed, inclusive.
+        least: the smallest count allowed, inclusive.
+        count: which count is limited: "nominal" or "stored".
+    """
+
+    most: int
+    least: int = 0
+    count: CountKind = "nominal"
+
+    def __post_init__(self) -> None:
+        if self.count not in ("nominal", "stored"):
+            raise BudgetError(f"A budget is on 'nominal' or 'stored', but got {self.count!r}.")
+        if not 0 <= self.least <= self.most or self.most < 1:
+            raise BudgetError(f"A budget needs 0 <= least <= most and most >= 1, but got {self.least}..{self.most}.")
+
+    def allows(self, parameters: int) -> bool:
+        """Whether a count satisfies the budget."""
+        return self.least <= parameters <= self.most
+
+    @classmethod
+    def parse(cls, text: str | int, backbone: int, count: CountKind = "nominal") -> ParameterBudget:
+        """Read ``"0.5%"``, ``"1.39‱"`` (per ten thousand), ``"837120"``, or a range ``"0.1%-0.5%"``.
+
+        Args:
+            text: the budget as a person writes it; a bare number is a count of parameters.
+            backbone: parameters of the backbone, the denominator of percentages.
+            count: which count is limited.
+
+        Raises:
+            BudgetError: the text is not of these forms.
+        """
+        low, _, high = re.sub(r"(?<=[0-9%‱])\s*(?:\.\.|-)\s*(?=[0-9.])", " to ", str(text)).partition(" to ")
+        if not high:
+            return cls(most=_amount(low, backbone, text), count=count)
+        return cls(most=_amount(high, backbone, text), least=_amount(low, backbone, text), count=count)
+
+    def __str__(self) -> str:
+        low = f"{self.least:,} to " if self.least else "at most "
+        return f"{low}{self.most:,} {self.count} parameters"
+
+
+def _amount(text: str, backbone: int, whole: str | int) -> int:
+    match = _PERCENT.match(text)
+    try:
+        number = float(match.group(1)) if match else None
+    except ValueError:
+        number = None
+    if match is None or number is None or not 0 <= number < float("inf"):
+        raise BudgetError(
+            f"A budget is a percentage ('0.5%'), per ten thousand ('1.39‱'), a count ('837120') or a range "
+            f"('0.1%-0.5%'), but got {whole!r}."
+        )
+    scale = {"%": backbone / 100, "‱": backbone / 10_000, "%%": backbone / 10_000}.get(match.group(2), 1.0)
+    return int(number * scale + 1e-9)
+
+
+def total(counts: Iterable[tuple[Cost, int]], kind: CountKind) -> int:
+    """Sum of the counts of `kind` over pairs of a placement's cost and its size."""
+    return sum(cost.line(kind).at(size) for cost, size in counts)

@@ -1,0 +1,482 @@
+"""The search space: a finite lattice of choices and the rule that decodes a point into an architecture.
+
+AutoPEFT's space (arXiv 2301.12132, section 3.1) shares one size a method over all layers and adds one Boolean a
+layer; BIPEFT's (EMNLP Findings 2024, section 3.1) gives every placement its own size. Both are the same object:
+a tuple of `Choice`s and, for every place where a module may stand, a `Slot` that says which choice gives its
+size and which one switches it on.
+
+The lattice knows no model: costs are numbers that were asked from the methods when it was built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.architecture import Architecture, Cost, CountKind, ParameterBudget, Placement
+from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
+
+Indices = NDArray[np.int64]  # (n, d): one configuration a row, one index into a choice's values a column
+Sharing = Literal["shared", "layer", "placement"]
+Encoding = Literal["unit", "released"]
+
+_BLOCK = 4096
+_MOST_DRAWS = 50 * _BLOCK
+_MOST_ENUMERATED = 1 << 20
+
+
+class SiteLike(Protocol):
+    """What the space asks of a site of the backbone."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def stack(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def role(self) -> str: ...
+
+
+class BackboneLike(Protocol):
+    """What the space asks of a backbone."""
+
+    @property
+    def sites(self) -> Mapping[str, Any]: ...
+    @property
+    def hidden_size(self) -> int: ...
+
+
+class MethodLike(Protocol):
+    """What the space asks of a method."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def roles(self) -> tuple[str, ...]: ...
+    @property
+    def is_sized(self) -> bool: ...
+    def cost(self, site: Any) -> Cost: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One coordinate: a name and its ordered values. Sizes increase and may begin with 0; a switch is ``(0, 1)``."""
+
+    name: str
+    values: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or list(self.values) != sorted(set(self.values)) or self.values[0] < 0:
+            raise SettingsError(f"The values of {self.name!r} must increase from at least 0, but got {self.values}.")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place where a module may stand.
+
+    Args:
+        size: index of the choice that gives the size.
+        gate: index of the choice that switches it on, or None when it has no switch.
+    """
+
+    method: str
+    site: str
+    cost: Cost
+    size: int
+    gate: int | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A point of the lattice: for every choice the index of the value taken. What samplers propose."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One method of a space. `sizes` and `roles` default to the method's own; 0 among the sizes means absent."""
+
+    method: MethodLike
+    sizes: tuple[int, ...] | None = None
+    roles: tuple[str, ...] | None = None
+
+
+def binary_logarithmic_sizes(hidden_size: int) -> tuple[int, ...]:
+    """0 and the halvings of the hidden size down to 1: 11 values for 768, 12 for 1024 (AutoPEFT, section 3.1)."""
+    halvings = {max(1, hidden_size >> k) for k in range(hidden_size.bit_length())}
+    return (0, *sorted(halvings))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A finite lattice of configurations and its decoding rule.
+
+    Args:
+        choices: the coordinates; the lattice is their product.
+        slots: every place where a module may stand.
+        budget: a hard limit; configurations outside it are infeasible.
+    """
+
+    choices: tuple[Choice, ...]
+    slots: tuple[Slot, ...]
+    budget: ParameterBudget | None = None
+    _tables: dict[CountKind, tuple[NDArray[np.int64], ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    # -- building ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        backbone: BackboneLike,
+        axes: Sequence[Axis],
+        *,
+        sharing: Sharing = "shared",
+        layers: Literal["search", "all"] | Sequence[int] = "search",
+        budget: ParameterBudget | None = None,
+    ) -> SearchSpace:
+        """The lattice over the sites of `backbone` that the methods of `axes` can stand at.
+
+        Args:
+            sharing: "shared": one size a method (AutoPEFT); "layer": one size a method and layer;
+                "placement": one size a method and site (BIPEFT).
+            layers: "search": one Boolean a layer; "all": every layer is on; or the 0-based layers that are on,
+                counted within each stack.
+
+        Raises:
+            SettingsError: there is no axis, a method stands nowhere on this backbone, or a layer does not exist.
+            BudgetError: no configuration satisfies the budget.
+        """
+        builder = _Builder(sharing, layers == "search")
+        allowed = None if isinstance(layers, str) else frozenset(layers)
+        _check_layers(backbone, allowed)
+        for axis in axes:
+            builder.add(backbone, axis, allowed)
+        if not builder.slots:
+            raise SettingsError("A search space needs at least one method that fits the backbone.")
+        return cls(builder.choices, tuple(builder.slots)).within(budget)
+
+    def within(self, budget: ParameterBudget | None) -> SearchSpace:
+        """The same lattice under `budget` (None lifts it).
+
+        Raises:
+            BudgetError: no configuration satisfies the budget.
+        """
+        space = replace(self, budget=budget)
+        if budget is None:
+            return space
+        low, high = self.cost_range(budget.count)
+        if budget.most < low or budget.least > high:
+            raise BudgetError(
+                f"No architecture of this space has {budget}: they cost from {low:,} to {high:,} {budget.count} parameters."
+            )
+        try:
+            space.sample(np.random.default_rng(0), 1)
+        except SpaceExhaustedError as error:
+            raise BudgetError(f"No architecture of this space was found that has {budget}.") from error
+        return space
+
+    # -- one point -----------------------------------------------------------------------------------------
+
+    @property
+    def n_choices(self) -> int:
+        """Dimension of the lattice."""
+        return len(self.choices)
+
+    def decode(self, configuration: Configuration) -> Architecture:
+        """The architecture that `configuration` stands for. Several configurations may stand for the same."""
+        sizes = self.identity(configuration)
+        placed = (Placement(s.site, s.method, n) for s, n in zip(self.slots, sizes, strict=True) if n)
+        return Architecture(tuple(placed))
+
+    def identity(self, configuration: Configuration) -> tuple[int, ...]:
+        """The size at every slot, 0 where absent: equal exactly when the architectures are equal."""
+        values = [choice.values[i] for choice, i in zip(self.choices, configuration.indices, strict=True)]
+        return tuple(values[s.size] * (1 if s.gate is None else values[s.gate]) for s in self.slots)
+
+    def cost(self, configuration: Configuration, kind: CountKind = "nominal") -> int:
+        """Parameters of the architecture, without building it."""
+        return int(self.costs(np.array([configuration.indices], dtype=np.int64), kind)[0])
+
+    def is_feasible(self, configuration: Configuration) -> bool:
+        """Whether anything but the head would train, and the budget allows it."""
+        return bool(self.feasible(np.array([configuration.indices], dtype=np.int64))[0])
+
+    def configuration(self, architecture: Architecture) -> Configuration | None:
+        """A configuration that decodes to `architecture`, or None when the space does not hold it."""
+        wanted = {(p.method, p.site): p.size for p in architecture}
+        sizes: dict[int, set[int]] = {}
+        gates: dict[int, bool] = {}
+        for slot in self.slots:
+            size = wanted.get((slot.method, slot.site), 0)
+            if size:
+                sizes.setdefault(slot.size, set()).add(size)
+            if slot.gate is not None:
+                gates[slot.gate] = gates.get(slot.gate, False) or bool(size)
+        indices = []
+        for position, choice in enumerate(self.choices):
+            value = max(sizes.get(position, {choice.values[0]})) if position not in gates else int(gates[position])
+            if value not in choice.values:
+                return None
+            indices.append(choice.values.index(value))
+        found = Configuration(tuple(indices))
+        return found if self.decode(found) == architecture else None
+
+    # -- many points ---------------------------------------------------------------------------------------
+
+    def costs(self, indices: Indices, kind: CountKind = "nominal") -> NDArray[np.int64]:
+        """Parameters of each configuration. `indices`: ``(n, d)``; returns ``(n,)``."""
+        totals = np.zeros(len(indices), dtype=np.int64)
+        for slot, table in zip(self.slots, self._cost_tables(kind), strict=True):
+            counts = table[indices[:, slot.size]]
+            totals += counts if slot.gate is None else counts * self._values[slot.gate][indices[:, slot.gate]]
+        return totals
+
+    def feasible(self, indices: Indices) -> NDArray[np.bool_]:
+        """Which configurations train something and satisfy the budget. `indices`: ``(n, d)``; returns ``(n,)``."""
+        stored = self.costs(indices, "stored")
+        if self.budget is None:
+            return stored > 0
+        costs = stored if self.budget.count == "stored" else self.costs(indices, self.budget.count)
+        return (stored > 0) & (costs >= self.budget.least) & (costs <= self.budget.most)
+
+    def sample(self, rng: np.random.Generator, n: int = 1) -> list[Configuration]:
+        """`n` feasible configurations, uniform over indices by rejection; repeats are possible.
+
+        Under a budget so tight that rejection fails, sizes of random configurations are reduced until they fit.
+
+        Raises:
+            SpaceExhaustedError: no feasible configuration was found.
+        """
+        found: list[Configuration] = []
+        counts = np.array([len(choice.values) for choice in self.choices])
+        for _ in range(_MOST_DRAWS // _BLOCK):
+            block = rng.integers(0, counts, size=(min(_BLOCK, max(64, 4 * n)), len(counts)))
+            found += [Configuration(tuple(map(int, row))) for row in block[self.feasible(block)]]
+            if len(found) >= n:
+                return found[:n]
+            if self.budget is not None:
+                reduced = self._reduced(block, rng)
+                found += [Configuration(tuple(map(int, row))) for row in reduced[self.feasible(reduced)]]
+        if not found:
+            raise SpaceExhaustedError("No feasible configuration was found in this search space.")
+        return [found[i] for i in rng.integers(0, len(found), n)]
+
+    def enumerate(self) -> Iterator[Configuration]:
+        """Every feasible configuration, in lexicographic order."""
+        ranges = [range(len(choice.values)) for choice in self.choices]
+        points = itertools.product(*ranges)
+        while block := list(itertools.islice(points, _BLOCK)):
+            rows = np.array(block, dtype=np.int64)
+            yield from (Configuration(tuple(map(int, row))) for row in rows[self.feasible(rows)])
+
+    def neighbours(self, configuration: Configuration) -> list[Configuration]:
+        """The feasible configurations that differ in exactly one choice: 42 for the space of BERT-base."""
+        rows = []
+        for position, choice in enumerate(self.choices):
+            for index in range(len(choice.values)):
+                if index != configuration.indices[position]:
+                    rows.append((*configuration.indices[:position], index, *configuration.indices[position + 1 :]))
+        if not rows:
+            return []
+        kept = self.feasible(np.array(rows, dtype=np.int64))
+        return [Configuration(row) for row, ok in zip(rows, kept, strict=True) if ok]
+
+    # -- encoding ------------------------------------------------------------------------------------------
+
+    def encode(self, configurations: Sequence[Configuration], style: Encoding = "unit") -> NDArray[np.float64]:
+        """Configurations as rows of the unit cube, for a surrogate. Returns ``(n, d)``.
+
+        "unit": ``index / (count - 1)``, increasing with size. "released": the margins that the authors'
+        configuration library leaves, and sizes running from large to small.
+        """
+        rows = np.array([c.indices for c in configurations], dtype=np.float64).reshape(-1, self.n_choices)
+        counts = np.array([len(choice.values) for choice in self.choices], dtype=np.float64)
+        if style == "unit":
+            return np.asarray(rows / np.maximum(counts - 1, 1))
+        return np.asarray((counts - 1 - rows + 0.49999) / (counts - 1 + 0.99998))
+
+    def decode_row(self, row: Sequence[float] | NDArray[np.float64]) -> Configuration:
+        """The configuration nearest to a row of the unit cube; the inverse of `encode` in style "unit"."""
+        counts = [len(choice.values) for choice in self.choices]
+        return Configuration(tuple(min(n - 1, max(0, round(float(x) * (n - 1)))) for x, n in zip(row, counts, strict=True)))
+
+    # -- facts ---------------------------------------------------------------------------------------------
+
+    @property
+    def cardinality(self) -> int:
+        """Number of points of the lattice, the invalid ones among them."""
+        return math.prod(len(choice.values) for choice in self.choices)
+
+    @property
+    def n_valid(self) -> int:
+        """Number of points at which something trains, whatever the budget."""
+        return self.cardinality - math.prod(self._n_empty(part) for part in self._components())
+
+    def cost_range(self, kind: CountKind = "nominal") -> tuple[int, int]:
+        """The least and the largest cost of a valid configuration, whatever the budget."""
+        base = np.zeros((1, self.n_choices), dtype=np.int64)
+        rows = [base]
+        for size, gate in {(slot.size, slot.gate) for slot in self.slots}:
+            row = base.copy()
+            values = self.choices[size].values
+            row[0, size] = 1 if values[0] == 0 and len(values) > 1 else 0
+            if gate is not None:
+                row[0, gate] = len(self.choices[gate].values) - 1
+            rows.append(row)
+        candidates = np.concatenate(rows)
+        stored = self.costs(candidates, "stored")
+        low = self.costs(candidates, kind)[stored > 0]
+        return int(low.min()), self.cost(self.largest(), kind)
+
+    def largest(self) -> Configuration:
+        """Every switch on and every size at its largest, whatever the budget."""
+        return Configuration(tuple(len(choice.values) - 1 for choice in self.choices))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What identifies the space, JSON-ready: stored with a study and compared when it is resumed."""
+        budget = self.budget and {"most": self.budget.most, "least": self.budget.least, "count": self.budget.count}
+        return {
+            "choices": [[choice.name, list(choice.values)] for choice in self.choices],
+            "slots": [[slot.method, slot.site, slot.size, slot.gate] for slot in self.slots],
+            "budget": budget,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the space."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def unseen(self, seen: Iterable[tuple[int, ...]], rng: np.random.Generator) -> Configuration:
+        """A uniformly random feasible configuration whose `identity` is not in `seen`.
+
+        Raises:
+            SpaceExhaustedError: every feasible architecture has been seen.
+        """
+        known = set(seen)
+        for configuration in self.sample(rng, 256):
+            if self.identity(configuration) not in known:
+                return configuration
+        if self.cardinality <= _MOST_ENUMERATED:
+            left = [c for c in self.enumerate() if self.identity(c) not in known]
+            if left:
+                return left[int(rng.integers(len(left)))]
+        else:
+            for configuration in self.sample(rng, _BLOCK):
+                if self.identity(configuration) not in known:
+                    return configuration
+        raise SpaceExhaustedError(f"Every feasible architecture of this space has been seen: {len(known)} of them.")
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _values(self) -> tuple[NDArray[np.int64], ...]:
+        return tuple(np.array(choice.values, dtype=np.int64) for choice in self.choices)
+
+    def _cost_tables(self, kind: CountKind) -> tuple[NDArray[np.int64], ...]:
+        if kind not in self._tables:
+            lines = [(slot.cost.line(kind), self.choices[slot.size].values) for slot in self.slots]
+            self._tables[kind] = tuple(np.array([line.at(v) for v in values], dtype=np.int64) for line, values in lines)
+        return self._tables[kind]
+
+    def _reduced(self, block: Indices, rng: np.random.Generator) -> Indices:
+        """Lower random coordinates of each row until it satisfies the upper limit of the budget."""
+        assert self.budget is not None
+        rows = block.copy()
+        for _ in range(4 * self.n_choices):
+            over = self.costs(rows, self.budget.count) > self.budget.most
+            if not over.any():
+                break
+            column = rng.integers(0, self.n_choices, size=len(rows))
+            lower = (rows[np.arange(len(rows)), column] * rng.random(len(rows))).astype(np.int64)
+            rows[np.arange(len(rows)), column] = np.where(over, lower, rows[np.arange(len(rows)), column])
+        return rows
+
+    def _components(self) -> list[list[Slot]]:
+        """Slots grouped so that no choice is used in two groups."""
+        groups: list[tuple[set[int], list[Slot]]] = []
+        for slot in self.slots:
+            used = {slot.size} | ({slot.gate} if slot.gate is not None else set())
+            joined = [group for group in groups if group[0] & used]
+            groups = [group for group in groups if not group[0] & used]
+            union = used.union(*(group[0] for group in joined))
+            groups.append((union, [*itertools.chain.from_iterable(group[1] for group in joined), slot]))
+        return [slots for _, slots in groups]
+
+    def _n_empty(self, slots: list[Slot]) -> int:
+        """Settings of the choices of one component at which none of its slots holds a module."""
+        sizes = sorted({slot.size for slot in slots})
+        gates = sorted({slot.gate for slot in slots if slot.gate is not None})
+        empty = 0
+        for present in itertools.product((False, True), repeat=len(sizes)):
+            on = dict(zip(sizes, present, strict=True))
+            blocked = {slot.gate for slot in slots if on[slot.size]}
+            ways = 0 if None in blocked else 1
+            for size in sizes:
+                nonzero = sum(1 for value in self.choices[size].values if value)
+                ways *= nonzero if on[size] else len(self.choices[size].values) - nonzero
+            for gate in gates:
+                ways *= 1 if gate in blocked else len(self.choices[gate].values)
+            empty += ways
+        return empty
+
+
+class _Builder:
+    """Collects choices in the order in which they are first needed, gates first, as the papers list them."""
+
+    def __init__(self, sharing: Sharing, is_layer_searched: bool) -> None:
+        if sharing not in ("shared", "layer", "placement"):
+            raise SettingsError(f"sharing is 'shared', 'layer' or 'placement', but got {sharing!r}.")
+        self.sharing, self.is_layer_searched = sharing, is_layer_searched
+        self._choices: dict[str, Choice] = {}
+        self.slots: list[Slot] = []
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(self._choices.values())
+
+    def add(self, backbone: BackboneLike, axis: Axis, allowed: frozenset[int] | None) -> None:
+        method = axis.method
+        roles = axis.roles or method.roles
+        sites = [site for site in backbone.sites.values() if site.role in roles]
+        sites = [site for site in sites if allowed is None or site.layer in allowed]
+        if not sites:
+            known = sorted({site.role for site in backbone.sites.values()})
+            raise SettingsError(
+                f"The method {method.name!r} stands at {', '.join(roles)}, but this backbone has only {', '.join(known)}."
+            )
+        default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
+        for site in sites:
+            self._add_slot(method, site, tuple(sorted(set(axis.sizes or default))))
+
+    def _add_slot(self, method: MethodLike, site: SiteLike, sizes: tuple[int, ...]) -> None:
+        gate = None
+        if self.is_layer_searched and site.layer is not None:
+            gate = self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
+        suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
+        size = self._index(method.name + suffix, sizes)
+        self.slots.append(Slot(method.name, site.key, method.cost(site), size, gate))
+
+    def _index(self, name: str, values: tuple[int, ...]) -> int:
+        self._choices.setdefault(name, Choice(name, values))
+        return list(self._choices).index(name)
+
+
+def _check_layers(backbone: BackboneLike, allowed: frozenset[int] | None) -> None:
+    known = {site.layer for site in backbone.sites.values()}
+    wrong = sorted((allowed or frozenset()) - known)
+    if wrong:
+        last = max(layer for layer in known if layer is not None)
+        raise SettingsError(f"Layers are numbered 0 to {last}, but got {', '.join(map(str, wrong))}.")

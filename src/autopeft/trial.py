@@ -1,0 +1,80 @@
+"""One evaluation of one architecture, as everybody but the storage sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from autopeft.architecture import Architecture
+from autopeft.objective import FrontPoint, Measurement, ParetoFront
+from autopeft.space import Configuration
+
+FailureKind = Literal["oom", "nan", "preempted", "infeasible", "crash"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. A trial that has left RUNNING never changes again."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no measurement. A "preempted" trial lost its worker and is retried as a new trial."""
+
+    kind: FailureKind
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluation: what was proposed, by whom, and what came of it.
+
+    Args:
+        number: position in the study, from 0.
+        origin: who proposed it: "initial" or the name of a sampler.
+        seed: the seed of its training run.
+        proposal_seconds: wall-clock time that the sampler took to propose it.
+        started: seconds since the epoch.
+        finished: seconds since the epoch, or None while running.
+        retry_of: number of the pre-empted trial that this one repeats.
+    """
+
+    number: int
+    configuration: Configuration
+    architecture: Architecture
+    state: TrialState
+    origin: str
+    seed: int
+    measurement: Measurement | None = None
+    failure: Failure | None = None
+    proposal_seconds: float = 0.0
+    started: float = 0.0
+    finished: float | None = None
+    retry_of: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was measured."""
+        return self.state is TrialState.COMPLETE
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether its architecture is not to be proposed again: measured, running, or failed for good."""
+        return self.failure is None or self.failure.kind != "preempted"
+
+    @property
+    def counts_as_finished(self) -> bool:
+        """Whether it counts towards the number of trials asked for: measured, or failed for good."""
+        return self.state is not TrialState.RUNNING and self.is_taken
+
+
+def front_of(trials: Sequence[Trial]) -> ParetoFront:
+    """The non-dominated measured trials; the keys of its points are trial numbers, costs are nominal percent."""
+    measured = ((t.number, t.measurement) for t in trials if t.measurement is not None)
+    return ParetoFront.of(FrontPoint(number, m.percent, m.value) for number, m in measured)
