@@ -311,7 +311,9 @@ class SearchSpace:
     def decode_row(self, row: Sequence[float] | NDArray[np.float64]) -> Configuration:
         """The configuration nearest to a row of the unit cube; the inverse of `encode` in style "unit"."""
         counts = [len(choice.values) for choice in self.choices]
-        return Configuration(tuple(min(n - 1, max(0, round(float(x) * (n - 1)))) for x, n in zip(row, counts, strict=True)))
+        return Configuration(
+            tuple(min(n - 1, max(0, round(float(x) * (n - 1)))) for x, n in zip(row, counts, strict=True))
+        )
 
     # -- facts ---------------------------------------------------------------------------------------------
 
@@ -347,7 +349,11 @@ class SearchSpace:
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the space, JSON-ready: stored with a study and compared when it is resumed."""
-        budget = self.budget and {"most": self.budget.most, "least": self.budget.least, "count": self.budget.count}
+        budget = self.budget and {
+            "most": self.budget.most,
+            "least": self.budget.least,
+            "count": self.budget.count,
+        }
         return {
             "choices": [[choice.name, list(choice.values)] for choice in self.choices],
             "slots": [[slot.method, slot.site, slot.size, slot.gate] for slot in self.slots],

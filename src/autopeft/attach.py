@@ -1,0 +1,237 @@
+"""Attaching an architecture to a backbone, and taking it away again without a trace.
+
+Deltas are attached by forward hooks at named sub-modules, prefixes through the attention registry; the
+backbone's own modules, parameters and state are never replaced. After `Attached.detach` the backbone computes,
+bit for bit, what it computed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from autopeft import methods
+from autopeft.architecture import Architecture, Cost, Counts, Placement, total
+from autopeft.attention import set_prefix
+from autopeft.backbones import Backbone, Site
+from autopeft.errors import ArchitectureError
+from autopeft.methods import Method, PrefixModule, Reads
+
+Key = tuple[str, str]  # (site, method)
+
+
+def prices(backbone: Backbone, architecture: Architecture) -> list[tuple[Cost, int]]:
+    """The cost and the size of every placement."""
+    return [(methods.lookup(p.method).cost(backbone.site(p.site)), p.size) for p in architecture]
+
+
+def count(backbone: Backbone, architecture: Architecture, head: int = 0) -> Counts:
+    """The three parameter counts, exact, without building anything.
+
+    Args:
+        head: parameters of the task head, which enter `trained` only.
+    """
+    priced = prices(backbone, architecture)
+    trained = head
+    for method, sized in _by_method(backbone, architecture):
+        trained += method.trained(sized)
+    return Counts(total(priced, "nominal"), total(priced, "stored"), trained, backbone.n_parameters)
+
+
+def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> Attached:
+    """Build the modules of `architecture`, freshly initialised from `seed`, and hook them into `backbone`.
+
+    All checks come before the first hook, so a failure leaves the backbone as it was.
+
+    Raises:
+        ArchitectureError: a placement does not fit the backbone, or one is attached already.
+        UnknownNameError: there is no such method.
+        BackboneError: there is no such site.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules = _build(backbone, architecture)
+    return Attached(backbone, architecture, modules)
+
+
+class Attached:
+    """An architecture on a backbone.
+
+    Attributes:
+        modules: the added modules by (site, method), the task head excluded.
+        masks: a mask over the units of each placement, ``(size,)``; absent means all ones. A supernet sets them.
+    """
+
+    def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
+        self.backbone, self.architecture = backbone, architecture
+        self.modules = dict(modules)
+        self.masks: dict[Key, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._prefixed: list[nn.Module] = []
+        self._original: dict[str, Tensor] | None = None
+        for module in self.modules.values():
+            module.to(device=backbone.device)
+        self._hook()
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is to be trained, the task head excluded; shared parameters once."""
+        holder = nn.ModuleList(self.modules.values())
+        own = list(holder.parameters())
+        return own + (list(self.backbone.model.parameters()) if self._original is not None else [])
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the added modules to training or evaluation mode."""
+        for module in self.modules.values():
+            module.train(mode)
+
+    def fold(self) -> None:
+        """Replace reparametrisations by their values; do this after training and before saving."""
+        for module in self.modules.values():
+            fold = getattr(module, "fold", None)
+            if fold is not None:
+                fold()
+
+    def detach(self) -> None:
+        """Take everything away again. Idempotent."""
+        for handle in self._handles:
+            handle.remove()
+        for attention in self._prefixed:
+            set_prefix(attention, None)
+        if self._original is not None:
+            self.backbone.model.load_state_dict(self._original)
+            self.backbone.model.requires_grad_(False)
+        self._handles, self._prefixed, self._original = [], [], None
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """What has to be stored, by ``site/method/parameter``; call `fold` first.
+
+        Its number of elements is the *stored* count.
+        """
+        if self._original is not None:
+            return {f"model/full/{name}": p.detach() for name, p in self.backbone.model.named_parameters()}
+        found = {}
+        for (site, method), module in self.modules.items():
+            found.update({f"{site}/{method}/{name}": p.detach() for name, p in module.named_parameters()})
+        return found
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set the parameters from what `state` gave, folding first.
+
+        Raises:
+            ArchitectureError: names or shapes differ.
+        """
+        self.fold()
+        own = self.state()
+        wrong = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
+        if wrong:
+            raise ArchitectureError(
+                f"The weights do not belong to this architecture; they differ in {', '.join(wrong[:5])}."
+            )
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+    # -- hooks ---------------------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        sites = groupby(self.architecture, key=lambda placement: placement.site)
+        for key, placements in sites:
+            site = self.backbone.site(key)
+            held = sorted(((methods.lookup(p.method), p) for p in placements), key=lambda pair: pair[0].order)
+            for method, placement in held:
+                if method.seam == "kv":
+                    self._hook_prefix(site, placement)
+                elif method.seam == "backbone":
+                    self._unfreeze()
+            deltas = [(method, (p.site, p.method)) for method, p in held if method.seam == "delta"]
+            if deltas:
+                self._hook_deltas(site, deltas)
+
+    def _unfreeze(self) -> None:
+        self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
+        self.backbone.model.requires_grad_(True)
+
+    def _hook_prefix(self, site: Site, placement: Placement) -> None:
+        key = (placement.site, placement.method)
+        attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
+        set_prefix(attention, lambda: module.keys_values(self.masks.get(key)))
+        self._prefixed.append(attention)
+
+    def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
+        norm = None if site.norm is None else self.backbone.module(site.norm)
+        held: list[Tensor] = []  # the input x on its way from the entry to the exit
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            held[:] = [args[0] if args else kwargs["hidden_states"]]
+
+        def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            x = held.pop() if held else (args[0] if args else kwargs["hidden_states"])
+            y = output[0] if isinstance(output, tuple) else output
+            changed = self._apply(deltas, norm, x, y)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        if site.exit != site.entry:
+            entry = self.backbone.module(site.entry)
+            self._handles.append(entry.register_forward_pre_hook(enter, with_kwargs=True))
+        exit_ = self.backbone.module(site.exit)
+        self._handles.append(exit_.register_forward_hook(leave, with_kwargs=True))
+
+    def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+        for method, key in deltas:
+            u = _read(method.reads, norm, x, y)
+            y = self.modules[key](u, y, self.masks.get(key))
+        return y
+
+
+def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+    if reads is Reads.INPUT:
+        return x
+    if reads is Reads.SUM:
+        return x + y
+    if reads is Reads.NORMED_SUM and norm is not None:
+        return cast(Callable[[Tensor], Tensor], norm)(x + y)
+    return y
+
+
+def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
+    for name in architecture.methods:
+        order = {key: position for position, key in enumerate(backbone.sites)}
+        placed = [(backbone.site(p.site), p.size) for p in architecture if p.method == name]
+        yield methods.lookup(name), sorted(placed, key=lambda pair: order[pair[0].key])
+
+
+def _build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module]:
+    _check(backbone, architecture)
+    modules: dict[Key, nn.Module] = {}
+    for method, placed in _by_method(backbone, architecture):
+        modules.update({(site, method.name): module for site, module in method.build(placed).items()})
+    return modules
+
+
+def _check(backbone: Backbone, architecture: Architecture) -> None:
+    wrong = []
+    for placement in architecture:
+        method, site = methods.lookup(placement.method), backbone.site(placement.site)
+        if method.seam != site.seam:
+            wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
+        elif not method.is_sized and placement.size != 1:
+            wrong.append(f"{placement}: the only size of {method.name} is 1")
+    prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
+    wrong += [f"{site} holds two prefixes" for site in {s for s in prefixed if prefixed.count(s) > 1}]
+    if wrong:
+        raise ArchitectureError(f"These placements do not fit {backbone.name}: {'; '.join(sorted(wrong))}.")

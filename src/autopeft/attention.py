@@ -1,0 +1,142 @@
+"""The key/value seam: learned keys and values in front of a frozen attention.
+
+transformers dispatches attention through one registry, so one registered function serves every family that uses
+it. Without a prefix the function is transformers' scaled-dot-product attention, bit for bit. With one, the
+prefix positions are put in front of the keys and values, visible to every query and without position
+information, and the mask (and T5's relative position bias) is padded on the left to match; the work still goes
+to the scaled-dot-product kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+IMPLEMENTATION = "autopeft"
+"""The name under which the function is registered: the value of ``config._attn_implementation``."""
+
+_SLOT = "autopeft_prefix"
+
+Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None]]
+"""Gives keys and values, each ``(heads, length, d_head)``, and a mask over the length or None."""
+
+
+def register() -> None:
+    """Make `IMPLEMENTATION` known to transformers. Safe to call more than once."""
+    AttentionInterface.register(IMPLEMENTATION, prefixed_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def set_prefix(attention: nn.Module, prefix: Prefix | None) -> None:
+    """Put `prefix` in front of the keys and values of `attention`, or take it away (None).
+
+    It is kept out of the module's own bookkeeping, so the backbone's parameters and state stay as they were.
+    """
+    attention.__dict__.pop(_SLOT, None)
+    if prefix is not None:
+        attention.__dict__[_SLOT] = prefix
+
+
+def prefixed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of `query` over the prefix of `module`, if it has one, followed by `key` and `value`.
+
+    Args:
+        query: ``(batch, heads, queries, d_head)``.
+        key, value: ``(batch, kv_heads, keys, d_head)``.
+        attention_mask: Boolean (True = visible) or additive, broadcastable to ``(batch, heads, queries, keys)``.
+        position_bias: additive, ``(1 or batch, heads, queries, keys)``; T5 only.
+
+    Returns:
+        The output, ``(batch, queries, heads, d_head)``, and None in place of attention weights.
+    """
+    prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
+    if prefix is not None:
+        keys, values, gate = prefix()
+        if gate is not None:
+            return _gated(module, query, key, value, attention_mask, position_bias, (keys, values, gate), kwargs)
+        if attention_mask is None and _is_causal(module, query, kwargs):
+            attention_mask = _causal_mask(query, key)
+        key, value = _in_front(keys, key), _in_front(values, value)
+        attention_mask = _visible(attention_mask, keys.shape[1])
+        position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[1], 0))
+    bias = {} if position_bias is None else {"position_bias": position_bias}
+    return cast(
+        tuple[Tensor, None],
+        sdpa_attention_forward(module, query, key, value, attention_mask, **bias, **kwargs),
+    )
+
+
+def _gated(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+    prefix: tuple[Tensor, Tensor, Tensor],
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, None]:
+    """Attention in which prefix position j has the weight ``g_j exp(s_j)`` in the softmax.
+
+    A gate of 0 is exact absence and a gate of 1 exact presence, and the gradient with respect to the gate is
+    finite at both, which adding ``log g`` to the scores would not give.
+    """
+    keys, values, gate = prefix
+    groups = query.shape[1] // key.shape[1]
+    if attention_mask is None and _is_causal(module, query, kwargs):
+        attention_mask = _causal_mask(query, key)
+    key = _in_front(keys, key).repeat_interleave(groups, dim=1)
+    value = _in_front(values, value).repeat_interleave(groups, dim=1)
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    scores = query @ key.transpose(2, 3) * scaling  # (batch, heads, queries, length + keys)
+    if position_bias is not None:
+        scores = scores + functional.pad(position_bias, (len(gate), 0))
+    visible = _visible(attention_mask, len(gate))
+    if visible is not None and visible.dtype == torch.bool:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    elif visible is not None:
+        scores = scores + visible
+    gates = functional.pad(gate.to(scores.dtype), (0, scores.shape[-1] - len(gate)), value=1.0)
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp() * gates
+    # A gated-off prefix may hold the largest score, so that every other weight underflows; tiny keeps 0/0 away.
+    weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+    weights = functional.dropout(weights, kwargs.get("dropout", 0.0), module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool:
+    explicit = kwargs.get("is_causal")
+    return query.shape[2] > 1 and bool(getattr(module, "is_causal", False) if explicit is None else explicit)
+
+
+def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
+    queries, keys = query.shape[2], key.shape[2]
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    return mask.view(1, 1, queries, keys)
+
+
+def _in_front(prefix: Tensor, rest: Tensor) -> Tensor:
+    """``(heads, length, d)`` in front of ``(batch, heads, keys, d)``."""
+    return torch.cat([prefix.to(rest.dtype).expand(rest.shape[0], -1, -1, -1), rest], dim=2)
+
+
+def _visible(mask: Tensor | None, length: int) -> Tensor | None:
+    """The mask with `length` visible positions in front."""
+    if mask is None:
+        return None
+    return functional.pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)

@@ -1,0 +1,104 @@
+"""PEFT methods: what a module computes, what it costs, where it may stand.
+
+Every method has an ordered axis of *units* (rank, bottleneck width, prefix length; 1 for a bias or a norm), and
+its module accepts a mask over them, so that size ``s`` of a large module is its first ``s`` units, a zero mask is
+absence, and ``mask[0]`` also gates what a module adds once (an up-projection's bias).
+
+To add one, add a file here that exports ``MEMBERS = {"its-name": member}``, each member a `Method`. The contract
+tests run it on every backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from autopeft.architecture import Cost
+from autopeft.backbones import Seam, Site
+from autopeft.kinds import lookup as _lookup
+from autopeft.kinds import members
+
+
+class Reads(StrEnum):
+    """What a delta takes as its input at a site with input ``x``, output ``y`` and, perhaps, a norm after it."""
+
+    INPUT = "input"
+    """``x``."""
+    OUTPUT = "output"
+    """``y``, as changed by the deltas of lower order."""
+    NORMED_SUM = "normed sum"
+    """``LN(x + y)`` with the block's own frozen norm, where the site has one; ``y`` elsewhere (pre-LN)."""
+    SUM = "sum"
+    """``x + y``."""
+
+
+class Method(Protocol):
+    """A way of changing a frozen network with few parameters.
+
+    Attributes:
+        name: what placements call it.
+        roles: the roles of the sites where it stands by default.
+        seam: "delta" (input/output), "kv" (attention prefix) or "backbone" (the weights themselves).
+        reads: the input of its delta; without meaning at the other seams.
+        order: deltas at one site apply from the lowest order to the highest.
+        is_sized: False when the only size is 1.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def roles(self) -> tuple[str, ...]: ...
+    @property
+    def seam(self) -> Seam: ...
+    @property
+    def reads(self) -> Reads: ...
+    @property
+    def order(self) -> int: ...
+    @property
+    def is_sized(self) -> bool: ...
+
+    def cost(self, site: Site) -> Cost:
+        """Nominal and stored parameters at `site` as a function of the size."""
+        ...
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        """Parameters that the optimiser holds for all `placements` of this method together."""
+        ...
+
+    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+        """Fresh modules by site key, initialised from torch's current generator.
+
+        At the delta seam a module maps ``(u, y, mask)`` to ``y'``; at the key/value seam it is a `PrefixModule`.
+        """
+        ...
+
+
+class PrefixModule(Protocol):
+    """What a module of the key/value seam offers."""
+
+    def keys_values(self, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None."""
+        ...
+
+
+def lookup(name: str) -> Method:
+    """The method called `name`, or at a dotted path.
+
+    Raises:
+        UnknownNameError: there is no such method.
+    """
+    method: Method = _lookup(__name__, "method", name)
+    return method
+
+
+def names() -> tuple[str, ...]:
+    """Every method that can be named."""
+    return tuple(members(__name__))
+
+
+def sum_of_stored(method: Method, placements: Sequence[tuple[Site, int]]) -> int:
+    """What most methods train: exactly what they store."""
+    return sum(method.cost(site).stored.at(size) for site, size in placements)

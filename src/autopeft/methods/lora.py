@@ -1,0 +1,65 @@
+"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from autopeft.architecture import Cost, Line
+from autopeft.backbones import Seam, Site
+from autopeft.methods import Reads, sum_of_stored
+
+
+class LowRank(nn.Module):
+    """``y' = y + c B(m * A x)``. The scale ``c`` does not depend on the rank: masking units must not rescale others.
+
+    A is Kaiming-uniform(a=√5) and B zero, so an untrained module leaves the output unchanged, bit for bit.
+    """
+
+    def __init__(self, d_in: int, d_out: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(d_in, rank, bias=False)
+        self.up = nn.Linear(rank, d_out, bias=False)
+        self.scale = scale
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or None."""
+        units = self.down(x)  # (..., rank)
+        return y + self.scale * self.up(units if mask is None else units * mask)
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """LoRA with scale ``alpha / r`` given as one number; no dropout. Nominal and stored ``(d_in + d_out) r``."""
+
+    name: str
+    scale: float
+    roles: tuple[str, ...] = ("q", "v")
+    order: int = 10
+    reads: Reads = Reads.INPUT
+    seam: Seam = "delta"
+    is_sized: bool = True
+
+    def cost(self, site: Site) -> Cost:
+        """Per unit of rank a row of A and a column of B."""
+        line = Line(0, site.d_in + site.d_out)
+        return Cost(nominal=line, stored=line)
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        """All that is stored is trained."""
+        return sum_of_stored(self, placements)
+
+    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+        """One `LowRank` a site."""
+        return {site.key: LowRank(site.d_in, site.d_out, size, self.scale) for site, size in placements}
+
+
+MEMBERS = {
+    "lora": LoRA("lora", scale=1.0),  # alpha = r, as AutoPEFT (r 8, alpha 8) and BIPEFT (no scale) use it
+    "lora_double": LoRA("lora_double", scale=2.0),  # alpha = 2 r, the T5 baseline (r 8, alpha 16)
+}

@@ -1,0 +1,111 @@
+"""Prefix tuning (Li and Liang 2021, arXiv 2101.00190), with the reparametrisation that AutoPEFT uses.
+
+In training, keys and values come from one shared embedding through ``Linear(D, 800)``, tanh and a linear map a
+site (AutoPEFT's release; together these maps are the ``Linear(800, 2 D n)`` of the papers). When training is over
+they are folded into ``2 l D`` numbers a site, and the rest is discarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autopeft.architecture import Cost, Line
+from autopeft.backbones import Seam, Site
+from autopeft.methods import Reads, sum_of_stored
+
+
+class Trunk(nn.Module):
+    """The shared part: ``tanh(Linear(E))`` with ``E`` of shape ``(length, d)``. Default initialisation of PyTorch."""
+
+    def __init__(self, length: int, d: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(length, d)
+        self.linear = nn.Linear(d, hidden)
+
+    def forward(self) -> Tensor:
+        """``(length, hidden)``."""
+        return torch.tanh(self.linear(self.embedding.weight))
+
+
+class Prefix(nn.Module):
+    """Keys and values of one site: reparametrised by a trunk, or free (`trunk` None, N(0, 0.02²)).
+
+    Args:
+        trunk: shared with the other sites, or None.
+        length: number of units; a trunk may be longer, its first `length` rows are used.
+    """
+
+    def __init__(self, trunk: Trunk | None, length: int, heads: int, d_head: int) -> None:
+        super().__init__()
+        self.length, self.heads, self.d_head = length, heads, d_head
+        self.trunk: Trunk | None = trunk
+        self.out: nn.Linear | None = None
+        self.prefix: nn.Parameter | None = None
+        if trunk is None:
+            self.prefix = nn.Parameter(torch.empty(length, 2, heads, d_head))
+            nn.init.normal_(self.prefix, std=0.02)
+        else:
+            self.out = nn.Linear(trunk.linear.out_features, 2 * heads * d_head)
+
+    def _values(self) -> Tensor:
+        if self.trunk is None or self.out is None:
+            assert self.prefix is not None
+            return self.prefix
+        # Rows are taken before the linear map, so a shorter prefix costs less and equals the longer one's beginning.
+        rows: Tensor = self.out(self.trunk()[: self.length])
+        return rows.view(self.length, 2, self.heads, self.d_head)
+
+    def keys_values(self, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, each ``(heads, length, d_head)``, and `mask` over the length as the gate."""
+        keys, values = self._values().permute(1, 2, 0, 3)  # (2, heads, length, d_head)
+        return keys, values, mask
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Replace the reparametrisation by its value, so that only ``2 l D`` numbers are left. Idempotent."""
+        if self.prefix is None:
+            self.prefix = nn.Parameter(self._values().detach().clone())
+            self.trunk = self.out = None
+
+
+@dataclass(frozen=True)
+class PrefixTuning:
+    """Prefix tuning at self-attentions. `hidden` is the width of the reparametrisation; None for none."""
+
+    name: str
+    hidden: int | None
+    roles: tuple[str, ...] = ("kv",)
+    seam: Seam = "kv"
+    order: int = 0
+    reads: Reads = Reads.INPUT
+    is_sized: bool = True
+
+    def cost(self, site: Site) -> Cost:
+        """Per position a key and a value, after folding."""
+        line = Line(0, 2 * site.d_out)
+        return Cost(nominal=line, stored=line)
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        """The embedding and the linear maps of the reparametrisation; what is stored where there is none."""
+        if self.hidden is None or not placements:
+            return sum_of_stored(self, placements)
+        d = placements[0][0].d_out
+        shared = max(size for _, size in placements) * d + d * self.hidden + self.hidden
+        return shared + sum((self.hidden + 1) * 2 * site.d_out for site, _ in placements)
+
+    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+        """One `Prefix` a site; all share one `Trunk`."""
+        trunk = None
+        if self.hidden is not None:
+            trunk = Trunk(max(size for _, size in placements), placements[0][0].d_out, self.hidden)
+        return {site.key: Prefix(trunk, size, site.heads, site.d_head) for site, size in placements}
+
+
+MEMBERS = {
+    "prefix": PrefixTuning("prefix", hidden=800),
+    "prefix_direct": PrefixTuning("prefix_direct", hidden=None),
+}
