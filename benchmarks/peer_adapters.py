@@ -76,7 +76,7 @@ def pairs(folder: Path, tokenizer: Any) -> Dataset:
         )
 
     data = data.map(encode, batched=True).rename_column("label", "labels")
-    data.set_format(type="torch", columns=["input_ids", "attention_mask", "labels"])
+    data.set_format(type="torch", columns=["input_ids", "token_type_ids", "attention_mask", "labels"])
     return data
 
 
