@@ -1,0 +1,254 @@
+"""Where a study is kept: a SQLite file on a local disk, or any SQL database that Optuna can write to.
+
+A path means a SQLite file; so does a URL of the form ``sqlite:///path``. SQLite coordinates processes through file
+locks, which network file systems do not keep, so such places are refused. Several machines share a study through a
+database server, ``postgresql+psycopg://user:password@host/name``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from autopeft.errors import AutopeftError, InputError
+
+_logger = logging.getLogger(__name__)
+
+BUSY_SECONDS = 60
+"""How long a process waits for another one that writes to the same SQLite file."""
+
+_NETWORK = frozenset(
+    "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs ncpfs afpfs webdav davfs davfs2 ceph ceph-fuse lustre gpfs beegfs "
+    "glusterfs orangefs pvfs2 sshfs s3fs rclone gcsfuse goofys".split()
+)
+_OPENING_ATTEMPTS = 6
+
+
+class Store:
+    """An open storage.
+
+    Args:
+        backend: Optuna's storage, whose public methods everything is read and written with.
+        label: the path, or the URL without its password; for messages.
+    """
+
+    def __init__(self, backend: RDBStorage, label: str) -> None:
+        self.backend = backend
+        self.label = label
+        self._local = threading.local()
+        if backend.engine.name == "sqlite":
+            sqlalchemy.event.listen(backend.engine, "begin", self._begin)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Within it, a look at a row and the change that follows are one step for every other process.
+
+        Database servers lock the row (``SELECT ... FOR UPDATE``). SQLite has no such lock, so that each transaction
+        of this thread takes the file's write lock at its beginning.
+        """
+        self._local.is_exclusive = True
+        try:
+            yield
+        finally:
+            self._local.is_exclusive = False
+
+    def close(self) -> None:
+        """Close every connection. The store cannot be used afterwards."""
+        self.backend.remove_session()
+        self.backend.engine.dispose()
+
+    def _begin(self, connection: sqlalchemy.Connection) -> None:
+        if getattr(self._local, "is_exclusive", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
+    """Open the storage at a path or URL.
+
+    Args:
+        storage: path of a SQLite file, or a database URL.
+        is_new_allowed: whether a missing SQLite file (and its folder) is made. A missing file is never made otherwise.
+
+    Raises:
+        InputError: the file is missing, is no study, lies on a network file system; the URL cannot be read; its
+            driver is not installed; or the database cannot be reached.
+    """
+    path = sqlite_path(storage)
+    if path is not None:
+        _prepare_file(path, is_new_allowed)
+        # `{` and the like are escaped by `URL`, because Optuna formats the text as a template.
+        url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
+        return Store(_connected(url, str(path)), str(path))
+    return Store(_connected(str(storage), masked(str(storage))), masked(str(storage)))
+
+
+def sqlite_path(storage: str | Path) -> Path | None:
+    """The file that `storage` names, or None when it is the URL of a database server.
+
+    Raises:
+        InputError: a URL that cannot be read, or SQLite in memory, which no second process could see.
+    """
+    if isinstance(storage, Path) or "://" not in storage:
+        return Path(storage)
+    try:
+        url = sqlalchemy.make_url(storage)
+    except ArgumentError as error:
+        raise InputError(f"A storage is a path or a database URL, but {masked(storage)!r} cannot be read.") from error
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise InputError(f"A study in memory cannot be resumed: give a path instead of {storage!r}.")
+    return Path(url.database)
+
+
+def masked(url: str) -> str:
+    """The URL with its password replaced by ``***``."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        scheme, _, rest = url.partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url
+
+
+def mounts() -> tuple[tuple[str, str], ...]:
+    """The mount table: pairs of mount point and file system type, later mounts last."""
+    return tuple((item.mountpoint, item.fstype) for item in psutil.disk_partitions(all=True))
+
+
+def file_system_of(path: Path, table: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Mount point and type of the file system that holds `path`, or two empty strings when none does.
+
+    Args:
+        path: absolute and resolved; it need not exist.
+        table: pairs of mount point and type; of two at the same place the later one covers the earlier.
+    """
+    found = ("", "")
+    for point, kind in table:
+        if path.is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found
+
+
+def check_is_local(path: Path, table: Iterable[tuple[str, str]]) -> None:
+    """Refuse a SQLite file on a network file system.
+
+    Raises:
+        InputError: `path` lies on one; the message names it and the ways out.
+    """
+    point, kind = file_system_of(path, table)
+    if kind.lower().removeprefix("fuse.") in _NETWORK:
+        raise InputError(
+            f"A SQLite file must lie on a local disk, because network file systems do not keep its locks, but {path} "
+            f"is on {point}, which is {kind}. Give a path on a local disk, or share the study through a database: "
+            f"postgresql+psycopg://user:password@host/name."
+        )
+
+
+@contextmanager
+def storage_errors(store: Store, doing: str) -> Iterator[None]:
+    """Turn errors of the database within the block into one that says what to do.
+
+    Raises:
+        AutopeftError: the database failed, for example because the disk is full. What had been told before is kept.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = _reason(error)
+        hint = " Free some space, then run the same command again." if "full" in cause else ""
+        raise AutopeftError(
+            f"The storage {store.label} failed while {doing}: {cause}. Trials told before are kept.{hint}"
+        ) from error
+
+
+def _prepare_file(path: Path, is_new_allowed: bool) -> None:
+    check_is_local(path.resolve(), mounts())
+    if path.is_dir():
+        raise InputError(f"A storage is a file or a URL, but {path} is a folder.")
+    if not is_new_allowed:
+        _check_is_study(path)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            # Write-ahead logging is kept in the file: readers and one writer do not wait for each other.
+            connection.execute("PRAGMA journal_mode=WAL")
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(f"The storage {path} cannot be opened or made: {error}.") from error
+
+
+def _check_is_study(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"There is no study at {path}.")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall()
+    except sqlite3.Error as error:
+        raise InputError(f"The storage {path} cannot be read: {error}.") from error
+    if not rows:
+        raise InputError(f"There is no study at {path}: the file holds none.")
+
+
+def _connected(url: str, label: str) -> RDBStorage:
+    """Connect, and make the tables where they are missing; processes that do so at once collide and try again."""
+    is_sqlite = url.startswith("sqlite")
+    kwargs = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+    for attempt in range(_OPENING_ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=kwargs)
+        except (ImportError, ArgumentError) as error:
+            raise InputError(_driver_message(url, label, error)) from error
+        except (OperationalError, ProgrammingError, IntegrityError, StorageInternalError) as error:
+            if attempt + 1 == _OPENING_ATTEMPTS or not _is_collision(error):
+                raise InputError(f"The storage {label} cannot be opened: {_reason(error)}.") from error
+            time.sleep(0.1 * 2**attempt * (1 + random.random()))
+        except (RuntimeError, SQLAlchemyError) as error:
+            raise InputError(f"The storage {label} cannot be opened: {error}.") from error
+    raise AssertionError("unreachable")
+
+
+def _is_collision(error: Exception) -> bool:
+    text = f"{error} {_reason(error)}".lower()
+    return any(word in text for word in ("already exists", "locked", "unique", "duplicate", "no such table"))
+
+
+def _reason(error: BaseException) -> str:
+    """What the database itself said, without SQL and parameters."""
+    inner = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return " ".join(str(getattr(inner, "orig", inner)).split()).rstrip(".")
+
+
+def _driver_message(url: str, label: str, error: Exception) -> str:
+    if url.startswith("postgres"):
+        way = "Install it with: pip install 'autopeft[postgres]', and write the URL as postgresql+psycopg://..."
+    else:
+        way = "Install the driver that the URL names; SQLAlchemy's documentation lists them by database."
+    return f"The database driver for {label} is missing ({' '.join(str(error).split()).rstrip('.')}). {way}"
+
+
+@contextmanager
+def optuna_logs_as_ours() -> Iterator[None]:
+    """Within the block, what Optuna's storage would print to the terminal goes to this package's log, as detail."""
+    source = logging.getLogger("optuna.storages._rdb.storage")
+
+    def reroute(record: logging.LogRecord) -> bool:
+        _logger.debug("Optuna: %s", record.getMessage())
+        return False
+
+    source.addFilter(reroute)
+    try:
+        yield
+    finally:
+        source.removeFilter(reroute)
