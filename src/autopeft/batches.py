@@ -1,0 +1,138 @@
+"""Token sequences, encoded once and shared by all trials, and the batches made of them.
+
+A batch is padded to its own longest sequence, and sequences of like length share a batch, so little of the work
+is padding. Padding never changes a result: it is masked everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_POOL = 50  # batches whose examples are sorted by length together: long enough to help, short enough to stay random
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths in one flat array; much smaller than a list of lists."""
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]  # (n + 1,)
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> Ragged:
+        """Pack `sequences`."""
+        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        flat = (
+            np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences]) if len(sequences) else np.zeros(0, "i4")
+        )
+        return cls(flat.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every sequence."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: Sequence[int] | NDArray[np.int64], fill: int, width: int | None = None) -> Tensor:
+        """The sequences at `rows`, padded on the right with `fill`: ``(len(rows), longest or width)``, int64."""
+        parts = [self[int(row)] for row in rows]
+        width = max(max((len(part) for part in parts), default=1), 1) if width is None else width
+        out = np.full((len(parts), width), fill, dtype=np.int64)
+        for line, part in zip(out, parts, strict=True):
+            line[: len(part)] = part
+        return torch.from_numpy(out)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as token ids.
+
+    Args:
+        tokens: one row an example, or one row a choice for multiple choice.
+        types: token types in the same shape, or None where the model has none.
+        labels: int64 class ids or choice indices, or float64 targets, ``(n,)``.
+        rows: for multiple choice, the first row of each example and the end, ``(n + 1,)``; None otherwise.
+        targets: for text-to-text, the target token ids of each example; None otherwise.
+    """
+
+    tokens: Ragged
+    types: Ragged | None
+    labels: NDArray[np.int64] | NDArray[np.float64]
+    rows: NDArray[np.int64] | None = None
+    targets: Ragged | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Longest row of each example, in tokens."""
+        if self.rows is None:
+            return self.tokens.lengths
+        return np.maximum.reduceat(self.tokens.lengths, self.rows[:-1])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs, ``(rows, tokens)``, and what is known of the examples.
+
+    `indices` says which examples they are; `sizes` how many rows each has (multiple choice), or None.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    indices: NDArray[np.int64]
+    sizes: tuple[int, ...] | None = None
+    targets: Tensor | None = None
+
+
+def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torch.device) -> Batch:
+    """The examples at `indices` as one batch on `device`. Target padding is -100, which losses ignore."""
+    sizes = None
+    rows = indices
+    if encoded.rows is not None:
+        sizes = tuple(int(encoded.rows[i + 1] - encoded.rows[i]) for i in indices)
+        rows = np.concatenate([np.arange(encoded.rows[i], encoded.rows[i + 1]) for i in indices])
+    tokens = encoded.tokens.padded(rows, pad)
+    lengths = torch.from_numpy(encoded.tokens.lengths[rows])
+    inputs = {"input_ids": tokens, "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
+    if encoded.types is not None:
+        inputs["token_type_ids"] = encoded.types.padded(rows, 0)
+    targets = None if encoded.targets is None else encoded.targets.padded(indices, -100).to(device)
+    labels = torch.as_tensor(encoded.labels[indices]).to(device)
+    return Batch({name: value.to(device) for name, value in inputs.items()}, labels, indices, sizes, targets)
+
+
+def training_order(
+    lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """One epoch of batches, every example once: shuffled, sorted by length within pools, batches shuffled again.
+
+    Only one batch may be smaller than `batch_size`.
+    """
+    order = rng.permutation(len(lengths))
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    for index in rng.permutation(len(batches)):
+        yield batches[index]
+
+
+def evaluation_order(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """All examples once, longest first, so that a memory shortage shows at once."""
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

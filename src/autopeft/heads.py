@@ -1,0 +1,87 @@
+"""The task head, and a transformers model made of a backbone and a head.
+
+The head is the one of AutoPEFT's release: dropout, linear, tanh, dropout, linear, on the last hidden state at the
+first token (at the last token for causal decoders). It is trained with every architecture and is counted only in
+*trained*.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from autopeft.backbones import Backbone
+
+Problem = Literal["classification", "regression", "multiple_choice"]
+
+
+class Head(nn.Module):
+    """``W2 dropout(tanh(W1 dropout(h)))``; weights N(0, 0.02²), biases 0; dropout 0.1."""
+
+    def __init__(self, d: int, n_outputs: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.dense = nn.Linear(d, d)
+        self.out = nn.Linear(d, n_outputs)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.dense, self.out):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, d)`` to ``(batch, n_outputs)``."""
+        return cast(Tensor, self.out(self.dropout(torch.tanh(self.dense(self.dropout(hidden))))))
+
+
+def head_parameters(d: int, n_outputs: int) -> int:
+    """Number of parameters of a `Head`."""
+    return d * d + d + d * n_outputs + n_outputs
+
+
+class HeadedModel(PreTrainedModel):
+    """A backbone and a head as one transformers model for sequence classification or regression.
+
+    Called like any other: ``model(**tokenizer(texts, return_tensors="pt", padding=True)).logits``, of shape
+    ``(batch, n_outputs)``. What is attached to the backbone is part of what it computes.
+    """
+
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, backbone: Backbone, head: Head, problem: Problem = "classification") -> None:
+        super().__init__(backbone.model.config)
+        self.backbone = backbone.model
+        self.head = head
+        self.pooling = backbone.family.pooling
+        self.problem = problem
+        self.all_tied_weights_keys: dict[str, str] = {}
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **inputs: Any
+    ) -> SequenceClassifierOutput:
+        """Logits ``(batch, n_outputs)``, and the loss when `labels` are given."""
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        logits = self.head(pooled(hidden, attention_mask, self.pooling))
+        loss = None if labels is None else loss_of(logits, labels, self.problem)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def pooled(hidden: Tensor, mask: Tensor | None, pooling: Literal["first", "last"]) -> Tensor:
+    """The hidden state that the head reads: ``(batch, tokens, d)`` to ``(batch, d)``."""
+    if pooling == "first":
+        return hidden[:, 0]
+    if mask is None:
+        return hidden[:, -1]
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def loss_of(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+    """Cross-entropy over classes or choices, mean squared error for regression, in float32."""
+    if problem == "regression":
+        return functional.mse_loss(logits.squeeze(-1).float(), labels.float())
+    return functional.cross_entropy(logits.float(), labels)

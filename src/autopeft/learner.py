@@ -1,0 +1,135 @@
+"""What lies between a task and a backbone: encoding, the loss of a batch, and the outputs that are scored.
+
+Two kinds: an encoder with a head, and a text-to-text model that is asked for the label as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autopeft.backbones import Backbone
+from autopeft.batches import Batch, Encoded, Ragged
+from autopeft.errors import DataError
+from autopeft.examples import Examples
+from autopeft.heads import Head, HeadedModel, head_parameters, loss_of
+from autopeft.task import Task
+
+
+class Learner(Protocol):
+    """A task as seen by one backbone.
+
+    Attributes:
+        model: the module that is put into training and evaluation mode.
+        n_head: parameters of the head, 0 where there is none.
+        pad: the token id with which batches are padded.
+    """
+
+    model: nn.Module
+    n_head: int
+    pad: int
+
+    def encode(self, examples: Examples, max_length: int) -> Encoded:
+        """Token ids of `examples`, truncated to `max_length` tokens."""
+        ...
+
+    def reset(self, seed: int) -> list[nn.Parameter]:
+        """A fresh head; returns its parameters."""
+        ...
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a batch, a scalar."""
+        ...
+
+    def outputs(self, batch: Batch) -> list[Any]:
+        """What the model gives for every example of a batch, in the form that `score` takes."""
+        ...
+
+    def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
+        """The task's metrics of the outputs for `examples`."""
+        ...
+
+
+class EncoderLearner:
+    """A backbone with a classification, regression or multiple-choice head."""
+
+    def __init__(self, backbone: Backbone, task: Task) -> None:
+        """Raises:
+        DataError: the backbone has no tokenizer.
+        """
+        if backbone.tokenizer is None:
+            raise DataError(f"{backbone.name} has no tokenizer, so texts cannot be encoded.")
+        self.backbone, self.task = backbone, task
+        self.tokenizer = _with_padding(backbone.tokenizer)
+        self.pad = int(self.tokenizer.pad_token_id)
+        self.n_outputs = task.outputs
+        self.n_head = head_parameters(backbone.hidden_size, self.n_outputs)
+        self.model = self._fresh(0)
+
+    def _fresh(self, seed: int) -> HeadedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = Head(self.backbone.hidden_size, self.n_outputs).to(self.backbone.device)
+        return HeadedModel(self.backbone, head, self.task.kind)
+
+    def encode(self, examples: Examples, max_length: int) -> Encoded:
+        """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
+        limit = min(max_length, int(self.tokenizer.model_max_length))
+        texts = list(examples.segments())
+        pairs = [parts[1] for parts in texts] if texts and len(texts[0]) == 2 else None
+        found = self.tokenizer([parts[0] for parts in texts], pairs, truncation=True, max_length=limit)
+        types = Ragged.of(found["token_type_ids"]) if "token_type_ids" in found else None
+        rows = None
+        if examples.choices:
+            rows = np.concatenate([[0], np.cumsum([len(choices) for choices in examples.choices])]).astype(np.int64)
+        return Encoded(Ragged.of(found["input_ids"]), types, examples.labels, rows)
+
+    def reset(self, seed: int) -> list[nn.Parameter]:
+        """A fresh head, initialised from `seed`."""
+        self.model.head = self._fresh(seed).head
+        return list(self.model.head.parameters())
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy or mean squared error."""
+        logits = self.model(**batch.inputs).logits
+        return loss_of(self._by_example(logits, batch.sizes), batch.labels, self.task.kind)
+
+    def outputs(self, batch: Batch) -> list[Any]:
+        """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
+        logits = self.model(**batch.inputs).logits.float()
+        if batch.sizes is not None:
+            return [part.squeeze(-1).cpu().numpy() for part in logits.split(list(batch.sizes))]
+        values = logits.squeeze(-1) if self.task.kind == "regression" else logits
+        return list(values.cpu().numpy())
+
+    def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
+        """The task's metrics."""
+        return self.task.score(outputs, examples)
+
+    @staticmethod
+    def _by_example(logits: Tensor, sizes: Sequence[int] | None) -> Tensor:
+        """``(rows, 1)`` to ``(examples, most choices)``, absent choices at minus infinity."""
+        if sizes is None:
+            return logits
+        parts = [part.squeeze(-1) for part in logits.split(list(sizes))]
+        return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
+
+
+def learner_for(backbone: Backbone, task: Task) -> Learner:
+    """The kind of learner that fits the backbone."""
+    if backbone.family.is_text_to_text:
+        from autopeft.text_to_text import TextToTextLearner  # the other kind knows this module
+
+        return TextToTextLearner(backbone, task)
+    return EncoderLearner(backbone, task)
+
+
+def _with_padding(tokenizer: Any) -> Any:
+    """A tokenizer without a padding token pads with its end token: padding is masked everywhere."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

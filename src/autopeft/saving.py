@@ -1,0 +1,194 @@
+"""Saving what was trained, and loading it as a ready transformers model.
+
+A folder holds ``architecture.json`` (the architecture, the task's labels, where the backbone came from, and facts
+about the training), ``model.safetensors`` (the added modules and the head; never the backbone, unless it was
+fine-tuned in full) and ``README.md`` (a model card). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from autopeft.architecture import Architecture
+from autopeft.attach import Attached, attach, count
+from autopeft.backbones import Backbone
+from autopeft.errors import ArchitectureError
+from autopeft.heads import Head, HeadedModel
+
+FORMAT = 1
+"""Version of the folder's format."""
+
+_HEAD = "head/"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a saved folder says of the model, beyond the weights.
+
+    Args:
+        problem: "classification", "regression" or "multiple_choice".
+        label_names: classes by id; empty for the others.
+        inputs: names of the text columns it was trained on.
+        facts: model, data and its split, seeds, metrics: whatever the trainer wants to be known.
+    """
+
+    problem: str
+    label_names: tuple[str, ...]
+    inputs: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: Described) -> None:
+    """Write a trained architecture to `folder`, which is made if need be. Reparametrisations are folded first.
+
+    Args:
+        attached: the trained modules.
+        model: the model with the head, or the text-to-text model itself.
+        about: what goes into ``architecture.json`` and the card.
+    """
+    attached.fold()
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous() for name, value in attached.state().items()}
+    head = model.head if isinstance(model, HeadedModel) else None
+    if head is not None:
+        state.update({_HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
+    record = _record(attached, head, about)
+    _write_whole(path / "architecture.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+    _write_whole(path / "README.md", card(record))
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def load(
+    folder: str | Path, *, backbone: Backbone | None = None, device: str = "cpu", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The saved model, ready to be called: logits equal those at saving time bit for bit, given the same backbone.
+
+    Args:
+        folder: what `save` wrote.
+        backbone: the backbone if it is in memory already; otherwise it is loaded from where it came.
+
+    Returns:
+        A `HeadedModel`, or the text-to-text model, in evaluation mode, with the modules attached; the tokenizer
+        is its attribute ``tokenizer``, what ``architecture.json`` holds its attribute ``record``.
+
+    Raises:
+        ArchitectureError: the folder is not such a folder.
+        BackboneError: the backbone cannot be loaded.
+    """
+    path = Path(folder)
+    record = read_record(path)
+    backbone = backbone or Backbone.from_pretrained(
+        record["backbone"]["name"], device=device, trust_remote_code=trust_remote_code
+    )
+    state = load_file(path / "model.safetensors", device=str(backbone.device))
+    attached = attach(backbone, Architecture.from_dict(record["architecture"]))
+    attached.load_state({name: value for name, value in state.items() if not name.startswith(_HEAD)})
+    attached.train(False)
+    model = _with_head(backbone, record, {n.removeprefix(_HEAD): v for n, v in state.items() if n.startswith(_HEAD)})
+    model.tokenizer, model.record, model.attached = backbone.tokenizer, record, attached
+    return model.eval()
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What ``architecture.json`` of a saved folder holds.
+
+    Raises:
+        ArchitectureError: it is missing, unreadable or of a later format.
+    """
+    path = Path(folder) / "architecture.json"
+    try:
+        record = cast(dict[str, Any], json.loads(path.read_text()))
+        version = int(record["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchitectureError(f"{str(folder)!r} does not hold a saved model: {path.name}: {error}.") from error
+    if version > FORMAT:
+        raise ArchitectureError(f"{str(folder)!r} has format {version}; this version reads up to {FORMAT}.")
+    return record
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """The model card, in Markdown."""
+    counts, facts = record["counts"], record["facts"]
+    share = 100 * counts["nominal"] / counts["backbone"]
+    rows = "\n".join(f"| {name} | {_plain(value)} |" for name, value in sorted(facts.items()))
+    return f"""---
+library_name: autopeft
+base_model: {record["backbone"]["name"]}
+---
+# {record["backbone"]["name"]} with {Architecture.from_dict(record["architecture"])}
+
+Parameters: {counts["nominal"]:,} nominal ({share:.3f} % of the backbone), {counts["stored"]:,} stored,
+{counts["trained"]:,} trained (with the head).
+
+```python
+import autopeft
+
+model = autopeft.load("path/to/this/folder")
+logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits
+```
+
+| fact | value |
+| --- | --- |
+| labels | {", ".join(record["label_names"]) or "a number"} |
+{rows}
+"""
+
+
+def _record(attached: Attached, head: Head | None, about: Described) -> dict[str, Any]:
+    n_head = 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
+    return {
+        "format": FORMAT,
+        "architecture": attached.architecture.as_dict(),
+        "backbone": {
+            "name": attached.backbone.name,
+            "model_type": attached.backbone.model.config.model_type,
+            "dtype": str(attached.backbone.model.dtype).removeprefix("torch."),
+        },
+        "counts": count(attached.backbone, attached.architecture, n_head).as_dict(),
+        "problem": about.problem,
+        "label_names": list(about.label_names),
+        "inputs": list(about.inputs),
+        "n_outputs": 0 if head is None else head.out.out_features,
+        "facts": dict(about.facts),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+    if not record["n_outputs"]:
+        return backbone.model
+    head = Head(backbone.hidden_size, int(record["n_outputs"])).to(backbone.device)
+    head.load_state_dict(dict(state))
+    model = HeadedModel(backbone, head, record["problem"])
+    names = record["label_names"]
+    if names:
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: index for index, name in enumerate(names)}
+    return model
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write so that a reader sees the old file or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

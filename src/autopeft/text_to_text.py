@@ -1,0 +1,100 @@
+"""Text-to-text models (T5): the label is text.
+
+Two ways of reading an answer: scoring the label words directly (fast, the default), and greedy decoding (the
+BIPEFT paper's way; an answer that cannot be parsed is wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutput
+
+from autopeft.backbones import Backbone
+from autopeft.batches import Batch, Encoded, Ragged
+from autopeft.errors import DataError
+from autopeft.examples import Examples
+from autopeft.task import Task
+
+Answer = Literal["score", "generate"]
+
+_MOST_NEW_TOKENS = 20
+
+
+class TextToTextLearner:
+    """A task put to an encoder-decoder in words.
+
+    Attributes:
+        answer: "score" compares the likelihoods of the verbalised labels, "generate" decodes greedily.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, answer: Answer = "score") -> None:
+        """Raises:
+        DataError: the backbone has no tokenizer.
+        """
+        if backbone.tokenizer is None:
+            raise DataError(f"{backbone.name} has no tokenizer, so texts cannot be encoded.")
+        self.backbone, self.task = backbone, task
+        self.model: nn.Module = backbone.model
+        self.tokenizer = backbone.tokenizer
+        self.pad, self.n_head = int(self.tokenizer.pad_token_id), 0
+        # A number has no finite list of words to compare.
+        self.answer: Answer = "generate" if task.kind == "regression" or not task.verbalisers else answer
+        self._labels = self._tokens(task.verbalisers) if task.verbalisers else Ragged.of([])
+
+    def _tokens(self, texts: Sequence[str]) -> Ragged:
+        return Ragged.of(self.tokenizer(list(texts), add_special_tokens=True)["input_ids"])
+
+    def encode(self, examples: Examples, max_length: int) -> Encoded:
+        """Sources truncated to `max_length` tokens; targets whole, with the end token."""
+        sources = [self.task.source_text(examples, index) for index in range(len(examples))]
+        targets = [self.task.target_text(examples, index) for index in range(len(examples))]
+        found = self.tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
+        return Encoded(Ragged.of(found), None, examples.labels, targets=self._tokens(targets))
+
+    def reset(self, seed: int) -> list[nn.Parameter]:
+        """There is no head."""
+        return []
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy over the target tokens."""
+        loss: Tensor = self.model(**batch.inputs, labels=batch.targets).loss
+        return loss
+
+    def outputs(self, batch: Batch) -> list[Any]:
+        """Log-likelihoods of the labels ``(classes,)`` for "score", the decoded text for "generate"."""
+        return self._scores(batch) if self.answer == "score" else self._texts(batch)
+
+    def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
+        """The task's metrics."""
+        if self.answer == "generate":
+            return self.task.score_texts(outputs, examples)
+        return self.task.score(outputs, examples)
+
+    def _scores(self, batch: Batch) -> list[NDArray[np.float32]]:
+        n_labels = len(self._labels)
+        device = batch.inputs["input_ids"].device
+        targets = self._labels.padded(range(n_labels), -100).to(device)  # (labels, tokens)
+        mask = batch.inputs["attention_mask"]
+        hidden = self.backbone.model.get_encoder()(**batch.inputs).last_hidden_state
+        rows = targets.repeat(len(hidden), 1)  # (examples * labels, tokens)
+        logits = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(n_labels, 0)),
+            attention_mask=mask.repeat_interleave(n_labels, 0),
+            labels=rows,
+        ).logits.float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), rows, reduction="none")  # 0 where ignored
+        return list((-losses.sum(1)).view(len(hidden), n_labels).cpu().numpy())
+
+    def _texts(self, batch: Batch) -> list[str]:
+        with torch.no_grad():
+            found = self.backbone.model.generate(
+                **batch.inputs, max_new_tokens=_MOST_NEW_TOKENS, do_sample=False, num_beams=1
+            )
+        return list(self.tokenizer.batch_decode(found, skip_special_tokens=True))

@@ -1,0 +1,262 @@
+"""The training loop: one, in plain PyTorch, for every architecture.
+
+AdamW, linear warm-up and decay that span exactly the run, gradient clipping, early stopping, restoration of the
+best evaluation. Seeds are explicit and the global generators are left as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autopeft.batches import Batch, Encoded, collate, training_order
+from autopeft.errors import NonFiniteFailure, SettingsError
+from autopeft.learner import Learner
+from autopeft.objective import Epoch
+
+_CHECK_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one architecture is trained.
+
+    Args:
+        learning_rate: peak learning rate of AdamW (β 0.9 and 0.999, ε 1e-8).
+        epochs: passes over the training part; a fraction is allowed. The schedule spans exactly the run.
+        steps: optimiser steps instead of `epochs`, or None.
+        data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
+        batch_size: examples a step.
+        weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
+        patience: evaluations without improvement after which training stops; None for never.
+        evaluate_every: epochs between evaluations; the end is always evaluated.
+        max_length: tokens after which an example is truncated.
+        precision: "float32", or "bf16" for automatic mixed precision with float32 master weights.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        keep: "best" restores the best evaluation, "last" does not.
+    """
+
+    learning_rate: float = 1e-3
+    epochs: float = 1.0
+    steps: int | None = None
+    data_fraction: float = 1.0
+    batch_size: int = 32
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    clip: float = 1.0
+    patience: int | None = None
+    evaluate_every: float = 1.0
+    max_length: int = 128
+    precision: Literal["float32", "bf16"] = "float32"
+    gradient_checkpointing: bool = False
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} must be {rule}, but got {getattr(self, name)!r}"
+            for name, rule, ok in _RULES
+            if not ok(getattr(self, name))
+        ]
+        if wrong:
+            raise SettingsError(f"The recipe cannot be used: {'; '.join(wrong)}.")
+
+    def n_steps(self, n_examples: int) -> int:
+        """Optimiser steps of the whole run for a training part of `n_examples` (after `data_fraction`)."""
+        per_epoch = math.ceil(n_examples / self.batch_size)
+        return self.steps if self.steps is not None else max(1, round(self.epochs * per_epoch))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping of every setting."""
+        return asdict(self)
+
+
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("learning_rate", "above 0", lambda v: 0 < v < math.inf),
+    ("epochs", "above 0", lambda v: 0 < v < math.inf),
+    ("steps", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
+    ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
+    ("batch_size", "a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
+    ("weight_decay", "at least 0", lambda v: 0 <= v < math.inf),
+    ("warmup", "at least 0 and below 1", lambda v: 0 <= v < 1),
+    ("clip", "at least 0", lambda v: 0 <= v < math.inf),
+    ("patience", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
+    ("evaluate_every", "above 0", lambda v: 0 < v < math.inf),
+    ("max_length", "at least 8", lambda v: isinstance(v, int) and v >= 8),
+    ("precision", "'float32' or 'bf16'", lambda v: v in ("float32", "bf16")),
+    ("keep", "'best' or 'last'", lambda v: v in ("best", "last")),
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training run left behind. The parameters hold the kept evaluation's values.
+
+    Args:
+        history: one point an evaluation.
+        kept: index into `history` of the evaluation whose parameters were kept.
+        steps: optimiser steps done, fewer than planned after early stopping.
+        seconds: wall-clock time of training, evaluations included.
+        train_seconds: the same without evaluations.
+    """
+
+    history: tuple[Epoch, ...]
+    kept: int
+    steps: int
+    seconds: float
+    train_seconds: float
+
+
+Evaluate = Callable[[], Mapping[str, float]]
+
+
+def fit(
+    learner: Learner,
+    parameters: Sequence[nn.Parameter],
+    encoded: Encoded,
+    recipe: Recipe,
+    evaluate: Evaluate,
+    *,
+    objective: str,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Train `parameters` on `encoded`.
+
+    Args:
+        evaluate: gives the metrics of the current parameters.
+        objective: the metric by which the best evaluation is chosen; larger is better.
+        seed: order of the examples and dropout.
+        on_step: called with the steps done and the steps planned.
+
+    Raises:
+        NonFiniteFailure: the loss or the objective became NaN or infinite.
+    """
+    device = next(iter(parameters)).device
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        run = _Run(learner, list(parameters), recipe, evaluate, objective, len(encoded))
+        for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
+            run.step(batch)
+            if on_step is not None:
+                on_step(run.done, run.planned)
+            if run.is_evaluation_due() and run.evaluate_and_stop():
+                break
+        return run.finish()
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        parameters: list[nn.Parameter],
+        recipe: Recipe,
+        evaluate: Evaluate,
+        objective: str,
+        n_examples: int,
+    ) -> None:
+        self.learner, self.parameters, self.recipe = learner, parameters, recipe
+        self.evaluate, self.objective = evaluate, objective
+        self.per_epoch = math.ceil(n_examples / recipe.batch_size)
+        self.planned = recipe.n_steps(n_examples)
+        self.between = max(1, round(recipe.evaluate_every * self.per_epoch))
+        self.optimiser = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._factor)
+        self.done, self.losses = 0, torch.zeros((), device=parameters[0].device)
+        self.since, self.history, self.kept = 0, list[Epoch](), -1
+        self.best: list[Tensor] | None = None
+        self.started, self.evaluating = time.perf_counter(), 0.0
+        learner.model.train()
+
+    def _factor(self, step: int) -> float:
+        warm = self.recipe.warmup * self.planned
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return max(0.0, (self.planned - step) / max(1.0, self.planned - warm))
+
+    def step(self, batch: Batch) -> None:
+        with autocast(self.recipe, self.parameters[0].device):
+            loss = self.learner.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.losses += loss.detach()
+        self.done, self.since = self.done + 1, self.since + 1
+        if self.done % _CHECK_EVERY == 0:
+            self._mean_loss()
+
+    def _mean_loss(self) -> float:
+        """Mean loss since the last evaluation; reading it waits for the device, so it is not read at every step."""
+        loss = float(self.losses) / self.since
+        if not math.isfinite(loss):
+            raise NonFiniteFailure(f"The training loss is {loss} at step {self.done} of {self.planned}.")
+        return loss
+
+    def is_evaluation_due(self) -> bool:
+        return self.done % self.between == 0 or self.done == self.planned
+
+    def evaluate_and_stop(self) -> bool:
+        """Evaluate, remember the best, and say whether patience has run out."""
+        loss = self._mean_loss()
+        before = time.perf_counter()
+        metrics = dict(self.evaluate())
+        self.learner.model.train()
+        self.evaluating += time.perf_counter() - before
+        if not math.isfinite(metrics[self.objective]):
+            raise NonFiniteFailure(f"{self.objective} is {metrics[self.objective]} at step {self.done}.")
+        seconds = time.perf_counter() - self.started
+        self.history.append(Epoch(self.done / self.per_epoch, self.done, loss, metrics, seconds))
+        self.losses, self.since = torch.zeros_like(self.losses), 0
+        if self.kept < 0 or metrics[self.objective] > self.history[self.kept].metrics[self.objective]:
+            self.kept = len(self.history) - 1
+            if self.recipe.keep == "best" and self.done < self.planned:
+                self.best = [parameter.detach().clone() for parameter in self.parameters]
+        patience = self.recipe.patience
+        return patience is not None and len(self.history) - 1 - self.kept >= patience
+
+    @torch.no_grad()
+    def finish(self) -> Fit:
+        last = len(self.history) - 1
+        if self.recipe.keep == "last":
+            self.kept = last
+        elif self.kept < last and self.best is not None:
+            for parameter, value in zip(self.parameters, self.best, strict=True):
+                parameter.copy_(value)
+        self.learner.model.eval()
+        seconds = time.perf_counter() - self.started
+        return Fit(tuple(self.history), self.kept, self.done, seconds, seconds - self.evaluating)
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """Automatic mixed precision in bf16, or nothing."""
+    if recipe.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _batches(
+    encoded: Encoded, recipe: Recipe, planned: int, pad: int, device: torch.device, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Exactly `planned` batches, epoch after epoch."""
+    given = 0
+    while True:
+        for indices in training_order(encoded.lengths, recipe.batch_size, rng):
+            if given == planned:
+                return
+            given += 1
+            yield collate(encoded, indices, pad, device)
