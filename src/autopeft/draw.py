@@ -222,11 +222,12 @@ def draw_layers(data: LayersData, ax: Axes) -> None:
         return
     down, across = data.grid
     height = data.size[1] - 0.4  # inches left for the panels
-    above, below = 0.26 / height, 0.62 / height
+    above, below = 0.26 / height, 0.62 / height  # for the titles, and for the ticks under all but the last row
+    tall = (1 + below) / down - above - below
     for index in range(len(data.panels) + 1):
         row, column = divmod(index, across)
-        low = 1 - (row + 1) / down + (below if row + 1 < down else 0)
-        inner = ax.inset_axes((column / across, low, 0.93 / across, 1 - row / down - above - low))
+        low = 1 - row * (above + tall + below) - above - tall
+        inner = ax.inset_axes((column / across, low, 0.93 / across, tall))
         if index < len(data.panels):
             _draw_heat(inner, data, index)
         else:
@@ -301,7 +302,8 @@ def draw_cloud(data: CloudData, ax: Axes) -> None:
         strip.plot([low, high], [-index, -index], color=colour, lw=3, alpha=0.7, solid_capstyle="round")
         strip.plot(middle, -index, marker, ms=5, color=colour, mec="white", mew=0.6)
     strip.set_ylim(-len(data.series) + 0.3, 0.7)
-    ax.set_title(data.title, pad=8 + 9 * len(data.series))
+    ax.set_title("")
+    strip.set_title(data.title)  # above the bars
     _legend(ax, "bars above: quartiles and\nmedian of the cost")
 
 
@@ -323,8 +325,9 @@ def draw_hypervolume(data: HypervolumeData, ax: Axes) -> None:
         if curve.seeds > 1:
             ax.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
     ax.set_xlim(0.5, max(len(curve.mean) for curve in drawn) + 0.5)
-    ax.set_ylim(_lowest_shown(data.initial, drawn), None)
-    ax.legend(loc="lower right")
+    low, top = _lowest_shown(data.initial, drawn), max(float(curve.high[-1]) for curve in drawn)
+    ax.set_ylim(low, top + 0.06 * max(top - low, 1e-9))
+    _legend(ax)
 
 
 def _lowest_shown(initial: int, curves: Sequence[HypervolumeCurve]) -> float:
