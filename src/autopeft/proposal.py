@@ -1,0 +1,69 @@
+"""What every sampler needs before it proposes: its random numbers, what is taken, and its options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from autopeft.errors import SettingsError
+from autopeft.space import SearchSpace
+from autopeft.trial import Trial
+
+SettingsT = TypeVar("SettingsT", bound=Any)
+
+
+def generator(seed: int, trials: Sequence[Trial]) -> np.random.Generator:
+    """Random numbers that depend on the seed and on how many trials there are, and on nothing else.
+
+    A study that was stopped and resumed has the same trials, so it draws what the uninterrupted one would have.
+    """
+    return np.random.default_rng([seed, len(trials)])
+
+
+def check_seed(seed: int) -> int:
+    """`seed`, when it is a whole number of at least 0.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"A sampler's seed must be a whole number of at least 0, but got {seed!r}.")
+    return seed
+
+
+def taken(space: SearchSpace, trials: Sequence[Trial]) -> set[tuple[int, ...]]:
+    """Identities of the architectures that are measured, running or failed for good."""
+    return {space.identity(trial.configuration) for trial in trials if trial.is_taken}
+
+
+def with_options(settings: SettingsT, options: Mapping[str, Any], sampler: str) -> SettingsT:
+    """The frozen dataclass `settings` with `options` in place of its own values.
+
+    Raises:
+        SettingsError: options that the sampler does not have, all of them named together with the nearest.
+    """
+    known = [item.name for item in fields(settings)]
+    unknown = []
+    for name in sorted(set(options) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        unknown.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if unknown:
+        raise SettingsError(
+            f"The sampler {sampler!r} has no option {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+        )
+    changed: SettingsT = replace(settings, **options)
+    return changed
+
+
+def complain(what: str, problems: Sequence[str]) -> None:
+    """Raise one error that lists every problem; none, nothing happens.
+
+    Raises:
+        SettingsError: there is at least one problem.
+    """
+    if problems:
+        raise SettingsError(f"{what}: {'; '.join(problems)}.")
