@@ -1,4 +1,7 @@
-"""Studies on formulas, for tests of storage and search; also a worker process: ``python formulas.py FILE N SECONDS``."""
+"""Studies on formulas, for tests of storage and search.
+
+Also a worker process: ``python formulas.py FILE N SECONDS``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +36,10 @@ def two_methods(n_layers: int = 3, sizes: tuple[int, ...] = (0, 1, 2, 4, 8)) -> 
         for column, method in enumerate(methods)
     )
     return SearchSpace((*switches, *methods), slots)
+
+
+SPACE = two_methods()
+SETTINGS = {"task": {"name": "formula", "split": "validation"}, "epochs": 3}
 
 
 class Blind:
@@ -65,6 +74,12 @@ def formula(architecture: Architecture, seed: int) -> Measurement:
     )
 
 
+def made(path: Path, space: SearchSpace = SPACE, rules: LeaseRules = QUICK, **changes: Any) -> Study:
+    """The study "search" on `space`, made or resumed; `changes` replace its objective, settings or seed."""
+    facts: dict[str, Any] = {"objective": "accuracy", "settings": SETTINGS, "seed": 7} | changes
+    return Study.create_or_resume(path, "search", space, **facts, rules=rules)
+
+
 def work(path: str, n_trials: int, seconds: float) -> None:
     """Be one worker of a study whose trials take `seconds` each."""
 
@@ -72,9 +87,8 @@ def work(path: str, n_trials: int, seconds: float) -> None:
         time.sleep(seconds)
         return formula(architecture, seed)
 
-    space = two_methods()
-    with Study.create_or_resume(path, "shared", space, "accuracy", {"task": "formula"}, 7, rules=QUICK) as study:
-        study.run(slow, Blind(space), n_trials)
+    with made(Path(path)) as study:
+        study.run(slow, Blind(SPACE), n_trials)
 
 
 if __name__ == "__main__":
