@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from autopeft.architecture import Architecture
 from autopeft.errors import DataError
+from autopeft.label import brief, metric_label, site_parts
 from autopeft.objective import FrontPoint, hypervolume_curve
 from autopeft.space import SearchSpace
 from autopeft.trial import Trial, front_of
@@ -78,63 +79,6 @@ class NamedPoint:
         if any(problems.values()):
             wrong = "; ".join(problem for problem, is_so in problems.items() if is_so)
             raise DataError(f"The point {self.name!r} cannot be drawn: {wrong}.")
-
-
-def brief(architecture: Architecture) -> str:
-    """One short line: ``parallel 96, prefix 1, serial 12 · layers 3,4,8–10``; layers are counted from 1.
-
-    A method whose size differs between places shows its smallest and largest size. Stacks are named when there
-    are several, and so are sites outside the layers.
-    """
-    if architecture.is_empty:
-        return "head only"
-    sizes: dict[str, set[int]] = {}
-    layers: dict[str, set[int]] = {}
-    outside: set[str] = set()
-    for item in architecture:
-        sizes.setdefault(item.method, set()).add(item.size)
-        stack, layer, name = _parts(item.site)
-        if layer is None:
-            outside.add(f"{stack} {name}".strip())
-        else:
-            layers.setdefault(stack, set()).add(layer)
-    modules = ", ".join(f"{method} {_span(found)}" for method, found in sorted(sizes.items()))
-    ordered = sorted(layers, key=lambda stack: (stack != "encoder", stack))
-    places = [
-        f"{stack if len(layers) > 1 else 'layers' if len(layers[stack]) > 1 else 'layer'} {_ranges(layers[stack])}"
-        for stack in ordered
-    ]
-    return " · ".join([modules, ", ".join(places + sorted(outside))])
-
-
-def _parts(site: str) -> tuple[str, int | None, str]:
-    """Stack, 0-based layer or None, and role of a site's key."""
-    parts = site.split(".")
-    if len(parts) >= 3 and parts[1].isdigit():
-        return parts[0], int(parts[1]), ".".join(parts[2:])
-    return parts[0], None, ".".join(parts[1:])
-
-
-def _span(sizes: set[int]) -> str:
-    return str(min(sizes)) if len(sizes) == 1 else f"{min(sizes)}–{max(sizes)}"
-
-
-def _ranges(layers: set[int]) -> str:
-    """0-based layers as 1-based text, three or more in a row as a range: ``3,4,8–10``."""
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    parts = [[str(n + 1) for n in run] if len(run) < 3 else [f"{run[0] + 1}–{run[-1] + 1}"] for run in runs]
-    return ",".join(text for part in parts for text in part)
-
-
-def metric_label(trials: Sequence[Trial]) -> str:
-    """The split and the metric of the measured trials, such as ``validation accuracy``; several are joined."""
-    names = {f"{t.measurement.split} {t.measurement.objective}".strip() for t in trials if t.measurement is not None}
-    return " / ".join(sorted(names)) or "metric"
 
 
 def evenly(n: int, most: int) -> tuple[int, ...]:
@@ -283,7 +227,7 @@ def layers_data(
     found = {(p.method, p.site) for a in architectures for p in a}
     places = sorted(found | ({(slot.method, slot.site) for slot in space.slots} if space else set()))
     rows = sorted({_row_key(site) for _, site in places})
-    per_role = _roles_differ(architectures) and len({_panel(m, s, True) for m, s in places}) <= _MOST_PANELS
+    per_role = _roles_differ(architectures, places) and len({_panel(m, s, True) for m, s in places}) <= _MOST_PANELS
     panels = sorted({_panel(method, site, per_role) for method, site in places})
     sizes = np.zeros((len(panels), len(rows), len(front)), dtype=np.int64)
     for column, architecture in enumerate(architectures):
@@ -299,7 +243,7 @@ def layers_data(
 
 def _row_key(site: str) -> tuple[bool, int, str, str]:
     """Sorts encoder before decoder, layers by number, sites outside the layers after their stack."""
-    stack, layer, role = _parts(site)
+    stack, layer, role = site_parts(site)
     return stack != "encoder", 10**9 if layer is None else layer, role if layer is None else "", stack
 
 
@@ -311,20 +255,25 @@ def _row_name(row: tuple[bool, int, str, str], several: bool) -> str:
 
 
 def _panel(method: str, site: str, per_role: bool) -> str:
-    return f"{method} at {_parts(site)[2]}" if per_role else method
+    return f"{method} at {site_parts(site)[2]}" if per_role else method
 
 
-def _roles_differ(architectures: Sequence[Architecture]) -> bool:
-    """Whether one method has two sizes within one layer anywhere; an absent role is a size of its own."""
+def _roles_differ(architectures: Sequence[Architecture], places: Sequence[tuple[str, str]]) -> bool:
+    """Whether some layer holds one method at different sizes, or at some of its roles only."""
+    roles: dict[tuple[str, str], set[str]] = {}
+    for method, site in places:
+        stack, layer, role = site_parts(site)
+        if layer is not None:
+            roles.setdefault((method, stack), set()).add(role)
     for architecture in architectures:
-        roles: dict[str, set[str]] = {}
-        sizes: dict[tuple[str, str, int | None], dict[str, int]] = {}
+        layers: dict[tuple[str, str, int], dict[str, int]] = {}
         for item in architecture:
-            stack, layer, role = _parts(item.site)
-            roles.setdefault(item.method, set()).add(role)
-            sizes.setdefault((item.method, stack, layer), {})[role] = item.size
-        if any(len(set(found.values())) > 1 for found in sizes.values()):
-            return True
+            stack, layer, role = site_parts(item.site)
+            if layer is not None:
+                layers.setdefault((item.method, stack, layer), {})[role] = item.size
+        for (method, stack, _), found in layers.items():
+            if len(set(found.values())) > 1 or len(found) < len(roles[method, stack]):
+                return True
     return False
 
 

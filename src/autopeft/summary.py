@@ -1,0 +1,247 @@
+"""What a study came to, as plain rows: the front, retrained architectures, failures, time.
+
+Every row names the split that its metric was computed on, and how many seeds are behind it. Metrics are fractions
+in their natural orientation, times are seconds, memory is bytes, counts are parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autopeft.architecture import Architecture, Counts
+from autopeft.errors import DataError
+from autopeft.label import brief
+from autopeft.plot import NamedPoint
+from autopeft.trial import Trial, front_of
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One point of the front: a single training run with a single seed.
+
+    Args:
+        number: the trial's number.
+        percent: nominal parameters in percent of the backbone.
+        nominal: parameters by the papers' rule; `stored` and `trained` likewise, see `autopeft.architecture`.
+        seconds: of training and evaluation.
+        latency: median seconds of one evaluation batch.
+        peak_memory: bytes.
+    """
+
+    number: int
+    percent: float
+    nominal: int
+    stored: int
+    trained: int
+    metric: str
+    value: float
+    split: str
+    seed: int
+    seconds: float
+    latency: float
+    peak_memory: int
+    origin: str
+    label: str
+    architecture: Architecture
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "architecture"}
+        return {**rest, "architecture": self.architecture.as_dict(), "fingerprint": self.architecture.fingerprint}
+
+
+def front_rows(trials: Sequence[Trial]) -> tuple[FrontRow, ...]:
+    """The rows of the front by increasing cost; none when nothing has been measured."""
+    by_number = {trial.number: trial for trial in trials}
+    return tuple(_front_row(by_number[point.key]) for point in front_of(trials).points)
+
+
+def _front_row(trial: Trial) -> FrontRow:
+    measurement = trial.measurement
+    assert measurement is not None  # a front holds measured trials only
+    counts = measurement.counts
+    return FrontRow(
+        number=trial.number,
+        percent=measurement.percent,
+        nominal=counts.nominal,
+        stored=counts.stored,
+        trained=counts.trained,
+        metric=measurement.objective,
+        value=measurement.value,
+        split=measurement.split,
+        seed=trial.seed,
+        seconds=measurement.seconds,
+        latency=measurement.latency,
+        peak_memory=measurement.peak_memory,
+        origin=trial.origin,
+        label=brief(trial.architecture),
+        architecture=trial.architecture,
+    )
+
+
+@dataclass(frozen=True)
+class RetrainRun:
+    """One training run of a chosen architecture with one seed.
+
+    Args:
+        name: what the architecture is called; runs of one name are repeats of one architecture.
+        value: the metric on `split`, natural orientation.
+        split: which examples the metric was computed on.
+        seconds: of training and evaluation; 0 when it was not recorded.
+    """
+
+    name: str
+    seed: int
+    value: float
+    counts: Counts
+    split: str
+    metric: str = "metric"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RetrainSummary:
+    """Repeats of one architecture on one split.
+
+    Args:
+        mean: over seeds. The median stands beside it because a single diverged seed moves a mean far.
+        std: sample standard deviation (n - 1), or None from a single seed.
+        seeds: in order; `values` in the same order.
+        seconds: mean of the runs.
+    """
+
+    name: str
+    metric: str
+    split: str
+    mean: float
+    std: float | None
+    median: float
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    counts: Counts
+    seconds: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.seeds)
+
+    @property
+    def point(self) -> NamedPoint:
+        """The summary as a point of a picture."""
+        return NamedPoint(self.name, self.counts.percent("nominal"), self.mean, self.std, self.n, self.split)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {**asdict(self), "n": self.n, "percent": self.counts.percent("nominal")}
+
+
+def summarise_retraining(runs: Sequence[RetrainRun]) -> tuple[RetrainSummary, ...]:
+    """Mean, standard deviation (n - 1), median and n for each name, metric and split, by increasing cost.
+
+    Raises:
+        DataError: a value is not finite, a run names no split, a seed occurs twice, or runs of one name differ
+            in their counts; all such mistakes are listed.
+    """
+    groups: dict[tuple[str, str, str], list[RetrainRun]] = {}
+    for run in runs:
+        groups.setdefault((run.name, run.metric, run.split), []).append(run)
+    problems = [problem for group in groups.values() for problem in _problems(group)]
+    if problems:
+        raise DataError("Runs are summarised when they repeat one architecture, but " + "; ".join(problems) + ".")
+    summaries = [_summary(sorted(group, key=lambda run: run.seed)) for group in groups.values()]
+    return tuple(sorted(summaries, key=lambda s: (s.counts.nominal, s.name, s.metric, s.split)))
+
+
+def _problems(group: Sequence[RetrainRun]) -> list[str]:
+    name, seeds = group[0].name, [run.seed for run in group]
+    problems = [
+        f"{name!r} with seed {run.seed} has the value {run.value}" for run in group if not math.isfinite(run.value)
+    ]
+    if not group[0].split:
+        problems.append(f"{name!r} names no split")
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        problems.append(f"{name!r} has these seeds twice: {', '.join(map(str, twice))}")
+    if len({run.counts for run in group}) > 1:
+        counts = ", ".join(str(run.counts.nominal) for run in group)
+        problems.append(f"{name!r} differs in its parameter counts between seeds (nominal: {counts})")
+    return problems
+
+
+def _summary(group: Sequence[RetrainRun]) -> RetrainSummary:
+    values = [run.value for run in group]
+    return RetrainSummary(
+        name=group[0].name,
+        metric=group[0].metric,
+        split=group[0].split,
+        mean=statistics.fmean(values),
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        median=statistics.median(values),
+        seeds=tuple(run.seed for run in group),
+        values=tuple(values),
+        counts=group[0].counts,
+        seconds=statistics.fmean(run.seconds for run in group),
+    )
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """Trials that failed in one way: how many, their numbers, and the message of the last."""
+
+    kind: str
+    count: int
+    numbers: tuple[int, ...]
+    message: str
+
+
+def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
+    """Failures by kind, the most frequent first."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.failure is not None:
+            groups.setdefault(trial.failure.kind, []).append(trial)
+    rows = [
+        FailureRow(
+            kind, len(group), tuple(t.number for t in group), group[-1].failure.message if group[-1].failure else ""
+        )
+        for kind, group in groups.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.count, row.kind)))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of a study went, in seconds.
+
+    Args:
+        wall: from the first start to the last end, pauses between them among it.
+        measuring: training and evaluation, summed over the measured trials.
+        failing: from start to end, summed over the failed trials.
+        proposing: spent by samplers, summed.
+        per_trial: median of training and evaluation; 0 when nothing has been measured.
+    """
+
+    wall: float
+    measuring: float
+    failing: float
+    proposing: float
+    per_trial: float
+
+
+def timing(trials: Sequence[Trial]) -> Timing:
+    """The times of `trials`; all 0 without any."""
+    seconds = [t.measurement.seconds for t in trials if t.measurement is not None]
+    ended = [t.finished for t in trials if t.finished is not None]
+    failed = [t.finished - t.started for t in trials if t.failure is not None and t.finished is not None]
+    return Timing(
+        wall=max(ended) - min(t.started for t in trials) if ended else 0.0,
+        measuring=math.fsum(seconds),
+        failing=math.fsum(failed),
+        proposing=math.fsum(t.proposal_seconds for t in trials),
+        per_trial=statistics.median(seconds) if seconds else 0.0,
+    )
