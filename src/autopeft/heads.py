@@ -42,7 +42,7 @@ def head_parameters(d: int, n_outputs: int) -> int:
     return d * d + d + d * n_outputs + n_outputs
 
 
-class HeadedModel(PreTrainedModel):
+class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
     """A backbone and a head as one transformers model for sequence classification or regression.
 
     Called like any other: ``model(**tokenizer(texts, return_tensors="pt", padding=True)).logits``, of shape

@@ -68,7 +68,8 @@ class EncoderLearner:
         self.pad = int(self.tokenizer.pad_token_id)
         self.n_outputs = task.outputs
         self.n_head = head_parameters(backbone.hidden_size, self.n_outputs)
-        self.model = self._fresh(0)
+        self._headed = self._fresh(0)
+        self.model: nn.Module = self._headed
 
     def _fresh(self, seed: int) -> HeadedModel:
         with torch.random.fork_rng(devices=[]):
@@ -90,8 +91,8 @@ class EncoderLearner:
 
     def reset(self, seed: int) -> list[nn.Parameter]:
         """A fresh head, initialised from `seed`."""
-        self.model.head = self._fresh(seed).head
-        return list(self.model.head.parameters())
+        self._headed.head = self._fresh(seed).head
+        return list(self._headed.head.parameters())
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy or mean squared error."""
@@ -102,7 +103,7 @@ class EncoderLearner:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
         logits = self.model(**batch.inputs).logits.float()
         if batch.sizes is not None:
-            return [part.squeeze(-1).cpu().numpy() for part in logits.split(list(batch.sizes))]
+            return [part.squeeze(-1).cpu().numpy() for part in torch.split(logits, list(batch.sizes))]
         values = logits.squeeze(-1) if self.task.kind == "regression" else logits
         return list(values.cpu().numpy())
 
@@ -115,7 +116,7 @@ class EncoderLearner:
         """``(rows, 1)`` to ``(examples, most choices)``, absent choices at minus infinity."""
         if sizes is None:
             return logits
-        parts = [part.squeeze(-1) for part in logits.split(list(sizes))]
+        parts = [part.squeeze(-1) for part in torch.split(logits, list(sizes))]
         return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
 
 

@@ -440,7 +440,7 @@ class SearchSpace:
 
 
 class _Builder:
-    """Collects choices in the order in which they are first needed, gates first, as the papers list them."""
+    """Collects choices in the order in which they are first needed: layers first, as the papers list them."""
 
     def __init__(self, sharing: Sharing, is_layer_searched: bool) -> None:
         if sharing not in ("shared", "layer", "placement"):
@@ -465,15 +465,19 @@ class _Builder:
             )
         default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
         for site in sites:
+            self._gate(site)
+        for site in sites:
             self._add_slot(method, site, tuple(sorted(set(axis.sizes or default))))
 
+    def _gate(self, site: SiteLike) -> int | None:
+        if not self.is_layer_searched or site.layer is None:
+            return None
+        return self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
+
     def _add_slot(self, method: MethodLike, site: SiteLike, sizes: tuple[int, ...]) -> None:
-        gate = None
-        if self.is_layer_searched and site.layer is not None:
-            gate = self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
         suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
         size = self._index(method.name + suffix, sizes)
-        self.slots.append(Slot(method.name, site.key, method.cost(site), size, gate))
+        self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._gate(site)))
 
     def _index(self, name: str, values: tuple[int, ...]) -> int:
         self._choices.setdefault(name, Choice(name, values))

@@ -1,0 +1,272 @@
+"""Experiments: comparisons described in YAML that resume cell by cell.
+
+Two kinds. ``compare`` runs searches with several samplers and search seeds on the same initial designs; ``retrain``
+trains points of fronts and baselines on several seeds with the same care. Every cell is a JSON file, written when
+it is done; a cell that exists is not run again, and `missing` lists what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autopeft import settings as settings_module
+from autopeft.architecture import Architecture
+from autopeft.errors import SettingsError
+from autopeft.identity import versions
+from autopeft.objective import Measurement, hypervolume_curve, reference_point
+from autopeft.proxy import middle, sweep
+from autopeft.retrain import baseline, retrain, write_cell
+from autopeft.session import Session
+from autopeft.settings import Settings, read_yaml
+from autopeft.study import Study
+from autopeft.trial import Trial, front_of
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file, read and checked.
+
+    Args:
+        path: the file.
+        kind: "compare" or "retrain".
+        title: one sentence for people.
+        settings: shared by all cells.
+        samplers: for "compare": name to changes of the settings.
+        seeds: search seeds, or the seeds of retraining.
+        architectures: for "retrain": name to a baseline's name, or to where a point of a front is found.
+        learning_rates: for "retrain": what every architecture chooses from.
+    """
+
+    path: Path
+    kind: str
+    title: str
+    settings: Settings
+    seeds: tuple[int, ...]
+    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    architectures: Mapping[str, Any] = field(default_factory=dict)
+    learning_rates: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name without ending; also the name of its folder of results."""
+        return self.path.stem
+
+    def cells(self) -> tuple[str, ...]:
+        """Names of all cells, the most telling first: seed by seed for searches, as listed for retraining."""
+        if self.kind == "retrain":
+            return tuple(self.architectures)
+        return tuple(f"{name}-seed{seed}" for seed in self.seeds for name in self.samplers)
+
+    def missing(self, results: Path) -> tuple[str, ...]:
+        """Cells that have no result yet."""
+        return tuple(cell for cell in self.cells() if not (results / self.name / f"{cell}.json").exists())
+
+
+_KEYS = {
+    "compare": {"kind", "title", "settings", "samplers", "seeds"},
+    "retrain": {"kind", "title", "settings", "architectures", "seeds", "learning_rates"},
+}
+
+
+def read(path: str | Path, data: str | None = None) -> Experiment:
+    """The experiment in a YAML file.
+
+    Args:
+        data: replaces the data folder of the settings, so that files need not name one.
+
+    Raises:
+        SettingsError: the file is not an experiment.
+    """
+    raw = read_yaml(path)
+    kind = str(raw.get("kind"))
+    if kind not in _KEYS:
+        raise SettingsError(f"{path}: `kind` is one of {', '.join(_KEYS)}, but got {kind!r}.")
+    wrong = sorted(set(raw) ^ _KEYS[kind])
+    if wrong:
+        raise SettingsError(f"{path}: an experiment of kind {kind!r} has exactly {sorted(_KEYS[kind])}; see {wrong}.")
+    base = {**raw["settings"], **({"data": data} if data is not None else {})}
+    return Experiment(
+        path=Path(path),
+        kind=kind,
+        title=str(raw["title"]),
+        settings=settings_module.from_dict(base),
+        seeds=tuple(int(seed) for seed in raw["seeds"]),
+        samplers=raw.get("samplers") or {},
+        architectures=raw.get("architectures") or {},
+        learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
+    )
+
+
+def run(experiment: Experiment, results: Path, work: Path, announce: Announce, only: str | None = None) -> None:
+    """Run the cells that are missing and write each when it is done.
+
+    Args:
+        results: folder of results; the experiment's own folder is made in it.
+        work: folder of the studies, so that an interrupted search continues within its cell.
+        announce: told what begins and ends.
+        only: run just this cell.
+    """
+    cells = [cell for cell in experiment.missing(results) if only in (None, cell)]
+    for number, cell in enumerate(cells, start=1):
+        announce(f"{experiment.name}: {cell} ({number} of {len(cells)})")
+        if experiment.kind == "compare":
+            data = _search_cell(experiment, cell, results, work)
+        else:
+            data = _retrain_cell(experiment, cell, results)
+        write_cell(results / experiment.name / f"{cell}.json", data)
+        announce(f"{experiment.name}: {cell} done: {data['headline']}")
+
+
+# -- searches --------------------------------------------------------------------------------------------------
+
+
+def _search_cell(experiment: Experiment, cell: str, results: Path, work: Path) -> dict[str, Any]:
+    sampler, _, seed = cell.rpartition("-seed")
+    tuned = _tuned_settings(experiment, results)
+    changes = dict(experiment.samplers[sampler])
+    session = Session.build(tuned.with_changes(seed=int(seed), **changes))
+    study = session.study(work / experiment.name / cell)
+    known = _known(experiment, cell, work)
+
+    def evaluate(architecture: Architecture, training_seed: int) -> Measurement:
+        reused = known.get((architecture.fingerprint, training_seed))
+        return session.evaluator(architecture, training_seed) if reused is None else reused
+
+    study.run(evaluate, session.sampler(), session.settings.trials, session.initial)
+    return search_result(experiment.title, session, study)
+
+
+def _tuned_settings(experiment: Experiment, results: Path) -> Settings:
+    """The settings at the learning rate that one sweep, shared by all cells, chose."""
+    settings = experiment.settings
+    if not settings.learning_rates:
+        return settings
+    path = results / experiment.name / "proxy.json"
+    if not path.exists():
+        session = Session.build(settings)
+        signal = sweep(session.evaluator, middle(session.space), settings.learning_rates, settings.seed)
+        log.info("%s", signal)
+        write_cell(path, signal.as_dict())
+    rate = float(settings_module.read_yaml(path)["chosen"])  # JSON is YAML
+    recipe = replace(settings.recipe, learning_rate=rate)
+    return settings.with_changes(recipe=recipe, learning_rates=())
+
+
+def _known(experiment: Experiment, cell: str, work: Path) -> dict[tuple[str, int], Measurement]:
+    """What the rivals of the same seed have measured: the shared initial design is trained once."""
+    found = {}
+    seed = cell.rpartition("-seed")[2]
+    for rival in experiment.samplers:
+        path = work / experiment.name / f"{rival}-seed{seed}" / "study.db"
+        if f"{rival}-seed{seed}" != cell and path.exists():
+            with Study.open(path) as study:
+                for trial in study.trials():
+                    if trial.measurement is not None:
+                        found[trial.architecture.fingerprint, trial.seed] = trial.measurement
+    return found
+
+
+def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
+    """A finished search as JSON-ready data: every trial, the front, the hypervolume curve and its reference point."""
+    trials = study.trials()
+    measured = [(t.measurement.percent, t.measurement.value) for t in trials if t.measurement is not None]
+    n_initial = len(session.initial)
+    largest = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters
+    reference = reference_point(measured[:n_initial], largest)
+    curve = hypervolume_curve(measured, reference)
+    front = front_of(trials)
+    return {
+        "title": title,
+        "headline": f"hypervolume {curve[-1]:.4f}, {len(front)} points on the front",
+        "settings": session.settings.as_dict(),
+        "sampler_settings": getattr(session.sampler(), "settings", {}),
+        "objective": session.task.objective,
+        "splits": session.evaluator.splits.describe(),
+        "n_initial": n_initial,
+        "reference": list(reference),
+        "hypervolume": [float(value) for value in curve],
+        "front": [[point.key, point.cost, point.value] for point in front.points],
+        "trials": [_trial(trial) for trial in trials],
+        "cardinality": session.space.cardinality,
+        "versions": versions(),
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    found = trial.measurement
+    return {
+        "number": trial.number,
+        "origin": trial.origin,
+        "indices": list(trial.configuration.indices),
+        "architecture": trial.architecture.as_dict(),
+        "described": str(trial.architecture),
+        "failure": None if trial.failure is None else trial.failure.kind,
+        "proposal_seconds": trial.proposal_seconds,
+        **(
+            {}
+            if found is None
+            else {
+                "value": found.value,
+                "percent": found.percent,
+                "counts": found.counts.as_dict(),
+                "seconds": found.seconds,
+                "latency": found.latency,
+            }
+        ),
+    }
+
+
+# -- retraining ------------------------------------------------------------------------------------------------
+
+
+def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str, Any]:
+    session = Session.build(experiment.settings)
+    architecture = _architecture(experiment.architectures[cell], session, results)
+    rates = experiment.learning_rates
+    scaled = tuple(rate / 30 for rate in rates) if "full" in architecture.methods else rates
+    found = retrain(session.evaluator, cell, architecture, experiment.seeds, learning_rates=scaled)
+    summary = found.summary()
+    spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
+    return {
+        **found.as_dict(),
+        "title": experiment.title,
+        "headline": f"{found.test[0].objective} {summary['mean']:.4f} {spread} on test",
+        "settings": session.settings.as_dict(),
+        "splits": session.evaluator.splits.describe(open_test=True),
+        "versions": versions(),
+    }
+
+
+def _architecture(wanted: Any, session: Session, results: Path) -> Architecture:
+    """A baseline by name, or a point of the joint front of finished searches.
+
+    Raises:
+        SettingsError: the searches have not been run, or the description cannot be read.
+    """
+    if isinstance(wanted, str):
+        return baseline(wanted, session.backbone)
+    if not isinstance(wanted, Mapping) or set(wanted) - {"experiment", "cells", "at"} or "experiment" not in wanted:
+        raise SettingsError(f"An architecture is a baseline's name or {{experiment, cells, at}}, but got {wanted!r}.")
+    points = list(_points(results / str(wanted["experiment"]), wanted.get("cells")))
+    limit = float(str(wanted.get("at", "1e9")).rstrip("% "))
+    fitting = [point for point in points if point[0] <= limit]
+    if not fitting:
+        raise SettingsError(f"No finished search of {wanted['experiment']!r} has a point of at most {limit}%.")
+    _, _, data = max(fitting, key=lambda point: (point[1], -point[0]))
+    return Architecture.from_dict(data)
+
+
+def _points(folder: Path, cells: Any) -> Iterator[tuple[float, float, Mapping[str, Any]]]:
+    for path in sorted(folder.glob("*-seed*.json")):
+        if cells is None or path.stem in cells:
+            for trial in read_yaml(path)["trials"]:
+                if "value" in trial:
+                    yield float(trial["percent"]), float(trial["value"]), trial["architecture"]

@@ -1,0 +1,181 @@
+"""Retraining what a search found, on several seeds, and reporting on the test part.
+
+The search saw the training and the validation part. Here the test part is opened, once, and every architecture
+and baseline gets the same care: its own learning rate, chosen on the validation part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from autopeft.architecture import Architecture, Placement
+from autopeft.backbones import Backbone
+from autopeft.errors import SettingsError
+from autopeft.evaluate import Evaluator
+from autopeft.methods import lookup
+from autopeft.objective import Measurement
+from autopeft.proxy import ProxySignal, sweep
+from autopeft.saving import Described, save
+
+DEFAULT_SEEDS = (40, 41, 42, 43, 44)
+"""The reporting seeds of AutoPEFT's release."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """One architecture, retrained.
+
+    Args:
+        name: what it is called in tables.
+        architecture: what was trained.
+        seeds: one a run.
+        test: measurements on the test part, one a seed.
+        validation: the objective on the validation part at the kept epoch, one a seed.
+        learning_rate: what all runs used.
+        sweep: how the learning rate was chosen, or None when it was given.
+    """
+
+    name: str
+    architecture: Architecture
+    seeds: tuple[int, ...]
+    test: tuple[Measurement, ...]
+    validation: tuple[float, ...]
+    learning_rate: float
+    sweep: ProxySignal | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Mean, standard deviation (n - 1; None for one seed), median and n of the objective on the test part."""
+        values = [item.value for item in self.test]
+        return {
+            "mean": mean(values),
+            "std": stdev(values) if len(values) > 1 else None,
+            "median": median(values),
+            "n": len(values),
+            "validation_mean": mean(self.validation),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture.as_dict(),
+            "described": str(self.architecture),
+            "counts": self.test[0].counts.as_dict(),
+            "objective": self.test[0].objective,
+            "split": self.test[0].split,
+            "seeds": list(self.seeds),
+            "values": [item.value for item in self.test],
+            "metrics": [dict(item.metrics) for item in self.test],
+            "validation": list(self.validation),
+            "summary": self.summary(),
+            "learning_rate": self.learning_rate,
+            "sweep": None if self.sweep is None else self.sweep.as_dict(),
+            "seconds": [item.seconds for item in self.test],
+        }
+
+
+def retrain(
+    evaluator: Evaluator,
+    name: str,
+    architecture: Architecture,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    *,
+    learning_rates: Sequence[float] = (),
+    save_to: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    on_run: Callable[[int, Measurement], None] | None = None,
+) -> Retrained:
+    """Train `architecture` once a seed and measure it on the test part.
+
+    Args:
+        learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's.
+        save_to: folder for the run with the best validation score; None saves nothing.
+        facts: what else goes into the saved card.
+
+    Raises:
+        SettingsError: there is no seed.
+    """
+    if not seeds:
+        raise SettingsError("Retraining needs at least one seed.")
+    chosen = sweep(evaluator, architecture, learning_rates, seeds[0]) if learning_rates else None
+    if chosen is not None:
+        evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
+    tests: list[Measurement] = []
+    validation: list[float] = []
+    for seed in seeds:
+        with evaluator.trained(architecture, seed) as run:
+            found = run.measure("test", evaluator.splits.test)
+            value = run.measure().value
+            if save_to is not None and value > max(validation, default=float("-inf")):
+                about = _described(evaluator, {**(facts or {}), "seed": seed, "test": dict(found.metrics)})
+                save(save_to, run.attached, evaluator.learner.model, about)
+        tests.append(found)
+        validation.append(value)
+        if on_run is not None:
+            on_run(seed, found)
+    rate = evaluator.recipe.learning_rate
+    return Retrained(name, architecture, tuple(seeds), tuple(tests), tuple(validation), rate, chosen)
+
+
+def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:
+    task = evaluator.task
+    about = {**facts, "task": task.name, "recipe": evaluator.recipe.as_dict(), "splits": evaluator.splits.describe()}
+    return Described(task.kind, task.label_names, task.inputs, about)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An architecture of the literature: the same modules in every layer."""
+
+    parts: tuple[tuple[str, int | str], ...]
+    """Pairs of method and size; ``"D/16"`` divides the hidden size."""
+
+    def on(self, backbone: Backbone) -> Architecture:
+        """The architecture on `backbone`."""
+        placements = []
+        for name, size in self.parts:
+            method = lookup(name)
+            units = backbone.hidden_size // int(size[2:]) if isinstance(size, str) else size
+            for site in backbone.sites.values():
+                if site.role in method.roles:
+                    placements.append(Placement(site.key, name, units if method.is_sized else 1))
+        return Architecture(tuple(placements))
+
+
+BASELINES = {
+    "serial": Baseline((("serial", "D/16"),)),
+    "parallel": Baseline((("parallel", "D/2"),)),
+    "prefix": Baseline((("prefix", 10),)),
+    "lora": Baseline((("lora", 8),)),
+    "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
+    "full": Baseline((("full", 1),)),
+}
+"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2."""
+
+
+def baseline(name: str, backbone: Backbone) -> Architecture:
+    """The named baseline on `backbone`; ``serial:12`` gives another size to its (first) method.
+
+    Raises:
+        SettingsError: there is no such baseline.
+    """
+    known, _, size = name.partition(":")
+    if known not in BASELINES or (size and not size.isdecimal()):
+        raise SettingsError(f"A baseline is one of {', '.join(BASELINES)}, perhaps with ':size', but got {name!r}.")
+    chosen = BASELINES[known]
+    if size:
+        chosen = replace(chosen, parts=((chosen.parts[0][0], int(size)), *chosen.parts[1:]))
+    return chosen.on(backbone)
+
+
+def write_cell(path: Path, data: Any) -> None:
+    """Write one result as JSON so that a reader sees it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    part.replace(path)

@@ -1,0 +1,237 @@
+"""From settings to a running search: the one place where all parts meet.
+
+A study lives in a folder: ``study.db`` (trials and facts), ``settings.yaml`` (every setting, resolved), and what
+is made of them (pictures, report, logs of workers).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autopeft import methods, samplers, tasks
+from autopeft import settings as settings_module
+from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.backbones import Backbone
+from autopeft.errors import SettingsError, StudyMismatchError
+from autopeft.evaluate import Evaluator
+from autopeft.proxy import ProxySignal, middle, sweep
+from autopeft.samplers.random_search import initial_design
+from autopeft.settings import FileSettings, Settings, SpaceSettings
+from autopeft.space import Axis, Configuration, SearchSpace
+from autopeft.study import Event, Study
+from autopeft.task import Task
+from autopeft.tasks import Splits
+from autopeft.tasks.files import Loader, from_files
+from autopeft.workers import run_workers
+
+log = logging.getLogger(__name__)
+
+STUDY = "search"
+"""The name of the study in its database."""
+
+_PROXY = "proxy"
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a search needs, built and checked; nothing has been written or trained.
+
+    Attributes:
+        settings: what it was built from.
+        backbone, task, space, evaluator: the parts.
+        initial: the initial design, the same for every sampler with these settings.
+    """
+
+    settings: Settings
+    backbone: Backbone
+    task: Task
+    space: SearchSpace
+    evaluator: Evaluator
+    initial: tuple[Configuration, ...]
+
+    @classmethod
+    def build(cls, settings: Settings) -> Session:
+        """Load the model and the data and build the space.
+
+        Raises:
+            InputError: something that the settings name does not exist or does not fit.
+        """
+        samplers.lookup(settings.sampler)
+        task, splits = _data(settings)
+        backbone = Backbone.from_pretrained(
+            settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
+        )
+        space = build_space(backbone, settings.space)
+        evaluator = Evaluator(backbone, task, splits, settings.recipe, data_seed=settings.data_seed)
+        initial = initial_design(space, settings.seed, min(settings.initial, settings.trials))
+        return cls(settings, backbone, task, space, evaluator, tuple(initial))
+
+    def sampler(self) -> samplers.Sampler:
+        """The sampler that the settings name.
+
+        Raises:
+            SettingsError: it does not know one of its options.
+        """
+        settings = self.settings
+        options = dict(settings.sampler_options)
+        if getattr(samplers.lookup(settings.sampler), "needs_evaluator", False):
+            options["evaluator"] = self.evaluator
+        return samplers.build(settings.sampler, self.space, settings.seed, options)
+
+    def study(self, folder: str | Path, storage: str | None = None) -> Study:
+        """The study in `folder`, made when there is none; `storage` is a database URL instead of its own file.
+
+        Raises:
+            StudyMismatchError: the folder holds a study with other settings or another space.
+        """
+        path = Path(folder)
+        sampler = self.sampler()
+        identity = {**self.settings.identity(), "sampler_settings": getattr(sampler, "settings", {})}
+        where = storage or path / "study.db"
+        if storage is None:
+            _check_folder(path)
+            path.mkdir(parents=True, exist_ok=True)
+        study = Study.create_or_resume(where, STUDY, self.space, self.task.objective, identity, self.settings.seed)
+        path.mkdir(parents=True, exist_ok=True)
+        settings_module.save(self.settings, path / "settings.yaml")
+        return study
+
+    def proxy(self, study: Study, on_value: Callable[[float, float | None], None] | None = None) -> ProxySignal | None:
+        """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted."""
+        stored = study.fact(_PROXY)
+        if stored is not None:
+            return ProxySignal.from_dict(dict(stored))
+        if not self.settings.learning_rates:
+            return None
+        signal = sweep(self.evaluator, middle(self.space), self.settings.learning_rates, self.settings.seed, on_value)
+        study.note(_PROXY, signal.as_dict())
+        return signal
+
+    def tuned(self, signal: ProxySignal | None) -> Evaluator:
+        """The evaluator at the learning rate that the sweep chose."""
+        return self.evaluator if signal is None else self.evaluator.with_recipe(learning_rate=signal.chosen)
+
+    def run(
+        self,
+        study: Study,
+        signal: ProxySignal | None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Search in this process until the study has all its trials."""
+        study.run(self.tuned(signal), self.sampler(), self.settings.trials, self.initial, on_event)
+
+
+def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], None] | None = None) -> Study:
+    """Run (or continue) a search and return its study.
+
+    Args:
+        settings: what to search; `Settings.trials` is a total, so the same call continues.
+        folder: where the study lives.
+        on_event: told of every trial.
+
+    Raises:
+        InputError: the settings cannot be used; nothing has been written.
+    """
+    session = Session.build(settings)
+    study = session.study(folder)
+    study.note("data", session.evaluator.splits.describe())
+    signal = session.proxy(study)
+    if signal is not None:
+        log.info("%s", signal)
+    if settings.workers == 1:
+        session.run(study, signal, on_event)
+    else:
+        run_workers(worker_command(folder), settings.workers, Path(folder) / "logs")
+    return study
+
+
+def worker_command(folder: str | Path) -> list[str]:
+    """The command line of one worker of the study in `folder`."""
+    return [sys.executable, "-m", "autopeft", "worker", str(folder)]
+
+
+def join(folder: str | Path, *, storage: str | None = None, device: str | None = None) -> Study:
+    """Work on a study that another process has begun, until it has all its trials.
+
+    Raises:
+        SettingsError: the folder holds no settings.
+    """
+    settings = settings_module.load(Path(folder) / "settings.yaml")
+    session = Session.build(settings.with_changes(device=device) if device else settings)
+    study = session.study(folder, storage)
+    session.run(study, session.proxy(study))
+    return study
+
+
+def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
+    """The search space of the settings on `backbone`.
+
+    Raises:
+        InputError: a method, layer or name does not exist, or nothing satisfies the budget.
+    """
+    budget = None
+    if wanted.budget is not None:
+        budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
+    if wanted.name is not None:
+        from autopeft import spaces  # named spaces build on the methods
+
+        return spaces.named(wanted.name, backbone, budget=budget)
+    if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
+        raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
+    axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
+    layers: Any = wanted.layers
+    return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget)
+
+
+def architectures_of(study: Study, numbers: Sequence[int]) -> list[Architecture]:
+    """The architectures of the trials with these numbers."""
+    return [study.trial(number).architecture for number in numbers]
+
+
+def _data(settings: Settings) -> tuple[Task, Splits]:
+    task, splits = _whole_data(settings)
+    limit, whole = settings.validation_limit, splits.validation
+    if limit is None or limit >= len(whole):
+        return task, splits
+    order = np.random.default_rng(settings.data_seed).permutation(len(whole))
+    return task, replace(splits, validation=whole.subset(np.sort(order[:limit])))
+
+
+def _whole_data(settings: Settings) -> tuple[Task, Splits]:
+    if settings.files is not None:
+        task, loader = _own_files(settings.files)
+        return task, loader(settings.protocol, settings.data_seed, settings.train_limit)
+    assert settings.task is not None  # Settings allows nothing else
+    task = tasks.lookup(settings.task).under(settings.protocol)
+    data = None if settings.data is None else Path(settings.data)
+    return task, tasks.load(
+        task, data=data, protocol=settings.protocol, seed=settings.data_seed, train_limit=settings.train_limit
+    )
+
+
+def _own_files(files: FileSettings) -> tuple[Task, Loader]:
+    def path(name: str | None) -> Path | None:
+        return None if name is None else Path(name)
+
+    return from_files(
+        Path(files.train),
+        path(files.validation),
+        path(files.test),
+        text=files.text,
+        label=files.label,
+        kind=files.kind,  # type: ignore[arg-type]  # checked there, with the other mistakes
+        choices=files.choices,
+        delimiter=files.delimiter,
+    )
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
