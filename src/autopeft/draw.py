@@ -49,6 +49,7 @@ _STYLE: Any = {  # what matplotlib's context takes
     "axes.titlepad": 10,
     "axes.labelcolor": _INK,
     "axes.edgecolor": "#8a939b",
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -105,17 +106,17 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
 def svg(figure: Figure) -> str:
     """`figure` as SVG text on a transparent ground; letters are outlines, so no font is needed."""
     buffer = io.BytesIO()
-    _write(figure, buffer, "svg", dpi=100, transparent=True)
+    _write(figure, buffer, "svg", dpi=100, ground="none")
     return buffer.getvalue().decode()
 
 
-def _write(figure: Figure, target: Any, kind: str, dpi: int, transparent: bool = False) -> None:
+def _write(figure: Figure, target: Any, kind: str, dpi: int, ground: str = "white") -> None:
     import matplotlib
 
     # A date in the file would make equal figures differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, transparent=transparent)
+        figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, facecolor=ground)
 
 
 def _frame(ax: Axes, title: str, metric: str) -> None:
@@ -325,6 +326,7 @@ def draw_hypervolume(data: HypervolumeData, ax: Axes) -> None:
         if curve.seeds > 1:
             ax.fill_between(steps, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
     ax.set_xlim(0.5, max(len(curve.mean) for curve in drawn) + 0.5)
+    ax.ticklabel_format(axis="y", useOffset=False)
     low, top = _lowest_shown(data.initial, drawn), max(float(curve.high[-1]) for curve in drawn)
     ax.set_ylim(low, top + 0.06 * max(top - low, 1e-9))
     _legend(ax)

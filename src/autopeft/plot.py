@@ -155,10 +155,25 @@ def front_data(
         trials=points,
         front=front,
         labels=tuple(brief(measured[point.key].architecture) for point in front),
-        labelled=evenly(len(front), most_labels),
+        labelled=_legible(front, most_labels),
         baselines=tuple(baselines),
         shown_from=min([floor, *(point.value for point in front), *(b.mean for b in baselines)]),
     )
+
+
+def _legible(front: Sequence[FrontPoint], most: int) -> tuple[int, ...]:
+    """At most `most` indices of points that stand apart in the picture, both ends among them."""
+    if len(front) < 2:
+        return tuple(range(len(front)))[:most]
+    places = [(math.log10(max(p.cost, 1e-12)), p.value) for p in front]
+    width, height = places[-1][0] - places[0][0] or 1.0, places[-1][1] - places[0][1] or 1.0
+    kept = [0, len(front) - 1]
+    for index in range(1, len(front) - 1):
+        x, y = places[index]
+        if all(math.hypot((x - places[k][0]) / width, 0.7 * (y - places[k][1]) / height) > 0.04 for k in kept):
+            kept.append(index)
+    kept.sort()
+    return tuple(kept[i] for i in evenly(len(kept), most))
 
 
 # -- 2. layers and sizes along the front ---------------------------------------------------------------------
@@ -521,7 +536,7 @@ class ResultsData:
         """Every point in words."""
         points = [*self.retrained, *self.baselines]
         parts = [f"{describe_point(point)} at {point.percent:.3g} %" for point in points]
-        return f"{self.metric} of retrained architectures and baselines. {'; '.join(parts) or 'There is none'}."
+        return f"Retrained architectures and baselines, {self.metric}. {'; '.join(parts) or 'There is none'}."
 
 
 def results_data(

@@ -116,7 +116,8 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     same = sorted({s.split for s in data.retrained} & set(splits))
     if same:
         found.append(
-            f"Retrained figures on {', '.join(same)} use the split that the search optimised: optimistic by construction."
+            f"Retrained figures on {', '.join(same)} use the split that the search optimised: they are optimistic "
+            "by construction."
         )
     single = [f"{s.name} ({s.split})" for s in data.retrained if s.n == 1]
     if single:
@@ -158,9 +159,10 @@ def _sampler(trials: Sequence[Trial]) -> str:
 
 
 def front_table(data: ReportData) -> Table:
-    """The front by increasing cost: three counts, metric and split, seed, time, latency, memory."""
+    """The front by increasing cost, numbered as in its picture: three counts, metric and split, seed, time, latency, memory."""
     rows = tuple(
         (
+            str(place),
             f"#{row.number}",
             f"{row.percent:.4g}",
             f"{row.nominal:,}",
@@ -174,21 +176,11 @@ def front_table(data: ReportData) -> Table:
             row.origin,
             row.label,
         )
-        for row in front_rows(data.trials)
+        for place, row in enumerate(front_rows(data.trials), start=1)
     )
     metric = metric_label(data.trials)
-    numbers = (
-        "trial",
-        "% nominal",
-        "nominal",
-        "stored",
-        "trained",
-        metric,
-        "seed",
-        "seconds",
-        "ms a batch",
-        "peak MiB",
-    )
+    counts = ("% nominal", "nominal", "stored", "trained")
+    numbers = ("point", "trial", *counts, metric, "seed", "seconds", "ms a batch", "peak MiB")
     caption = f"Front by increasing cost; {metric}, single seed a row."
     return Table((*numbers, "origin", "architecture"), rows, caption, frozenset(numbers))
 
@@ -232,7 +224,7 @@ def baselines_table(data: ReportData) -> Table:
         for b in data.baselines
     )
     header = ("baseline", "% nominal", "mean", "std", "seeds", "split")
-    return Table(header, rows, "Baselines", frozenset(header[1:5]))
+    return Table(header, rows, "", frozenset(header[1:5]))
 
 
 def trials_table(data: ReportData) -> Table:
@@ -255,11 +247,9 @@ def trials_table(data: ReportData) -> Table:
 
 
 def _failures_table(data: ReportData) -> Table:
-    rows = tuple(
-        (row.kind, str(row.count), ", ".join(f"#{n}" for n in row.numbers), row.message)
-        for row in failure_rows(data.trials)
-    )
-    return Table(("kind", "count", "trials", "last message"), rows, "Failures by kind", frozenset({"count"}))
+    found = failure_rows(data.trials)
+    rows = tuple((r.kind, str(r.count), ", ".join(f"#{n}" for n in r.numbers), r.message) for r in found)
+    return Table(("kind", "count", "trials", "last message"), rows, "", frozenset({"count"}))
 
 
 def _timing_table(data: ReportData) -> Table:
@@ -330,8 +320,8 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
     done = sum(t.is_complete for t in data.trials)
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
     rows = front_rows(data.trials)
-    counts = f"{len(failure_rows(data.trials)) and sum(r.count for r in failure_rows(data.trials))} failed"
-    tiles = [(str(done), f"trials measured, {counts}" + (f", {running} running" if running else ""))]
+    failed = sum(row.count for row in failure_rows(data.trials))
+    tiles = [(str(done), f"trials measured, {failed} failed" + (f", {running} running" if running else ""))]
     if rows:
         best = rows[-1]
         tiles.append((str(len(rows)), "points on the front"))
@@ -350,6 +340,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     points = [summary.point for summary in data.retrained]
     metrics = " / ".join(sorted({s.metric for s in data.retrained}))
     parts = [
+        Section("Facts", (), (), fact_tables(data.facts)),
         Section("How to read the numbers", (*caveats(data), _COUNTS_RULE)),
         Section("Front", (), (front_data(data.trials, data.baselines),), (front_table(data),)),
     ]
@@ -366,11 +357,9 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     if data.signal:
         parts.append(Section("Does the proxy rank as full training does?", (), (), (records_table(data.signal),)))
     failures = _failures_table(data)
-    parts.append(
-        Section("Failures", () if failures.rows else ("No trial failed.",), (), (failures,) if failures.rows else ())
-    )
+    none_failed = () if failures.rows else ("No trial failed.",)
+    parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))
     parts.append(Section("Time", (), (), (_timing_table(data),)))
-    parts.append(Section("Facts", (), (), fact_tables(data.facts)))
     parts.append(Section("All trials", (), (), (trials_table(data),), is_folded=True))
     return tuple(parts)
 
@@ -451,13 +440,16 @@ ul.notes { background: var(--card); border-left: 4px solid var(--accent); border
 figure { margin: 1.2rem 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption { color: var(--soft); font-size: 0.85rem; margin-top: 0.5rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; min-width: 50%; font-size: 0.85rem; }
+.tables { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.2rem 2.4rem; margin: 1rem 0; }
+.scroll { overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; font-size: 0.85rem; }
 caption { text-align: left; color: var(--soft); padding: 0 0 0.4rem; }
-th, td { padding: 0.35rem 0.7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; white-space: nowrap; }
-td { overflow-wrap: break-word; min-width: 3rem; max-width: 34rem; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: 0.35rem 0.5rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; vertical-align: bottom; }
+td { overflow-wrap: break-word; max-width: 34rem; }
+.w { min-width: 14rem; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 summary { cursor: pointer; font-size: 1.25rem; font-weight: 600; margin: 2.6rem 0 0.8rem; }
 a { color: var(--accent); }
 nav { font-size: 0.9rem; margin: 0 0 1.2rem; display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; }
@@ -494,7 +486,7 @@ def _html_section(part: Section) -> str:
     body = (
         (f'<ul class="notes">{notes}</ul>\n' if notes else "")
         + "".join(_html_picture(shown) for shown in part.pictures)
-        + "".join(html_table(table) for table in part.tables)
+        + (f'<div class="tables">{"".join(map(html_table, part.tables))}</div>' if part.tables else "")
     )
     if part.is_folded:
         return f'<details id="{anchor}"><summary>{title}</summary>\n{body}</details>'
@@ -507,21 +499,26 @@ def _html_picture(shown: Picture) -> str:
     width = round(96 * shown.size[0])
     return (
         f'<figure><img src="data:image/svg+xml;base64,{code}" width="{width}" alt="{alt}">\n'
-        f"<figcaption>{alt}</figcaption></figure>\n"
+        f'<figcaption aria-hidden="true">{alt}</figcaption></figure>\n'
     )
 
 
 def html_table(table: Table) -> str:
     """A table as HTML, every cell escaped; a wide one scrolls by itself."""
-    marks = [' class="n"' if name in table.numeric else "" for name in table.header]
+    # A column of long text needs room, or it becomes a tower of single words.
+    long = {
+        column[0] for column in zip(table.header, *table.rows, strict=True) if max(map(len, column[1:]), default=0) > 28
+    }
+    marks = [' class="n"' if n in table.numeric else ' class="w"' if n in long else "" for n in table.header]
     head = "".join(f'<th scope="col"{m}>{markup.escape(n)}</th>' for n, m in zip(table.header, marks, strict=True))
     rows = "".join(
         "<tr>" + "".join(f"<td{m}>{markup.escape(c)}</td>" for c, m in zip(row, marks, strict=True)) + "</tr>\n"
         for row in table.rows
     )
     caption = f"<caption>{markup.escape(table.caption)}</caption>" if table.caption else ""
+    label = markup.escape(table.caption or ", ".join(table.header), quote=True)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{markup.escape(table.caption or "table", quote=True)}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
         f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>\n"
     )
 

@@ -159,9 +159,8 @@ def summarise_retraining(runs: Sequence[RetrainRun]) -> tuple[RetrainSummary, ..
 
 def _problems(group: Sequence[RetrainRun]) -> list[str]:
     name, seeds = group[0].name, [run.seed for run in group]
-    problems = [
-        f"{name!r} with seed {run.seed} has the value {run.value}" for run in group if not math.isfinite(run.value)
-    ]
+    bad = [run for run in group if not math.isfinite(run.value)]
+    problems = [f"{name!r} with seed {run.seed} has the value {run.value}" for run in bad]
     if not group[0].split:
         problems.append(f"{name!r} names no split")
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
@@ -201,16 +200,11 @@ class FailureRow:
 
 def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
     """Failures by kind, the most frequent first."""
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[str, dict[int, str]] = {}
     for trial in trials:
         if trial.failure is not None:
-            groups.setdefault(trial.failure.kind, []).append(trial)
-    rows = [
-        FailureRow(
-            kind, len(group), tuple(t.number for t in group), group[-1].failure.message if group[-1].failure else ""
-        )
-        for kind, group in groups.items()
-    ]
+            groups.setdefault(trial.failure.kind, {})[trial.number] = trial.failure.message
+    rows = [FailureRow(kind, len(found), tuple(found), list(found.values())[-1]) for kind, found in groups.items()]
     return tuple(sorted(rows, key=lambda row: (-row.count, row.kind)))
 
 
