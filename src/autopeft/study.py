@@ -426,7 +426,7 @@ class Study:
             backend.set_trial_user_attr(record.key, "lease", record.lease.renewed(time.time()).as_dict())
             return True
         except UpdateFinishedTrialError:
-            _logger.warning("Trial %d was given up by another worker.", record.trial.number)
+            _logger.info("Trial %d has ended; its lease is not renewed.", record.trial.number)
             return False
         finally:
             backend.remove_session()  # each thread has its own connection
