@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -12,6 +15,8 @@ import numpy as np
 from autopeft.errors import SettingsError
 from autopeft.space import SearchSpace
 from autopeft.trial import Trial
+
+_log = logging.getLogger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=Any)
 
@@ -57,6 +62,24 @@ def with_options(settings: SettingsT, options: Mapping[str, Any], sampler: str) 
         )
     changed: SettingsT = replace(settings, **options)
     return changed
+
+
+@contextmanager
+def quiet(seed: int) -> Iterator[None]:
+    """Fix torch's global random numbers inside, restore them after, and send warnings to the log.
+
+    BoTorch draws from the global generator (new starting values after a failed fit, pruning of the baseline), and
+    warns of constant data, added jitter, its own imports, or a compiler that is missing: no error of the user's.
+    Optuna warns of what is experimental.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.manual_seed(seed)
+        yield
+    for warning in {str(item.message): item for item in caught}.values():
+        _log.debug("%s: %s", warning.category.__name__, warning.message)
 
 
 def complain(what: str, problems: Sequence[str]) -> None:

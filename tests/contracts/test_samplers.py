@@ -57,6 +57,18 @@ def test_proposals_are_new_distinct_and_feasible(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_proposals_are_new_once_a_model_has_taken_over(name: str) -> None:
+    # 30 trials are more than any default start-up; among them a failed and a running one.
+    space = small_space(ParameterBudget(most=20_000))
+    design = initial_design(space, 9, 30)
+    trials = [*history(space, design[:28]), failed(space, 28, design[28]), running(space, 29, design[29])]
+    asked = made(name, space).ask(trials, 3)
+    assert len({*identities(space, asked)} - {*identities(space, design)}) == 3
+    assert all(space.is_feasible(configuration) for configuration in asked)
+    assert made(name, space).ask(trials, 3) == asked
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_tight_budget_is_respected(name: str) -> None:
     space = small_space(ParameterBudget(most=1_500, least=200))
     trials = history(space, initial_design(space, 2, 6))

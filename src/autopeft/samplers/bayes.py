@@ -8,9 +8,7 @@ package would do: the cost is known before training, so it is not modelled, and 
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,7 +19,7 @@ from autopeft.errors import SpaceExhaustedError, UnknownNameError
 from autopeft.local_search import Ledger, Score, climb, mutate, spread, walk
 from autopeft.objective import metric_and_cost, reference_point
 from autopeft.outcome import OutcomeTransform, TransformKind
-from autopeft.proposal import check_seed, complain, generator, taken, with_options
+from autopeft.proposal import check_seed, complain, generator, quiet, taken, with_options
 from autopeft.samplers import Sampler
 from autopeft.samplers.random_search import random_unseen
 from autopeft.space import Configuration, Encoding, SearchSpace
@@ -431,23 +429,6 @@ class SaasNehvi:
             return encoded
         position = torch.as_tensor(-self._position(configurations))
         return torch.cat([encoded, position.unsqueeze(-1)], -1)
-
-
-@contextmanager
-def quiet(seed: int) -> Iterator[None]:
-    """Fix torch's global random numbers inside, restore them after, and send warnings to the log.
-
-    BoTorch draws from the global generator (new starting values after a failed fit, pruning of the baseline), and
-    warns of constant data, added jitter, its own imports, or a compiler that is missing: no error of the user's.
-    """
-    import torch
-
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.manual_seed(seed)
-        yield
-    for warning in {str(item.message): item for item in caught}.values():
-        _log.debug("%s: %s", warning.category.__name__, warning.message)
 
 
 def _pending(trials: Sequence[Trial]) -> list[Configuration]:
