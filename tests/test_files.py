@@ -117,7 +117,7 @@ def test_multiple_choice_by_number_or_by_column(tmp_path: Path) -> None:
     rows = [{"q": f"q{n}", "one": "yes", "two": "no", "label": ("two", 0)[n % 2]} for n in range(20)]
     by_name = [{**row, "label": "two" if row["label"] == "two" else "one"} for row in rows]
     task, load = from_files(write_jsonl(tmp_path / "a.jsonl", by_name), text=["q"], choices=["one", "two"])
-    assert (task.kind, task.outputs) == ("multiple_choice", 1)
+    assert (task.kind, task.outputs, task.label_names) == ("multiple_choice", 1, ("one", "two"))
     train = load().train
     assert list(train.choices[0]) == [(train.choices[0][0][0], "yes"), (train.choices[0][0][0], "no")]
     assert set(train.labels.tolist()) == {0, 1}
@@ -181,8 +181,8 @@ def test_choices_out_of_range(tmp_path: Path) -> None:
 
 def test_wishes_that_contradict_each_other_are_listed_together(tmp_path: Path) -> None:
     expect(
-        tmp_path, ROWS, "one or two text columns", "may be used once", "no metrics ['speed']",
-        text=["text", "label", "text"], metrics=["speed"],
+        tmp_path, ROWS, "one or two text columns", "may be used once", "no metrics ['speed']", "got 'ranking'",
+        text=["text", "label", "text"], metrics=["speed"], kind="ranking",
     )  # fmt: skip
 
 

@@ -384,3 +384,23 @@ def test_majority_of_the_papers_data() -> None:
     splits = tasks.load(tasks.lookup("mrpc"), data=DATA)
     assert splits.describe()["train"]["majority"] == pytest.approx(0.674, abs=1e-3)
     assert tasks.lookup("mrpc").baseline(splits.test)["accuracy"] == pytest.approx(279 / 408)
+
+
+@needs_data
+def test_record_repeats_training_queries_and_never_scored_ones() -> None:
+    task = tasks.lookup("superglue/record")
+    splits = tasks.load(task, data=DATA, protocol="autopeft-superglue")
+    assert (len(splits.validation), len(splits.test)) == (3, 32)  # 10 % of 32, by whole queries
+    assert len(splits.train) >= 29
+    assert len(set(splits.train.groups)) == 29
+    # naming the gold entity everywhere is perfect
+    scores = [np.eye(len(names))[right[0]] for names, right in zip(splits.test.names, splits.test.gold, strict=True)]
+    assert task.score(scores, splits.test) == {"token_f1": 1.0, "exact_match": 1.0}
+
+
+@needs_data
+def test_all_files_can_be_read() -> None:
+    for name in tasks.names():
+        if (DATA / name).is_dir():
+            source = tasks.source(tasks.lookup(name), DATA)
+            assert len(source.read("train")) > 0

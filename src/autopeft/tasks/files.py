@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -144,6 +144,8 @@ def _fail_on(mistakes: Sequence[str]) -> None:
 
 def _wish_mistakes(wish: _Wish, metrics: Sequence[str]) -> list[str]:
     mistakes = []
+    if wish.kind not in get_args(KindOrAuto):
+        mistakes.append(f"the kind is one of {', '.join(get_args(KindOrAuto))}, but got {wish.kind!r}")
     if not 1 <= len(wish.text) <= 2 or (wish.choices and len(wish.text) != 1):
         mistakes.append(f"one or two text columns are wanted (one beside choices), but got {list(wish.text)}")
     is_choice = bool(wish.choices) if wish.kind == "auto" else wish.kind == "multiple_choice"
@@ -187,7 +189,7 @@ def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[Kind, tuple[str, 
     mistakes = [item for table in tables.values() for item in _label_mistakes(table, wish.label)]
     if wish.choices:
         mistakes += [item for table in tables.values() for item in _choice_mistakes(table, wish)]
-        return "multiple_choice", (), [f"Multiple choice among {', '.join(wish.choices)}."], mistakes
+        return "multiple_choice", wish.choices, [f"Multiple choice among {', '.join(wish.choices)}."], mistakes
     kind = _kind(values) if wish.kind == "auto" else wish.kind
     if kind == "regression":
         probe = Task("probe", "regression", wish.text, wish.label)
