@@ -149,7 +149,9 @@ def _cost_axis(ax: Axes, costs: Sequence[float]) -> float:
 
 
 def _legend(ax: Axes, title: str | None = None) -> None:
-    """The key, beside the axes, where it can hide nothing."""
+    """The key, beside the axes, where it can hide nothing; none when nothing has a name."""
+    if not ax.get_legend_handles_labels()[0]:
+        return
     key = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, labelspacing=0.6, title=title)
     key.set_alignment("left")
     key.get_title().set_fontsize(8)
@@ -191,7 +193,7 @@ def _draw_trials(ax: Axes, data: FrontData, floor: float) -> None:
         label = f"trials ({len(data.trials)})"
         ax.scatter([c for c, _ in shown], [v for _, v in shown], 16, _DOT, alpha=0.75, lw=0, zorder=2, label=label)
     if below:
-        label = f"{len(below)} trials below {data.shown_from:.3g}"
+        label = f"{len(below)} trial{'s' * (len(below) > 1)} below {data.shown_from:.3g}"
         ax.scatter([c for c, _ in below], [v for _, v in below], 16, _DOT, marker="v", lw=0, zorder=2, label=label)
 
 

@@ -159,7 +159,10 @@ def _sampler(trials: Sequence[Trial]) -> str:
 
 
 def front_table(data: ReportData) -> Table:
-    """The front by increasing cost, numbered as in its picture: three counts, metric and split, seed, time, latency, memory."""
+    """The front by increasing cost, numbered as in its picture.
+
+    Three counts, metric and split, seed, time, latency and memory of each point.
+    """
     rows = tuple(
         (
             str(place),
