@@ -157,6 +157,21 @@ def test_caveats_name_splits_and_single_seeds() -> None:
     assert "The report split is test." in told
     assert "optimistic by construction" not in told
     assert "Retrained with a single seed" not in told
+    assert "split other than" not in told
+
+
+def test_caveats_warn_of_picking_on_the_reported_split_and_of_baselines_from_another() -> None:
+    cheap = RetrainRun("cheap", 0, 0.6, Counts(10, 20, 520, 100_000), "test", "accuracy")
+    baselines = (NamedPoint("LoRA", 0.3, 0.66, 0.01, 5, "dev"),)
+    told = " ".join(caveats(_data(retrained=summarise_retraining([*_RUNS, cheap]), baselines=baselines)))
+    assert "a choice made on the split that it is measured on" in told
+    assert "split other than the one beside them: LoRA (dev)" in told
+
+
+def test_the_headline_prefers_figures_off_the_search_split() -> None:
+    reused = RetrainRun("best", 0, 0.9, _COUNTS, "validation", "accuracy")
+    told = dict(headline(_data(retrained=summarise_retraining([*_RUNS, reused]))))
+    assert told["0.6600"].startswith("highest of 1 retrained, test accuracy")
 
 
 def test_caveats_warn_of_reuse_of_the_search_split_mixtures_and_the_unknown() -> None:
@@ -198,7 +213,7 @@ def test_the_headline_counts_trials_and_names_what_is_best() -> None:
     told = {text: value for value, text in headline(_data())}
     assert told["trials measured, 1 failed, 1 running"] == "2"
     assert told["best validation accuracy, single seed, at 2 %"] == "0.7000"
-    assert told["best retrained test accuracy, ± 0.0100, 3 seeds"] == "0.6600"
+    assert told["highest of 1 retrained, test accuracy, ± 0.0100, 3 seeds"] == "0.6600"
     assert told["from first start to last end"] == "33 min 50 s"  # from 0 to 2030 s, the end of the failed trial
 
 
