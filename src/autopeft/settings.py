@@ -93,8 +93,8 @@ class Settings:
     data_seed: int = 0
     train_limit: int | None = None
     validation_limit: int | None = None
-    space: SpaceSettings = SpaceSettings()
-    recipe: Recipe = Recipe()
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    recipe: Recipe = field(default_factory=Recipe)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     sampler: str = "saas-nehvi"
     sampler_options: dict[str, Any] = field(default_factory=dict)

@@ -180,7 +180,8 @@ class SearchSpace:
         low, high = self.cost_range(budget.count)
         if budget.most < low or budget.least > high:
             raise BudgetError(
-                f"No architecture of this space has {budget}: they cost from {low:,} to {high:,} {budget.count} parameters."
+                f"No architecture of this space has {budget}: "
+                f"they cost from {low:,} to {high:,} {budget.count} parameters."
             )
         try:
             space.sample(np.random.default_rng(0), 1)
@@ -461,7 +462,8 @@ class _Builder:
         if not sites:
             known = sorted({site.role for site in backbone.sites.values()})
             raise SettingsError(
-                f"The method {method.name!r} stands at {', '.join(roles)}, but this backbone has only {', '.join(known)}."
+                f"The method {method.name!r} stands at {', '.join(roles)}, "
+                f"but this backbone has only {', '.join(known)}."
             )
         default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
         for site in sites:

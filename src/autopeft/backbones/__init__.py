@@ -213,9 +213,9 @@ def family_of(model_type: str) -> Family:
     known = sorted(name for family in families().values() for name in family.model_types)
     raise BackboneError(
         f"The model type {model_type!r} is not described. Known: {', '.join(known)}. To add it, write one file under "
-        f"autopeft/backbones with MEMBERS = {{{model_type!r}: Family(model_types=({model_type!r},), stacks={{'encoder': "
-        f"Stack(layers='path.of.the.layer.list', roles={{'q': Role(...), 'ffn': Role(...), ...}})}}, tiny={{...}})}}; "
-        f"bert.py there is an example."
+        f"autopeft/backbones, after the example of bert.py, with MEMBERS = {{{model_type!r}: Family("
+        f"model_types=({model_type!r},), stacks={{'encoder': Stack(layers='path.of.the.layer.list', "
+        f"roles={{'q': Role(...), 'ffn': Role(...), ...}})}}, tiny={{...}})}}."
     )
 
 

@@ -1,0 +1,51 @@
+"""Everything that can be named in settings, with a few words about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from autopeft import backbones, methods, samplers, spaces, tasks
+from autopeft.errors import UnknownNameError
+from autopeft.kinds import members
+from autopeft.protocols import PROTOCOLS
+from autopeft.retrain import BASELINES
+
+Rows = Mapping[str, str]
+
+
+def catalogue(what: str = "") -> dict[str, dict[str, str]]:
+    """Kind to name to description, for one kind or (empty) for all.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    known: dict[str, Callable[[], Rows]] = {
+        "methods": _methods,
+        "backbones": _backbones,
+        "tasks": _tasks,
+        "samplers": lambda: {name: _first_line(samplers.lookup(name)) for name in samplers.names()},
+        "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
+        "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
+        "spaces": lambda: {name: "" for name in spaces.NAMES},
+    }
+    if what and what not in known:
+        raise UnknownNameError("kind", what, known)
+    return {kind: dict(rows()) for kind, rows in known.items() if what in ("", kind)}
+
+
+def _methods() -> Rows:
+    found = {name: methods.lookup(name) for name in methods.names()}
+    return {name: f"at {', '.join(m.roles)}; {_first_line(type(m))}" for name, m in found.items()}
+
+
+def _backbones() -> Rows:
+    return {name: ", ".join(family.model_types) for name, family in backbones.families().items()}
+
+
+def _tasks() -> Rows:
+    found = members(tasks.__name__)
+    return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in found.items()}
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]

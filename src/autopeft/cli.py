@@ -1,0 +1,476 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (nothing was written)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from autopeft import settings as settings_module
+from autopeft.errors import AutopeftError, InputError, SettingsError
+from autopeft.settings import Settings
+
+app = typer.Typer(
+    help="Searches PEFT architectures for a pretrained transformer and a task.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out, err = Console(), Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
+SettingsFile = Annotated[
+    Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")
+]
+Sets = Annotated[list[str], typer.Option("--set", help="Any setting, as key=value with dots: recipe.epochs=3.")]
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        err.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except AutopeftError as error:
+        err.print(f"[bold red]failed:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        err.print("interrupted; the same command continues")
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
+            err.print(f"[bold red]error:[/] {_escaped(error.format_message())}", highlight=False, soft_wrap=True)
+            sys.exit(2)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from autopeft.identity import versions
+
+        out.print(f"autopeft {versions()['autopeft']}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the library logs.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    for noisy in ("transformers", "datasets", "huggingface_hub", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Weights of small models load in a blink; the libraries' own bars would only break ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+# -- searching -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def search(
+    file: SettingsFile = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the study; the same folder continues.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
+    train: Annotated[Path | None, typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet.")] = None,
+    validation: Annotated[Path | None, typer.Option("--validation-file")] = None,
+    test: Annotated[Path | None, typer.Option("--test-file")] = None,
+    text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
+    label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
+    space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
+    initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL for several machines; default: a file.")] = None,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Search, or continue a search, and print its front."""
+    files = {"train": train, "validation": validation, "test": test, "text": text or None, "label": label}
+    plain = {
+        "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
+        "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
+        "files": files if train else None, "space.name": space, "space.budget": budget, "recipe.epochs": epochs,
+        "space.methods": methods.split(",") if methods else None, "sampler_options.preset": preset,
+    }  # fmt: skip
+    settings = _settings(file, plain, sets)
+    from autopeft.console import SearchProgress, front_table, progress_bar, write_front_picture
+
+    folder = folder or Path("runs") / _name(settings)
+    with _study(settings, folder, storage) as (session, study):
+        with progress_bar() as progress:
+            show = SearchProgress(progress, study, settings.trials)
+            signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
+            if signal is not None:
+                progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow", highlight=False)
+            _run(session, study, signal, show, folder, storage)
+        if not len(study.front()):
+            raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
+        out.print(front_table(study))
+        write_front_picture(study, folder / "front.png")
+        out.print(
+            f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%",
+            highlight=False,
+        )
+
+
+def _run(session: Any, study: Any, signal: Any, show: Any, folder: Path, storage: str | None) -> None:
+    settings: Settings = session.settings
+    if settings.workers == 1:
+        session.run(study, signal, show)
+        return
+    from autopeft.session import worker_command
+    from autopeft.workers import run_workers
+
+    polls = [0]
+
+    def poll() -> None:
+        polls[0] += 1
+        if polls[0] % 20 == 0:  # about every two seconds
+            show.say(f"{settings.workers} workers")
+
+    command = worker_command(folder) + (["--storage", storage] if storage else [])
+    run_workers(command, settings.workers, folder / "logs", on_poll=poll)
+
+
+@app.command()
+def worker(
+    folder: StudyFolder,
+    storage: Annotated[str | None, typer.Option(help="The database URL that the search was started with.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device of this worker.")] = None,
+) -> None:
+    """Join a search that has begun, from this or another machine, and work until it is done."""
+    from autopeft.session import join
+    from autopeft.workers import terminate_as_interrupt
+
+    terminate_as_interrupt()
+    join(folder, storage=storage, device=device).close()
+
+
+@app.command()
+def check(
+    file: SettingsFile = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    task: Annotated[str | None, typer.Option()] = None,
+    data: Annotated[Path | None, typer.Option()] = None,
+    budget: Annotated[str | None, typer.Option()] = None,
+    trials: Annotated[int | None, typer.Option()] = None,
+    steps: Annotated[int, typer.Option(help="Training steps to time; 0 for none.")] = 5,
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
+    plain = {"model": model, "task": task, "data": data, "space.budget": budget, "trials": trials}
+    settings = _settings(file, plain, sets)
+    from autopeft.forecast import forecast
+    from autopeft.session import Session
+
+    facts = forecast(Session.build(settings), steps)
+    if as_json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        out.print(f"[bold]{name.replace('_', ' ')}[/]: {value}", highlight=False)
+
+
+# -- what came of it -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def front(
+    folder: StudyFolder,
+    at: Annotated[str | None, typer.Option(help="The best point within a budget, such as 0.5%.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Write the picture: .png, .svg or .pdf.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the Pareto front of a study, or pick a point of it by budget."""
+    from autopeft.console import front_table, write_front_picture
+    from autopeft.summary import front_rows
+
+    with _opened(folder) as study:
+        rows = front_rows(study.trials())
+        if at is not None:
+            number = _picked(study, at)
+            rows = tuple(row for row in rows if row.number == number)
+        if picture is not None:
+            write_front_picture(study, picture)
+        if as_json:
+            _print_json([row.as_dict() for row in rows])
+        elif at is not None:
+            row = rows[0]
+            out.print(
+                f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.architecture}",
+                highlight=False,
+            )
+        else:
+            out.print(front_table(study))
+
+
+@app.command()
+def report(
+    folder: StudyFolder,
+    to: Annotated[Path | None, typer.Option(help="File: .html (default), .md or .json.")] = None,
+) -> None:
+    """Write one self-contained page about a study, with its pictures."""
+    from autopeft.console import report_of
+    from autopeft.report import write
+
+    with _opened(folder) as study:
+        target = to or folder / "report.html"
+        write(report_of(study, folder), target)
+    out.print(f"Report: {target}", highlight=False)
+
+
+@app.command()
+def train(
+    source: Annotated[
+        Path, typer.Argument(help="A study's folder, or settings in YAML.", metavar="STUDY|SETTINGS.yaml")
+    ],
+    at: Annotated[str | None, typer.Option(help="The best point of the front within a budget.")] = None,
+    trial: Annotated[int | None, typer.Option(help="The architecture of this trial.")] = None,
+    architecture: Annotated[Path | None, typer.Option(help="An architecture file (JSON).")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A baseline, see `autopeft list baselines`; serial:12 sets a size.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    epochs: Annotated[float, typer.Option(help="Epochs of every run.")] = 20,
+    patience: Annotated[int, typer.Option(help="Evaluations without improvement before stopping.")] = 10,
+    rates: Annotated[
+        str, typer.Option("--learning-rates", help="Candidates, chosen on validation.")
+    ] = "3e-4,1e-3,3e-3",
+    save: Annotated[Path | None, typer.Option(help="Folder for the best run's weights.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Retrain an architecture on several seeds and measure it on the test part."""
+    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": [], "recipe.data_fraction": 1.0}
+    settings = _settings(source / "settings.yaml" if source.is_dir() else source, changes, sets)
+    from autopeft.retrain import DEFAULT_SEEDS, retrain, write_cell
+    from autopeft.session import Session
+
+    if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
+        raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
+    if not 1 <= seeds <= len(DEFAULT_SEEDS):
+        raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
+    session = Session.build(settings.with_changes(train_limit=None))
+    name, chosen = _chosen(session, source, at, trial, architecture, baseline)
+    err.print(f"Retraining {name}: {chosen}", highlight=False)
+    found = retrain(
+        session.evaluator,
+        name,
+        chosen,
+        DEFAULT_SEEDS[:seeds],
+        learning_rates=_rates(rates),
+        save_to=save,
+        facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
+        on_run=lambda seed, m: err.print(f"seed {seed}: {m.objective} {m.value:.4f} on test", highlight=False),
+    )
+    if to is not None:
+        write_cell(to, found.as_dict())
+    _show_retrained(found.as_dict(), as_json, save)
+
+
+def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    summary, counts = found["summary"], found["counts"]
+    spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f} (n = {summary['n']})"
+    out.print(
+        f"{found['name']}: {found['objective']} on test {summary['mean']:.4f} {spread}, "
+        f"median {summary['median']:.4f}; "
+        f"nominal {counts['nominal']:,}, stored {counts['stored']:,}, trained {counts['trained']:,}; "
+        f"learning rate {found['learning_rate']:g}",
+        highlight=False,
+    )
+    if save is not None:
+        out.print(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).", highlight=False)
+
+
+def _chosen(session: Any, source: Path, at: Any, trial: Any, file: Path | None, baseline: str | None) -> Any:
+    from autopeft.architecture import Architecture
+    from autopeft.retrain import baseline as named
+
+    if file is not None:
+        return file.stem, Architecture.load(file)
+    if baseline is not None:
+        return baseline, named(baseline, session.backbone)
+    if not source.is_dir():
+        raise SettingsError("--at and --trial pick from a study: give its folder instead of settings.")
+    with _opened(source) as study:
+        number = trial if trial is not None else _picked(study, at)
+        return f"trial-{number}", study.trial(number).architecture
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
+    ] = None,
+    pair: Annotated[bool, typer.Option("--pair", help="Every input is two texts separated by a tab.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict labels with a saved model."""
+    from autopeft.prediction import predictions
+
+    lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    found = predictions(folder, [tuple(line.split("\t")) if pair else (line,) for line in lines])
+    if as_json:
+        _print_json(found)
+        return
+    for item in found:
+        out.print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}", highlight=False, markup=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, backbones, tasks, samplers, protocols, baselines, spaces")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List what can be named."""
+    from autopeft.catalogue import catalogue
+
+    known = catalogue(what)
+    if as_json:
+        _print_json(known)
+        return
+    for kind, rows in known.items():
+        out.print(f"[bold]{kind}[/]")
+        for name, about in rows.items():
+            out.print(f"  {name:20} {about}", highlight=False, markup=False)
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="An experiment, such as experiments/search-mrpc.yaml.")],
+    data: Annotated[str | None, typer.Option(help="Folder with the task's files.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
+    work: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("runs"),
+    cell: Annotated[str | None, typer.Option(help="Run just this cell.")] = None,
+    dry: Annotated[bool, typer.Option("--missing", help="Only list the cells that have no result yet.")] = False,
+) -> None:
+    """Run an experiment: cells that have a result are not run again."""
+    from autopeft import experiment as experiments
+
+    found = experiments.read(file, data)
+    if dry:
+        out.print("\n".join(found.missing(results)) or "nothing is missing", highlight=False)
+        return
+    experiments.run(found, results, work, lambda text: out.print(text, highlight=False), cell)
+
+
+# -- inside ----------------------------------------------------------------------------------------------------
+
+
+def _settings(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Settings:
+    """Settings from a file, options (dotted keys; None means not given) and ``--set`` pairs, in that order."""
+    data = settings_module.read_yaml(file) if file is not None else {}
+    given = {key: value for key, value in changes.items() if value is not None}
+    for pair in sets:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes key=value, but got {pair!r}.")
+        try:
+            given[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {pair!r} is not readable: {error}.") from error
+    for key, value in given.items():
+        _put(data, key.split("."), _plain(value))
+    return settings_module.from_dict(data)
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = data.get(name)
+        data[name] = inner = inner if isinstance(inner, dict) else {}
+        data = inner
+    data[path[-1]] = value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Any, Any]]:
+    from autopeft.session import Session
+
+    session = Session.build(settings)
+    with session.study(folder, storage) as study:
+        study.note("data", session.evaluator.splits.describe())
+        yield session, study
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    from autopeft.study import Study
+
+    with Study.open(folder / "study.db") as study:
+        yield study
+
+
+def _picked(study: Any, at: str) -> int:
+    from autopeft.architecture import ParameterBudget
+    from autopeft.errors import BudgetError
+
+    front = study.front()
+    if not len(front):
+        raise BudgetError("The study has no measured trial yet.")
+    backbone = study.trial(front.points[0].key).measurement.counts.backbone
+    budget = ParameterBudget.parse(at, backbone)
+    return int(front.at(100 * budget.most / backbone).key)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
+
+
+def _score(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.4f}"
+
+
+def _name(settings: Settings) -> str:
+    what = settings.task or (Path(settings.files.train).stem if settings.files else "own")
+    return f"{what.replace('/', '-')}-{Path(settings.model).name}"
+
+
+def _escaped(text: object) -> str:
+    return str(text).replace("[", r"\[")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1, ensure_ascii=False, default=str))

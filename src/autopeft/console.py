@@ -1,0 +1,129 @@
+"""What the command line shows: tables, progress, and the report of a study as data. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from autopeft import draw, plot
+from autopeft import settings as settings_module
+from autopeft.plot import NamedPoint
+from autopeft.proxy import ProxySignal
+from autopeft.report import ReportData
+from autopeft.settings import Settings
+from autopeft.study import Claimed, Event, Failed, Study, Told
+from autopeft.summary import RetrainSummary, front_rows
+
+
+def front_table(study: Study) -> Table:
+    """The front as a table for a terminal, by increasing cost."""
+    rows = front_rows(study.trials())
+    metric = study.objective
+    table = Table(
+        title=f"Pareto front: {len(rows)} points, {metric} on validation, one seed each", title_justify="left"
+    )
+    for name in ("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("architecture (layers from 1)")
+    for row in rows:
+        counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
+        table.add_row(
+            str(row.number),
+            f"{row.percent:.4f}",
+            *counts,
+            f"{row.value:.4f}",
+            f"{row.seconds:.1f}",
+            str(row.architecture),
+        )
+    return table
+
+
+def simple_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of text."""
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+class SearchProgress:
+    """A progress bar of a search, with the time left; call it with the study's events."""
+
+    def __init__(self, progress: Progress, study: Study, total: int) -> None:
+        self.progress, self.study, self.failed = progress, study, 0
+        self.bar: TaskID = progress.add_task("search", total=total, completed=study.n_finished())
+
+    def __call__(self, event: Event) -> None:
+        trial = event.trial
+        if isinstance(event, Told) and trial.measurement is not None:
+            found = trial.measurement
+            self.say(f"trial {trial.number}: {found.objective} {found.value:.4f} at {found.percent:.3f}%")
+        elif isinstance(event, Failed) and trial.failure is not None:
+            self.failed += 1
+            self.say(f"trial {trial.number} failed ({trial.failure.kind}); {self.failed} failed")
+        elif isinstance(event, Claimed):
+            self.progress.update(self.bar, description=f"trial {trial.number} ({trial.origin})")
+
+    def say(self, text: str) -> None:
+        """Show `text` and where the search stands."""
+        self.progress.update(self.bar, description=text, completed=self.study.n_finished())
+
+
+def progress_bar() -> Progress:
+    """Description, bar, count, elapsed and remaining time."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+
+
+def write_front_picture(study: Study, path: Path, baselines: Sequence[NamedPoint] = ()) -> None:
+    """The picture of the front as PNG, SVG or PDF, by the ending of `path`."""
+    draw.save(draw.picture(plot.front_data(study.trials(), baselines)), path)
+
+
+def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = ()) -> ReportData:
+    """Everything a report tells of the study in `folder`."""
+    settings = settings_module.load(folder / "settings.yaml")
+    stored = study.fact("proxy")
+    signal = None if stored is None else ProxySignal.from_dict(dict(stored))
+    rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []
+    return ReportData(
+        title=f"{settings.task or 'own files'}, {settings.model}",
+        facts=_facts(study, settings),
+        trials=study.trials(),
+        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}",
+        splits={"search": "validation", "report": "test"},
+        retrained=retrained,
+        signal=rows,
+        notes=() if signal is None or signal.has_signal else (str(signal),),
+    )
+
+
+def _facts(study: Study, settings: Settings) -> Mapping[str, Any]:
+    facts: dict[str, Any] = {
+        "model": settings.model,
+        "task": settings.task or (settings.files.train if settings.files else ""),
+        "protocol": settings.protocol,
+        "sampler": settings.sampler,
+        "sampler settings": study.settings.get("sampler_settings", {}),
+        "trials": settings.trials,
+        "initial design": settings.initial,
+        "search seed": settings.seed,
+        "recipe": settings.recipe.as_dict(),
+        "versions": dict(study.versions),
+    }
+    data = study.fact("data")
+    return {**facts, "data": dict(data)} if data else facts

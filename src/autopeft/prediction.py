@@ -1,0 +1,48 @@
+"""Predictions of a saved model on new texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autopeft.errors import DataError
+from autopeft.saving import load
+
+_BATCH = 32
+
+
+def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu") -> list[dict[str, Any]]:
+    """The label (or number) and its probability (1 for a number) for every input of one or two texts.
+
+    Raises:
+        ArchitectureError: the folder does not hold a saved model.
+        DataError: there is no text, or the inputs have another number of texts than the model was trained on.
+    """
+    model: Any = load(folder, device=device)
+    expected = len(model.record["inputs"])
+    wrong = [parts for parts in texts if len(parts) != expected]
+    if not texts or wrong:
+        raise DataError(f"The model takes {expected} text(s) an input, but got {wrong[0] if wrong else 'none'}.")
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(texts), _BATCH):
+        found += _batch(model, texts[start : start + _BATCH])
+    return found
+
+
+@torch.inference_mode()
+def _batch(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    if not model.record["n_outputs"]:
+        raise DataError("This is a text-to-text model: call `generate` on what autopeft.load returns.")
+    inputs = model.tokenizer(*columns, truncation=True, padding=True, return_tensors="pt").to(model.device)
+    logits = model(**inputs).logits.float()
+    names = model.record["label_names"]
+    if not names:
+        values = zip(texts, logits.squeeze(-1).tolist(), strict=True)
+        return [{"text": "\t".join(parts), "label": value, "score": 1.0} for parts, value in values]
+    scores, labels = logits.softmax(-1).max(-1)
+    rows = zip(texts, labels.tolist(), scores.tolist(), strict=True)
+    return [{"text": "\t".join(parts), "label": names[label], "score": score} for parts, label, score in rows]
