@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from botorch.fit import fit_fully_bayesian_model_nuts, fit_gpytorch_mll
+from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.map_saas import EnsembleMapSaasSingleTaskGP
 from botorch.models.transforms.input import FilterFeatures
@@ -30,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 # Members of the maximum-a-posteriori ensemble; each has its own global shrinkage.
 _SHRINKAGES = 4
-_TREE_DEPTH = 6
 _NUTS_ATTEMPTS = 3
 
 
@@ -99,21 +97,9 @@ def _shrinkages(seed: int) -> Tensor:
 
 def _fit_nuts(x: Tensor, y: Tensor, wanted: Any, seed: int, nuts: Nuts) -> Any:
     """A fully Bayesian model, or None after several failures, each with a new seed."""
-    from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
-
     for attempt in range(_NUTS_ATTEMPTS):
         try:
-            with _double_precision():
-                model = SaasFullyBayesianSingleTaskGP(x, y, input_transform=wanted)
-                fit_fully_bayesian_model_nuts(
-                    model,
-                    max_tree_depth=_TREE_DEPTH,
-                    warmup_steps=nuts.warmup,
-                    num_samples=nuts.samples,
-                    thinning=nuts.thinning,
-                    disable_progbar=True,
-                    seed=(seed + 7919 * attempt) % 2**31,
-                )
+            model = run_nuts(x, y, wanted, seed=(seed + 7919 * attempt) % 2**31, nuts=nuts)
             with torch.no_grad():
                 if torch.isfinite(model.posterior(x[:1]).mean).all():
                     return model
@@ -123,15 +109,11 @@ def _fit_nuts(x: Tensor, y: Tensor, wanted: Any, seed: int, nuts: Nuts) -> Any:
     return None
 
 
-def _double_precision() -> Any:
-    """JAX computes in float32 unless told otherwise; newer versions name the switch differently."""
-    import jax
+def run_nuts(x: Tensor, y: Tensor, wanted: Any, *, seed: int, nuts: Nuts) -> Any:
+    """`autopeft.saas_nuts.fit`, imported when it is first needed: JAX is an extra, and slow to import."""
+    from autopeft import saas_nuts
 
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax import experimental
-
-    return experimental.enable_x64() if hasattr(experimental, "enable_x64") else nullcontext()
+    return saas_nuts.fit(x, y, wanted, seed=seed, nuts=nuts)
 
 
 def joint(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
