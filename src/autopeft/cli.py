@@ -427,8 +427,7 @@ def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tu
     from autopeft.session import Session
 
     session = Session.build(settings)
-    with session.study(folder, storage) as study:
-        study.note("data", session.evaluator.splits.describe())
+    with session.begin(folder, storage) as study:
         yield session, study
 
 

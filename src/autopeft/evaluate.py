@@ -48,6 +48,7 @@ class Evaluator:
             data_seed: draws the subset when ``recipe.data_fraction`` is below 1; the same for every architecture.
         """
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
+        self._data_seed = data_seed
         self.learner: Learner = learner_for(backbone, task)
         self._train = self.learner.encode(_fraction(splits.train, recipe.data_fraction, data_seed), recipe.max_length)
         self._validation = splits.validation
@@ -62,7 +63,7 @@ class Evaluator:
         """The same data and backbone under another recipe; what was encoded is encoded again only if it must be."""
         recipe = replace(self.recipe, **changes)
         if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
-            return Evaluator(self.backbone, self.task, self.splits, recipe)
+            return Evaluator(self.backbone, self.task, self.splits, recipe, data_seed=self._data_seed)
         other = object.__new__(Evaluator)
         other.__dict__.update(self.__dict__, recipe=recipe)
         return other

@@ -231,8 +231,7 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     session = Session.build(experiment.settings)
     architecture = _architecture(experiment.architectures[cell], session, results)
     rates = experiment.learning_rates
-    scaled = tuple(rate / 30 for rate in rates) if "full" in architecture.methods else rates
-    found = retrain(session.evaluator, cell, architecture, experiment.seeds, learning_rates=scaled)
+    found = retrain(session.evaluator, cell, architecture, experiment.seeds, learning_rates=rates)
     summary = found.summary()
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
     return {

@@ -22,6 +22,8 @@ from autopeft.objective import Measurement
 from autopeft.proxy import ProxySignal, sweep
 from autopeft.saving import Described, save
 
+_FULL_DIVISOR = 30  # AutoPEFT's release: 2e-5 for full fine-tuning, against 1e-4 and more for everything else
+
 DEFAULT_SEEDS = (40, 41, 42, 43, 44)
 """The reporting seeds of AutoPEFT's release."""
 
@@ -93,7 +95,8 @@ def retrain(
     """Train `architecture` once a seed and measure it on the test part.
 
     Args:
-        learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's.
+        learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's. Full
+            fine-tuning tries a thirtieth of each.
         save_to: folder for the run with the best validation score; None saves nothing.
         facts: what else goes into the saved card.
 
@@ -102,6 +105,8 @@ def retrain(
     """
     if not seeds:
         raise SettingsError("Retraining needs at least one seed.")
+    if "full" in architecture.methods:
+        learning_rates = tuple(rate / _FULL_DIVISOR for rate in learning_rates)
     chosen = sweep(evaluator, architecture, learning_rates, seeds[0]) if learning_rates else None
     if chosen is not None:
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)

@@ -34,7 +34,7 @@ from autopeft.workers import run_workers
 log = logging.getLogger(__name__)
 
 STUDY = "search"
-"""The name of the study in its database."""
+"""The name of the study in a file of its own."""
 
 _PROXY = "proxy"
 
@@ -86,21 +86,29 @@ class Session:
         return samplers.build(settings.sampler, self.space, settings.seed, options)
 
     def study(self, folder: str | Path, storage: str | None = None) -> Study:
-        """The study in `folder`, made when there is none; `storage` is a database URL instead of its own file.
+        """The study in `folder`, made when there is none.
+
+        Args:
+            storage: a database URL instead of the folder's own file; the study is called after the folder there.
 
         Raises:
-            StudyMismatchError: the folder holds a study with other settings or another space.
+            StudyMismatchError: it has other settings or another space than these; nothing has been written.
         """
         path = Path(folder)
-        sampler = self.sampler()
-        identity = {**self.settings.identity(), "sampler_settings": getattr(sampler, "settings", {})}
-        where = storage or path / "study.db"
+        identity = {**self.settings.identity(), "sampler_settings": getattr(self.sampler(), "settings", {})}
+        if path.exists() and not path.is_dir():
+            raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
         if storage is None:
-            _check_folder(path)
             path.mkdir(parents=True, exist_ok=True)
-        study = Study.create_or_resume(where, STUDY, self.space, self.task.objective, identity, self.settings.seed)
-        path.mkdir(parents=True, exist_ok=True)
-        settings_module.save(self.settings, path / "settings.yaml")
+        where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
+        return Study.create_or_resume(where, name, self.space, self.task.objective, identity, self.settings.seed)
+
+    def begin(self, folder: str | Path, storage: str | None = None) -> Study:
+        """`study`, and beside it the resolved settings and the facts of the data, for workers and readers."""
+        study = self.study(folder, storage)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        settings_module.save(self.settings, Path(folder) / "settings.yaml")
+        study.note("data", self.evaluator.splits.describe())
         return study
 
     def proxy(self, study: Study, on_value: Callable[[float, float | None], None] | None = None) -> ProxySignal | None:
@@ -140,8 +148,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
         InputError: the settings cannot be used; nothing has been written.
     """
     session = Session.build(settings)
-    study = session.study(folder)
-    study.note("data", session.evaluator.splits.describe())
+    study = session.begin(folder)
     signal = session.proxy(study)
     if signal is not None:
         log.info("%s", signal)
@@ -230,8 +237,3 @@ def _own_files(files: FileSettings) -> tuple[Task, Loader]:
         choices=files.choices,
         delimiter=files.delimiter,
     )
-
-
-def _check_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
