@@ -351,6 +351,18 @@ def predict(
         out.print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}", highlight=False, markup=False)
 
 
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
+    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter.")],
+) -> None:
+    """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
+    from autopeft.export import to_peft
+
+    to_peft(folder, to)
+    out.print(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).", highlight=False)
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, backbones, tasks, samplers, protocols, baselines, spaces")] = "",
