@@ -64,15 +64,17 @@ class Attached:
 
     Attributes:
         modules: the added modules by (site, method), the task head excluded.
-        masks: a mask over the units of each placement, ``(size,)``; absent means all ones. A supernet sets them.
+        masks: a mask over the units of each placement, ``(size,)``, or a number of units; absent means all units
+            and the number 0 leaves the placement out. A supernet sets them.
     """
 
     def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
         self.backbone, self.architecture = backbone, architecture
         self.modules = dict(modules)
-        self.masks: dict[Key, Tensor] = {}
-        self._handles: list[RemovableHandle] = []
-        self._prefixed: list[nn.Module] = []
+        self.masks: dict[Key, Tensor | int] = {}
+        self._handles: dict[str, list[RemovableHandle]] = {}  # by site
+        self._prefixed: dict[str, nn.Module] = {}
+        self._deltas: dict[str, list[tuple[Method, Key]]] = {}
         self._original: dict[str, Tensor] | None = None
         for module in self.modules.values():
             module.to(device=backbone.device)
@@ -100,14 +102,32 @@ class Attached:
 
     def detach(self) -> None:
         """Take everything away again. Idempotent."""
-        for handle in self._handles:
-            handle.remove()
-        for attention in self._prefixed:
-            set_prefix(attention, None)
+        for site in self.backbone.sites:
+            self._unhook(site)
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
-        self._handles, self._prefixed, self._original = [], [], None
+        self._original = None
+
+    def remove(self, placement: Placement) -> None:
+        """Take one placement out for good: its module, and its hook when nothing else stands at the site.
+
+        What is left computes what it computed with the mask of this placement at 0.
+
+        Raises:
+            ArchitectureError: it is not attached.
+        """
+        key = (placement.site, placement.method)
+        if placement not in self.architecture.placements:
+            raise ArchitectureError(f"{placement} is not attached, so it cannot be removed.")
+        self.architecture = Architecture(tuple(p for p in self.architecture if p != placement))
+        self.modules.pop(key, None)
+        self.masks.pop(key, None)
+        left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
+        if left:
+            self._deltas[placement.site][:] = left
+        else:
+            self._unhook(placement.site)
 
     def __enter__(self) -> Attached:
         return self
@@ -166,11 +186,22 @@ class Attached:
         self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
         self.backbone.model.requires_grad_(True)
 
+    def _unhook(self, site: str) -> None:
+        for handle in self._handles.pop(site, []):
+            handle.remove()
+        if site in self._prefixed:
+            set_prefix(self._prefixed.pop(site), None)
+        self._deltas.pop(site, None)
+
     def _hook_prefix(self, site: Site, placement: Placement) -> None:
         key = (placement.site, placement.method)
         attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        set_prefix(attention, lambda: module.keys_values(self.masks.get(key)))
-        self._prefixed.append(attention)
+        set_prefix(attention, lambda: None if self._is_out(key) else module.keys_values(self.masks.get(key)))
+        self._prefixed[site.key] = attention
+
+    def _is_out(self, key: Key) -> bool:
+        mask = self.masks.get(key)
+        return isinstance(mask, int) and mask == 0
 
     def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
         norm = None if site.norm is None else self.backbone.module(site.norm)
@@ -185,14 +216,18 @@ class Attached:
             changed = self._apply(deltas, norm, x, y)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
+        self._deltas[site.key] = deltas
+        handles = self._handles.setdefault(site.key, [])
         if site.exit != site.entry:
             entry = self.backbone.module(site.entry)
-            self._handles.append(entry.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(entry.register_forward_pre_hook(enter, with_kwargs=True))
         exit_ = self.backbone.module(site.exit)
-        self._handles.append(exit_.register_forward_hook(leave, with_kwargs=True))
+        handles.append(exit_.register_forward_hook(leave, with_kwargs=True))
 
     def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
         for method, key in deltas:
+            if self._is_out(key):
+                continue
             u = _read(method.reads, norm, x, y)
             y = self.modules[key](u, y, self.masks.get(key))
         return y

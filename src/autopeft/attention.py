@@ -24,8 +24,8 @@ IMPLEMENTATION = "autopeft"
 
 _SLOT = "autopeft_prefix"
 
-Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None]]
-"""Gives keys and values, each ``(heads, length, d_head)``, and a mask over the length or None."""
+Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None] | None]
+"""Gives keys and values, each ``(heads, length, d_head)``, and a mask over the length or None; None for no prefix."""
 
 
 def register() -> None:
@@ -65,8 +65,9 @@ def prefixed_attention(
         The output, ``(batch, queries, heads, d_head)``, and None in place of attention weights.
     """
     prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
-    if prefix is not None:
-        keys, values, gate = prefix()
+    found = None if prefix is None else prefix()
+    if found is not None:
+        keys, values, gate = found
         if gate is not None:
             return _gated(module, query, key, value, attention_mask, position_bias, (keys, values, gate), kwargs)
         if attention_mask is None and _is_causal(module, query, kwargs):

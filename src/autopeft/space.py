@@ -183,6 +183,8 @@ class SearchSpace:
                 f"No architecture of this space has {budget}: "
                 f"they cost from {low:,} to {high:,} {budget.count} parameters."
             )
+        if budget.least <= low:
+            return space  # the cheapest configuration satisfies it
         try:
             space.sample(np.random.default_rng(0), 1)
         except SpaceExhaustedError as error:

@@ -86,6 +86,8 @@ class Site:
         entry, exit, norm: dotted paths from the model, see `Role`.
         d_in, d_out: widths of ``x`` and ``y``; for the "kv" seam both are ``heads * d_head``.
         heads, d_head: key/value heads and their width; 0 outside the "kv" seam.
+        epsilon: what a norm adds to the variance; None where the site is no norm.
+        is_centred: whether that norm subtracts the mean (LayerNorm) or not (RMSNorm).
     """
 
     stack: str
@@ -99,6 +101,8 @@ class Site:
     seam: Seam = "delta"
     heads: int = 0
     d_head: int = 0
+    epsilon: float | None = None
+    is_centred: bool = False
 
     @property
     def key(self) -> str:
@@ -269,7 +273,14 @@ def _site(model: PreTrainedModel, stack: str, layer: int | None, role: str, wher
         heads, d_head = _heads(model)
         yield Site(stack, layer, role, entry, exit_, norm, heads * d_head, heads * d_head, "kv", heads, d_head)
     else:
-        yield Site(stack, layer, role, entry, exit_, norm, d_in, d_out)
+        epsilon, is_centred = _norm(model.get_submodule(exit_))
+        yield Site(stack, layer, role, entry, exit_, norm, d_in, d_out, epsilon=epsilon, is_centred=is_centred)
+
+
+def _norm(module: nn.Module) -> tuple[float | None, bool]:
+    """The epsilon of a norm and whether it subtracts the mean; None where the module is none."""
+    epsilon = getattr(module, "eps", getattr(module, "variance_epsilon", None))
+    return (None if epsilon is None else float(epsilon)), isinstance(module, nn.LayerNorm)
 
 
 def _width(model: PreTrainedModel, path: str, side: str, seam: Seam) -> int:

@@ -45,7 +45,7 @@ MEMBERS = {
                     **_attention("layer.1.EncDecAttention", "cross_"),
                     **_feed_forward("layer.2"),
                 },
-                outside={"final_norm": Role("decoder.final_layer_norm")},
+                outside={"final_norm": Role("decoder.final_layer_norm"), "lm_head": Role("lm_head", is_optional=True)},
             ),
         },
         is_text_to_text=True,

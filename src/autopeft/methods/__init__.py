@@ -2,7 +2,9 @@
 
 Every method has an ordered axis of *units* (rank, bottleneck width, prefix length; 1 for a bias or a norm), and
 its module accepts a mask over them, so that size ``s`` of a large module is its first ``s`` units, a zero mask is
-absence, and ``mask[0]`` also gates what a module adds once (an up-projection's bias).
+absence, and ``mask[0]`` also gates what a module adds once (an up-projection's bias). A mask may also be a whole
+number ``s``: then the weights of the first ``s`` units are cut out instead of the others being multiplied by zero,
+which computes exactly what a module of that size holding those weights would, at its price.
 
 To add one, add a file here that exports ``MEMBERS = {"its-name": member}``, each member a `Method`. The contract
 tests run it on every backbone.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -20,6 +22,9 @@ from autopeft.architecture import Cost
 from autopeft.backbones import Seam, Site
 from autopeft.kinds import lookup as _lookup
 from autopeft.kinds import members
+
+Mask = Tensor | int | None
+"""Factors over the units, ``(size,)``; a number of units that are cut out, at least 1; or None for all units."""
 
 
 class Reads(StrEnum):
@@ -72,6 +77,7 @@ class Method(Protocol):
         """Fresh modules by site key, initialised from torch's current generator.
 
         At the delta seam a module maps ``(u, y, mask)`` to ``y'``; at the key/value seam it is a `PrefixModule`.
+        A module that a supernet holds also offers ``cut(size)``, see `Cuttable`.
         """
         ...
 
@@ -79,8 +85,17 @@ class Method(Protocol):
 class PrefixModule(Protocol):
     """What a module of the key/value seam offers."""
 
-    def keys_values(self, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def keys_values(self, mask: Mask = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None."""
+        ...
+
+
+@runtime_checkable
+class Cuttable(Protocol):
+    """A module whose first units can be taken out: what a supernet needs to hand over an architecture."""
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """The stored parameters of a module of `size` units that computes what this one does under ``mask=size``."""
         ...
 
 

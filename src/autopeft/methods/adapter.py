@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Reads, sum_of_stored
+from autopeft.methods import Mask, Reads, sum_of_stored
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -40,13 +40,29 @@ class Bottleneck(nn.Module):
         self.up = nn.Linear(width, d_out)
         self.activation, self.scale = activation, scale
 
-    def forward(self, u: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Shapes: `u` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(width,)`` or None."""
-        units = self.activation(self.down(u))  # (..., width)
-        if mask is None:
-            return y + self.scale * self.up(units)
-        change = functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias
-        return y + self.scale * change
+    def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
+        """Shapes: `u` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(width,)`` or see `Mask`."""
+        if isinstance(mask, int):
+            part = self.cut(mask)
+            units = self.activation(functional.linear(u, part["down.weight"], part["down.bias"]))  # (..., mask)
+            change = functional.linear(units, part["up.weight"], part["up.bias"])
+        else:
+            units = self.activation(self.down(u))  # (..., width)
+            change = self.up(units) if mask is None else self._masked_up(units, mask)
+        changed: Tensor = y + self.scale * change
+        return changed
+
+    def _masked_up(self, units: Tensor, mask: Tensor) -> Tensor:
+        return functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """Rows of the down-projection and columns of the up-projection; the up-projection's bias as it is."""
+        return {
+            "down.weight": self.down.weight[:size],
+            "down.bias": self.down.bias[:size],
+            "up.weight": self.up.weight[:, :size].contiguous(),
+            "up.bias": self.up.bias,
+        }
 
 
 def normal(std: float) -> Callable[[Bottleneck], None]:
@@ -65,6 +81,11 @@ def zero_up(module: Bottleneck) -> None:
     nn.init.kaiming_uniform_(module.down.weight, a=math.sqrt(5))
     for tensor in (module.up.weight, module.down.bias, module.up.bias):
         nn.init.zeros_(tensor)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh approximation of GELU, which BIPEFT and S3Delta use in every adapter."""
+    return functional.gelu(x, approximate="tanh")
 
 
 @dataclass(frozen=True)
@@ -111,4 +132,11 @@ MEMBERS = {
     # r + f + SA(r + f) + 4 PA(f).
     "parallel_released": Adapter("parallel_released", Reads.OUTPUT, zero_up, order=45, scale=4.0, roles=("ffn_block",)),
     "serial_released": Adapter("serial_released", Reads.SUM, normal(0.02), order=50, roles=("ffn_block",)),
+    # Houlsby et al. 2019 (arXiv 1902.00751): after both sub-layers; swish as in the AutoPEFT release's library.
+    "houlsby": Adapter(
+        "houlsby", Reads.OUTPUT, normal(0.02), order=50, activation=functional.silu, roles=("attention", "ffn")
+    ),
+    # BIPEFT's first space on T5: y = f + SA(f) + PA(u), where u is the normalised input of the feed-forward f.
+    "serial_bipeft": Adapter("serial_bipeft", Reads.OUTPUT, normal(0.01), order=50, activation=gelu_tanh),
+    "parallel_bipeft": Adapter("parallel_bipeft", Reads.INPUT, normal(0.01), order=60, activation=gelu_tanh),
 }

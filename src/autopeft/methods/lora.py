@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Reads, sum_of_stored
+from autopeft.methods import Mask, Reads, sum_of_stored
 
 
 class LowRank(nn.Module):
@@ -27,10 +28,21 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
 
-    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or None."""
-        units = self.down(x)  # (..., rank)
-        return y + self.scale * self.up(units if mask is None else units * mask)
+    def forward(self, x: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
+        """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`."""
+        if isinstance(mask, int):
+            part = self.cut(mask)
+            units = functional.linear(x, part["down.weight"])  # (..., mask)
+            change = functional.linear(units, part["up.weight"])
+        else:
+            units = self.down(x)  # (..., rank)
+            change = self.up(units if mask is None else units * mask)
+        changed: Tensor = y + self.scale * change
+        return changed
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """The first rows of A and columns of B."""
+        return {"down.weight": self.down.weight[:size], "up.weight": self.up.weight[:, :size].contiguous()}
 
 
 @dataclass(frozen=True)
@@ -62,4 +74,6 @@ class LoRA:
 MEMBERS = {
     "lora": LoRA("lora", scale=1.0),  # alpha = r, as AutoPEFT (r 8, alpha 8) and BIPEFT (no scale) use it
     "lora_double": LoRA("lora_double", scale=2.0),  # alpha = 2 r, the T5 baseline (r 8, alpha 16)
+    # S3Delta (arXiv 2206.07382) searches at r 1 with alpha 16.
+    "lora_s3delta": LoRA("lora_s3delta", scale=16.0, roles=("q", "k", "v", "o", "ffn_in", "ffn_out")),
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Reads, sum_of_stored
+from autopeft.methods import Mask, Reads, sum_of_stored
 
 
 class Trunk(nn.Module):
@@ -59,10 +59,20 @@ class Prefix(nn.Module):
         rows: Tensor = self.out(self.trunk()[: self.length])
         return rows.view(self.length, 2, self.heads, self.d_head)
 
-    def keys_values(self, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each ``(heads, length, d_head)``, and `mask` over the length as the gate."""
+    def keys_values(self, mask: Mask = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, each ``(heads, length, d_head)``, and `mask` over the length as the gate.
+
+        A whole number as `mask` shortens the prefix to its first positions instead.
+        """
+        if isinstance(mask, int):
+            keys, values = self._values()[:mask].permute(1, 2, 0, 3)  # (2, heads, mask, d_head)
+            return keys, values, None
         keys, values = self._values().permute(1, 2, 0, 3)  # (2, heads, length, d_head)
         return keys, values, mask
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """The first positions, after the reparametrisation."""
+        return {"prefix": self._values()[:size]}
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -1,0 +1,101 @@
+"""Low-rank adapters, "Adapter-LR" (S3Delta, arXiv 2206.07382; BIPEFT, section 3.1, on T5).
+
+A bottleneck of fixed width d_out / 32 whose two maps are themselves products of rank r, which is the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autopeft.architecture import Cost, Line
+from autopeft.backbones import Seam, Site
+from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods.adapter import gelu_tanh
+
+_REDUCTION = 32
+_GAIN = 2.0**0.5
+
+
+class LowRankBottleneck(nn.Module):
+    """``y' = y + B_up (m * A_up gelu(B_down (m * A_down u) + b_down)) + m_0 b_up`` with a mask ``m`` over the rank.
+
+    Only ``B_up`` starts at zero: with a second zero factor behind the activation neither would ever get a gradient.
+    The others are Glorot-uniform with gain √2, the biases zero.
+
+    Args:
+        d: width of ``u`` and ``y``.
+        width: of the bottleneck.
+        rank: number of units.
+    """
+
+    def __init__(self, d: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.a_down = nn.Parameter(torch.empty(rank, d))
+        self.b_down = nn.Parameter(torch.empty(width, rank))
+        self.a_up = nn.Parameter(torch.empty(rank, width))
+        self.b_up = nn.Parameter(torch.zeros(d, rank))
+        self.bias_down = nn.Parameter(torch.zeros(width))
+        self.bias_up = nn.Parameter(torch.zeros(d))
+        for factor in (self.a_down, self.b_down, self.a_up):
+            nn.init.xavier_uniform_(factor, gain=_GAIN)
+
+    def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
+        """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`."""
+        part = self.cut(mask if isinstance(mask, int) else len(self.a_down))
+        inner = functional.linear(u, part["a_down"])  # (..., rank)
+        if isinstance(mask, Tensor):
+            inner = inner * mask
+        hidden = gelu_tanh(functional.linear(inner, part["b_down"], part["bias_down"]))  # (..., width)
+        outer = functional.linear(hidden, part["a_up"])  # (..., rank)
+        if isinstance(mask, Tensor):
+            return y + functional.linear(outer * mask, part["b_up"]) + mask[0] * part["bias_up"]
+        return y + functional.linear(outer, part["b_up"], part["bias_up"])
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """The first rows of both A, columns of both B, and both biases."""
+        return {
+            "a_down": self.a_down[:size],
+            "b_down": self.b_down[:, :size].contiguous(),
+            "a_up": self.a_up[:size],
+            "b_up": self.b_up[:, :size].contiguous(),
+            "bias_down": self.bias_down,
+            "bias_up": self.bias_up,
+        }
+
+
+@dataclass(frozen=True)
+class LowRankAdapter:
+    """An adapter of low rank. Nominal ``2 (d + d/32) r``; stored adds the biases, ``d + d/32``."""
+
+    name: str = "adapter_lr"
+    roles: tuple[str, ...] = ("attention", "ffn")
+    order: int = 40
+    reads: Reads = Reads.OUTPUT
+    seam: Seam = "delta"
+    is_sized: bool = True
+
+    def cost(self, site: Site) -> Cost:
+        """Per unit two rows and two columns; once, both biases."""
+        width = _width(site)
+        per_unit = 2 * (site.d_out + width)
+        return Cost(nominal=Line(0, per_unit), stored=Line(site.d_out + width, per_unit))
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        """All that is stored is trained."""
+        return sum_of_stored(self, placements)
+
+    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+        """One `LowRankBottleneck` a site."""
+        return {site.key: LowRankBottleneck(site.d_out, _width(site), size) for site, size in placements}
+
+
+def _width(site: Site) -> int:
+    return max(1, site.d_out // _REDUCTION)
+
+
+MEMBERS = {"adapter_lr": LowRankAdapter()}
