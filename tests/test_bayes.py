@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from autopeft.architecture import ParameterBudget
+from autopeft.bayes_settings import PRESETS, BayesSettings
 from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.local_search import Ledger, climb, mutate, spread, walk
 from autopeft.objective import hypervolume
-from autopeft.outcome import OutcomeTransform
+from autopeft.outcome import CostAxis, OutcomeTransform
 from autopeft.samplers import build
-from autopeft.samplers.bayes import PRESETS, BayesSettings, CostAxis, SaasNehvi
+from autopeft.samplers.bayes import SaasNehvi
 from autopeft.samplers.random_search import initial_design
 from autopeft.space import Configuration, SearchSpace
 from lattice import (
@@ -432,19 +433,38 @@ def test_the_reference_is_that_of_the_initial_design_for_ever() -> None:
     assert before == pytest.approx((min(values) - 0.1 * (max(values) - min(values)), -largest))
 
 
+@pytest.mark.parametrize("is_botorchs", [False, True])
 def test_a_surrogate_that_fails_costs_one_random_proposal(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    is_botorchs: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from botorch.exceptions.errors import ModelFittingError
+
     import autopeft.surrogate
 
     def broken(*args: Any, **options: Any) -> Any:
-        raise RuntimeError("no convergence")
+        raise (ModelFittingError if is_botorchs else RuntimeError)("no convergence")
 
     monkeypatch.setattr(autopeft.surrogate, "fit", broken)
     space = autopeft_space()
     trials = history(space, initial_design(space, 0, 5))
     assert len(build("saas-nehvi", space, 0).ask(trials, 3)) == 3
     assert "no convergence" in caplog.text
+
+
+def test_a_machine_without_a_compiler_searches_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.utils.cpp_extension
+    from botorch.acquisition.multi_objective import logei
+
+    def missing(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no compiler")
+
+    # BoTorch warns then, and warnings are errors here.
+    monkeypatch.setattr(torch.utils.cpp_extension, "load", missing)
+    monkeypatch.setattr(logei, "_load_attempted", False)
+    monkeypatch.setattr(logei, "_C", None)
+    space = autopeft_space()
+    options = {"surrogate": "gp", "integration": "sampled", "mc_samples": 8, "random_starts": 1, "pareto_starts": 1}
+    assert len(build("saas-nehvi", space, 0, options).ask(history(space, initial_design(space, 0, 6)), 1)) == 1
 
 
 def test_nothing_is_left_of_the_global_random_numbers() -> None:

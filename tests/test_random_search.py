@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autopeft.bayes_settings import BayesSettings
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.proposal import generator, taken, with_options
 from autopeft.samplers import build
-from autopeft.samplers.bayes import BayesSettings
 from autopeft.samplers.random_search import initial_design, random_unseen
 from lattice import autopeft_space, failed, history, running, tiny_space
 

@@ -8,6 +8,7 @@ Importing this module imports BoTorch; import it where it is used.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -22,6 +23,8 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from autopeft.surrogate import joint
+
+_log = logging.getLogger(__name__)
 
 # Elements of the largest tensor held at once: 32 MiB of float64.
 _ELEMENTS = 4 << 20
@@ -192,6 +195,8 @@ class SampledNehvi:
         is_pruned: bool,
         is_cost_known: bool,
     ) -> None:
+        if is_log:
+            _log.debug("BoTorch compiles a kernel for this CPU; where unlike hosts share it, set TORCH_EXTENSIONS_DIR.")
         shape = torch.Size([n_samples])
         second = IndexSampler if is_cost_known else SobolQMCNormalSampler
         kind = qLogNoisyExpectedHypervolumeImprovement if is_log else qNoisyExpectedHypervolumeImprovement

@@ -1,4 +1,4 @@
-"""Outcome transforms: how measured values are bent before a Gaussian process sees them.
+"""The scales of the two objectives of a search: transforms of measured values, and the axis of a known cost.
 
 A rank transform makes the search indifferent to monotone rescaling of an objective. AutoPEFT's release takes the
 empirical distribution function through the inverse normal one, with the best of n values at F = 1, clamped to
@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from autopeft.space import SearchSpace
+
 TransformKind = Literal["rank-normal", "ecdf", "z-score"]
-TRANSFORMS: tuple[TransformKind, ...] = ("rank-normal", "ecdf", "z-score")
+CostScale = Literal["linear", "log", "rank"]
 
 Values = NDArray[np.float64]
 
 _CLAMP = (1e-4, 0.9999)
+# Random architectures that define the scale "rank", and the seed of that draw, the same for every study.
+_RANKED, _RANK_SEED = 2048, 0
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,49 @@ class OutcomeTransform:
         if self.kind == "ecdf":
             return np.asarray(ndtri(np.clip(at_most / n, *_CLAMP)))
         return np.asarray(ndtri(np.clip((below + at_most) / (2 * n), 0.25 / n, 1 - 0.25 / n)))
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """An increasing map from nominal parameters to the scale on which the hypervolume is spanned: 0 to 1.
+
+    0 is the cheapest architecture and 1 the dearest that is allowed, which is also the reference.
+    """
+
+    scale: CostScale
+    low: int
+    high: int
+    drawn: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, space: SearchSpace, scale: CostScale) -> CostAxis:
+        """The axis of `space`; "rank" draws random architectures, the same ones every time."""
+        low, high = space.cost_range("nominal")
+        if space.budget is not None and space.budget.count == "nominal":
+            low, high = max(low, space.budget.least), min(high, space.budget.most)
+        drawn: tuple[int, ...] = ()
+        if scale == "rank":
+            configurations = space.sample(np.random.default_rng(_RANK_SEED), _RANKED)
+            drawn = tuple(sorted({space.cost(configuration) for configuration in configurations}))
+        return cls(scale, low, high, drawn)
+
+    @property
+    def worst(self) -> float:
+        """The reference: the dearest architecture, or a tenth beyond it where all cost the same."""
+        return 1.0 if self.high > self.low else 1.1
+
+    def __call__(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Positions of `counts` nominal parameters, shape ``(n,)``."""
+        low, high = self._bent(np.array([self.low, self.high]))
+        return np.asarray((self._bent(counts) - low) / (high - low if high > low else 1.0))
+
+    def _bent(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        if self.scale == "linear":
+            return counts.astype(np.float64)
+        # A bias-only module has no nominal parameters.
+        logs = np.log10(np.maximum(counts.astype(np.float64), 0.5))
+        if self.scale == "log":
+            return logs
+        known = np.log10(np.maximum(np.array([self.low, *self.drawn, self.high], dtype=np.float64), 0.5))
+        known = np.unique(known)
+        return np.interp(logs, known, np.linspace(0, 1, len(known)))

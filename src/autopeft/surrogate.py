@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from botorch.exceptions.errors import BotorchError, ModelFittingError
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.map_saas import EnsembleMapSaasSingleTaskGP
@@ -26,6 +27,9 @@ from autopeft.errors import SettingsError
 SurrogateKind = Literal["saas-map", "saas-nuts", "gp"]
 
 _log = logging.getLogger(__name__)
+
+# What a fit or an acquisition function may raise on awkward data; a search goes on without them.
+FAILURES = (ArithmeticError, RuntimeError, ValueError, BotorchError, ModelFittingError)
 
 # Members of the maximum-a-posteriori ensemble; each has its own global shrinkage.
 _SHRINKAGES = 4
@@ -104,7 +108,7 @@ def _fit_nuts(x: Tensor, y: Tensor, wanted: Any, seed: int, nuts: Nuts) -> Any:
                 if torch.isfinite(model.posterior(x[:1]).mean).all():
                     return model
             _log.info("NUTS attempt %d gave values that are not finite.", attempt + 1)
-        except (ArithmeticError, RuntimeError, ValueError) as error:
+        except FAILURES as error:
             _log.info("NUTS attempt %d failed: %s", attempt + 1, error)
     return None
 

@@ -8,21 +8,22 @@ package would do: the cost is known before training, so it is not modelled, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.errors import SpaceExhaustedError, UnknownNameError
+from autopeft.bayes_settings import PRESETS, BayesSettings
+from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
 from autopeft.local_search import Ledger, Score, climb, mutate, spread, walk
 from autopeft.objective import metric_and_cost, reference_point
-from autopeft.outcome import OutcomeTransform, TransformKind
-from autopeft.proposal import check_seed, complain, generator, quiet, taken, with_options
+from autopeft.outcome import CostAxis, OutcomeTransform
+from autopeft.proposal import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers import Sampler
 from autopeft.samplers.random_search import random_unseen
-from autopeft.space import Configuration, Encoding, SearchSpace
+from autopeft.space import Configuration, SearchSpace
 from autopeft.trial import Trial, TrialState, front_of
 
 if TYPE_CHECKING:
@@ -30,172 +31,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Surrogate = Literal["saas-map", "saas-nuts", "gp"]
-CostModel = Literal["exact", "gp"]
-CostScale = Literal["linear", "log", "rank"]
-Reference = Literal["initial", "fixed"]
-Acquisition = Literal["log-nehvi", "nehvi"]
-Integration = Literal["closed", "sampled"]
-Neighbourhood = Literal["one-exchange", "walk"]
-
 # Trials that fix the reference point when none is marked as the initial design.
 _FIRST = 10
-# Random architectures that define the scale "rank", and the seed of that draw, the same for every study.
-_RANKED, _RANK_SEED = 2048, 0
-
-
-@dataclass(frozen=True)
-class BayesSettings:
-    """Everything that `saas-nehvi` can be told; stored with a study.
-
-    Args:
-        preset: the name of the set of values that the others were taken from.
-        surrogate: "saas-map", "saas-nuts" (needs the extra ``saas``) or "gp".
-        warmup, samples, thinning: of NUTS; ``samples / thinning`` draws are kept.
-        transform: how measured values are bent before the fit, see `OutcomeTransform`.
-        cost_model: "exact": computed from the architecture; "gp": a second Gaussian process, as in the papers.
-        cost_scale: the axis on which an exact cost spans the hypervolume: "linear" parameters, "log"arithm, or
-            "rank" among random architectures of the space. A modelled cost uses `transform`.
-        reference: "initial": the worst value of the initial design, widened by a tenth of its range, and the
-            largest cost allowed; "fixed": `reference_cost` percent and `reference_value`.
-        acquisition: log-NEHVI or NEHVI.
-        integration: "closed": the candidate's value in closed form (needs an exact cost); "sampled": BoTorch.
-        mc_samples: quasi-random posterior samples.
-        prune_baseline: leave out measured points that are almost surely dominated.
-        encoding: of configurations as inputs, see `SearchSpace.encode`.
-        neighbourhood: "one-exchange": climb among all points that differ in one choice; "walk": the released
-            code's random walks.
-        pareto_starts, random_starts: searches that begin at points of the front, and at random ones. A walk
-            draws every start from the front and uses `pareto_starts` only.
-        moves: most moves of one climb.
-        evaluations: acquisition values that one start may ask for.
-        most_neighbours: a random subset of this size is looked at in larger neighbourhoods.
-        noise: standard deviation of noise added to both objectives before the fit (the released code's 1e-4).
-    """
-
-    preset: str = "recommended"
-    surrogate: Surrogate = "saas-map"
-    warmup: int = 256
-    samples: int = 128
-    thinning: int = 16
-    transform: TransformKind = "rank-normal"
-    cost_model: CostModel = "exact"
-    cost_scale: CostScale = "log"
-    reference: Reference = "initial"
-    reference_cost: float = 26.0
-    reference_value: float = 0.70
-    acquisition: Acquisition = "log-nehvi"
-    integration: Integration = "closed"
-    mc_samples: int = 128
-    prune_baseline: bool = True
-    encoding: Encoding = "unit"
-    neighbourhood: Neighbourhood = "one-exchange"
-    pareto_starts: int = 10
-    random_starts: int = 10
-    moves: int = 20
-    evaluations: int = 4000
-    most_neighbours: int = 256
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        complain("The sampler 'saas-nehvi' cannot use these options", [*self._wrong_names(), *self._wrong_numbers()])
-
-    def _wrong_names(self) -> list[str]:
-        kinds: dict[str, Any] = {
-            "surrogate": Surrogate, "transform": TransformKind, "cost_model": CostModel, "cost_scale": CostScale,
-            "reference": Reference, "acquisition": Acquisition, "integration": Integration, "encoding": Encoding,
-            "neighbourhood": Neighbourhood,
-        }  # fmt: skip
-        wrong = [
-            f"{name} is one of {', '.join(get_args(kind))}, but got {getattr(self, name)!r}"
-            for name, kind in kinds.items()
-            if getattr(self, name) not in get_args(kind)
-        ]
-        if self.integration == "closed" and self.cost_model == "gp":
-            wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
-        return wrong
-
-    def _wrong_numbers(self) -> list[str]:
-        least = {"warmup": 1, "samples": 1, "thinning": 1, "mc_samples": 1, "pareto_starts": 0, "random_starts": 0,
-                 "moves": 1, "evaluations": 1, "most_neighbours": 1}  # fmt: skip
-        wrong = [
-            f"{name} is a whole number of at least {low}, but got {getattr(self, name)!r}"
-            for name, low in least.items()
-            if isinstance(getattr(self, name), bool)
-            or not isinstance(getattr(self, name), int)
-            or getattr(self, name) < low
-        ]
-        if not wrong and self.pareto_starts + self.random_starts == 0:
-            wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
-        if not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
-            wrong.append(f"noise is a finite number of at least 0, but got {self.noise!r}")
-        if not isinstance(self.reference_cost, int | float) or not 0 < self.reference_cost:
-            wrong.append(f"reference_cost is a percentage above 0, but got {self.reference_cost!r}")
-        return wrong
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping."""
-        return asdict(self)
-
-
-PRESETS: Mapping[str, BayesSettings] = {
-    "recommended": BayesSettings(),
-    "paper": BayesSettings(
-        preset="paper", surrogate="saas-nuts", transform="z-score", cost_model="gp", acquisition="nehvi",
-        integration="sampled", random_starts=0, moves=100, evaluations=100,
-    ),
-    "released": BayesSettings(
-        preset="released", surrogate="saas-nuts", warmup=128, samples=64, thinning=4, transform="ecdf",
-        cost_model="gp", reference="fixed", acquisition="nehvi", integration="sampled", encoding="released",
-        neighbourhood="walk", random_starts=0, evaluations=200, noise=1e-4,
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CostAxis:
-    """An increasing map from nominal parameters to the scale on which the hypervolume is spanned: 0 to 1.
-
-    0 is the cheapest architecture and 1 the dearest that is allowed, which is also the reference.
-    """
-
-    scale: CostScale
-    low: int
-    high: int
-    drawn: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, space: SearchSpace, scale: CostScale) -> CostAxis:
-        """The axis of `space`; "rank" draws random architectures, the same ones every time."""
-        low, high = space.cost_range("nominal")
-        if space.budget is not None and space.budget.count == "nominal":
-            low, high = max(low, space.budget.least), min(high, space.budget.most)
-        drawn: tuple[int, ...] = ()
-        if scale == "rank":
-            configurations = space.sample(np.random.default_rng(_RANK_SEED), _RANKED)
-            drawn = tuple(sorted({space.cost(configuration) for configuration in configurations}))
-        return cls(scale, low, high, drawn)
-
-    @property
-    def worst(self) -> float:
-        """The reference: the dearest architecture, or a tenth beyond it where all cost the same."""
-        return 1.0 if self.high > self.low else 1.1
-
-    def __call__(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Positions of `counts` nominal parameters, shape ``(n,)``."""
-        low, high = self._bent(np.array([self.low, self.high]))
-        return np.asarray((self._bent(counts) - low) / (high - low if high > low else 1.0))
-
-    def _bent(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        if self.scale == "linear":
-            return counts.astype(np.float64)
-        # A bias-only module has no nominal parameters.
-        logs = np.log10(np.maximum(counts.astype(np.float64), 0.5))
-        if self.scale == "log":
-            return logs
-        known = np.log10(np.maximum(np.array([self.low, *self.drawn, self.high], dtype=np.float64), 0.5))
-        known = np.unique(known)
-        return np.interp(logs, known, np.linspace(0, 1, len(known)))
 
 
 @dataclass(frozen=True)
@@ -242,6 +79,8 @@ class SaasNehvi:
             return random_unseen(self._space, seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))):
+            from autopeft.surrogate import FAILURES
+
             try:
                 acquisition = self._acquisition(trials, int(rng.integers(2**31)))
                 while len(found) < n:
@@ -250,8 +89,10 @@ class SaasNehvi:
             except SpaceExhaustedError:
                 if not found:
                     raise
-            except (ArithmeticError, RuntimeError, ValueError) as error:
-                _log.warning("The surrogate failed (%s); the proposal is random.", error)
+            except InputError:
+                raise
+            except FAILURES as error:
+                _log.warning("The surrogate failed (%s); the proposal is random.", error, exc_info=True)
                 found += random_unseen(self._space, seen, rng, n - len(found))
         return found
 
