@@ -1,0 +1,92 @@
+"""autopeft: searches parameter-efficient fine-tuning architectures and returns a Pareto front.
+
+>>> import autopeft
+>>> settings = autopeft.Settings(model="minilm", task="reviews/movies", train_limit=1000, trials=12, initial=6)
+>>> study = autopeft.search(settings, "runs/reviews")
+>>> study.front().at(0.5)  # the best point of at most 0.5 % of the backbone's parameters
+
+Public names are imported when they are first used, so that ``import autopeft`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autopeft.architecture import Architecture, Counts, ParameterBudget, Placement
+    from autopeft.backbones import Backbone
+    from autopeft.errors import AutopeftError, InputError
+    from autopeft.evaluate import Evaluator
+    from autopeft.export import to_peft
+    from autopeft.objective import Measurement, ParetoFront
+    from autopeft.prediction import predictions
+    from autopeft.retraining import baseline, retrain
+    from autopeft.saving import load
+    from autopeft.session import Session, search
+    from autopeft.settings import Settings
+    from autopeft.space import Axis, Configuration, SearchSpace
+    from autopeft.study import Study
+    from autopeft.task import Task
+    from autopeft.train import Recipe
+    from autopeft.trial import Trial
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "AutopeftError",
+    "Axis",
+    "Backbone",
+    "Configuration",
+    "Counts",
+    "Evaluator",
+    "InputError",
+    "Measurement",
+    "ParameterBudget",
+    "ParetoFront",
+    "Placement",
+    "Recipe",
+    "SearchSpace",
+    "Session",
+    "Settings",
+    "Study",
+    "Task",
+    "Trial",
+    "baseline",
+    "load",
+    "predictions",
+    "retrain",
+    "search",
+    "to_peft",
+]
+
+_HOMES = {
+    "architecture": ("Architecture", "Counts", "ParameterBudget", "Placement"),
+    "backbones": ("Backbone",),
+    "errors": ("AutopeftError", "InputError"),
+    "evaluate": ("Evaluator",),
+    "export": ("to_peft",),
+    "objective": ("Measurement", "ParetoFront"),
+    "prediction": ("predictions",),
+    "retraining": ("baseline", "retrain"),
+    "saving": ("load",),
+    "session": ("Session", "search"),
+    "settings": ("Settings",),
+    "space": ("Axis", "Configuration", "SearchSpace"),
+    "study": ("Study",),
+    "task": ("Task",),
+    "train": ("Recipe",),
+    "trial": ("Trial",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"autopeft.{module}"), name)
+    raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

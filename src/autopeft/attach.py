@@ -53,6 +53,10 @@ def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> 
         UnknownNameError: there is no such method.
         BackboneError: there is no such site.
     """
+    if backbone.occupant is not None:
+        raise ArchitectureError(
+            f"{backbone.name} holds one architecture at a time, but {backbone.occupant} is attached: detach it first."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules = _build(backbone, architecture)
@@ -78,7 +82,13 @@ class Attached:
         self._original: dict[str, Tensor] | None = None
         for module in self.modules.values():
             module.to(device=backbone.device)
-        self._hook()
+        backbone.occupant = architecture
+        self._is_attached = True
+        try:
+            self._hook()
+        except BaseException:
+            self.detach()  # a shortage of memory, say, must not leave half an architecture behind
+            raise
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -102,12 +112,16 @@ class Attached:
 
     def detach(self) -> None:
         """Take everything away again. Idempotent."""
+        if not self._is_attached:
+            return
         for site in self.backbone.sites:
             self._unhook(site)
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
+            self.backbone.model.zero_grad(set_to_none=True)
         self._original = None
+        self.backbone.occupant, self._is_attached = None, False
 
     def remove(self, placement: Placement) -> None:
         """Take one placement out for good: its module, and its hook when nothing else stands at the site.
@@ -229,7 +243,7 @@ class Attached:
             if self._is_out(key):
                 continue
             u = _read(method.reads, norm, x, y)
-            y = self.modules[key](u, y, self.masks.get(key))
+            y = _precise(self.modules[key], u, y, self.masks.get(key))
         return y
 
 
@@ -241,6 +255,14 @@ def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
     if reads is Reads.NORMED_SUM and norm is not None:
         return cast(Callable[[Tensor], Tensor], norm)(x + y)
     return y
+
+
+def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None) -> Tensor:
+    """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
+    if not torch.is_autocast_enabled(u.device.type):
+        u = u.to(next(module.parameters()).dtype)
+    changed: Tensor = module(u, y, mask)
+    return changed.to(y.dtype)
 
 
 def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:

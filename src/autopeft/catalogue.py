@@ -8,7 +8,7 @@ from autopeft import backbones, methods, samplers, spaces, tasks
 from autopeft.errors import UnknownNameError
 from autopeft.kinds import members
 from autopeft.protocols import PROTOCOLS
-from autopeft.retrain import BASELINES
+from autopeft.retraining import BASELINES
 
 Rows = Mapping[str, str]
 

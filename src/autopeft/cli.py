@@ -273,7 +273,7 @@ def train(
     """Retrain an architecture on several seeds and measure it on the test part."""
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": [], "recipe.data_fraction": 1.0}
     settings = _settings(source / "settings.yaml" if source.is_dir() else source, changes, sets)
-    from autopeft.retrain import DEFAULT_SEEDS, retrain, write_cell
+    from autopeft.retraining import DEFAULT_SEEDS, retrain, write_cell
     from autopeft.session import Session
 
     if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
@@ -317,7 +317,7 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
 
 def _chosen(session: Any, source: Path, at: Any, trial: Any, file: Path | None, baseline: str | None) -> Any:
     from autopeft.architecture import Architecture
-    from autopeft.retrain import baseline as named
+    from autopeft.retraining import baseline as named
 
     if file is not None:
         return file.stem, Architecture.load(file)

@@ -59,6 +59,11 @@ class Evaluator:
         """Training examples in use."""
         return len(self._train)
 
+    @property
+    def train_part(self) -> Encoded:
+        """The encoded training examples in use, for a search that trains on its own."""
+        return self._train
+
     def with_recipe(self, **changes: Any) -> Evaluator:
         """The same data and backbone under another recipe; what was encoded is encoded again only if it must be."""
         recipe = replace(self.recipe, **changes)

@@ -19,7 +19,7 @@ from autopeft.errors import SettingsError
 from autopeft.identity import versions
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
-from autopeft.retrain import baseline, retrain, write_cell
+from autopeft.retraining import baseline, retrain, write_cell
 from autopeft.session import Session
 from autopeft.settings import Settings, read_yaml
 from autopeft.study import Study

@@ -65,7 +65,8 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
     ) -> SequenceClassifierOutput:
         """Logits ``(batch, n_outputs)``, and the loss when `labels` are given."""
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
-        logits = self.head(pooled(hidden, attention_mask, self.pooling))
+        read = pooled(hidden, attention_mask, self.pooling)
+        logits = self.head(read.to(self.head.dense.weight.dtype))  # the head may be more precise than the backbone
         loss = None if labels is None else loss_of(logits, labels, self.problem)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

@@ -97,6 +97,11 @@ class Supernet:
 
     # -- parameters ----------------------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._attached.backbone.device
+
     def parameters_of(self, index: int) -> list[nn.Parameter]:
         """The parameters of one placement, in a fixed order."""
         placement = self._placements[index]
@@ -138,10 +143,10 @@ class Supernet:
 
     # -- results -------------------------------------------------------------------------------------------
 
-    def architecture(self, sizes: Sequence[int]) -> Architecture:
-        """What `take` of the same sizes computes."""
-        chosen = zip(self._placements, sizes, self.alive, strict=True)
-        return Architecture(tuple(Placement(p.site, p.method, int(n)) for p, n, alive in chosen if n and alive))
+    def architecture(self, sizes: Sequence[int] | NDArray[np.int64]) -> Architecture:
+        """The architecture of these sizes, 0 being absence; placements may be in it that were removed."""
+        chosen = zip(self._placements, sizes, strict=True)
+        return Architecture(tuple(Placement(p.site, p.method, int(n)) for p, n in chosen if n))
 
     @torch.no_grad()
     def weights(self, architecture: Architecture) -> dict[str, Tensor]:
@@ -217,6 +222,11 @@ class Gates:
     def draw_sizes(self, temperature: float, generator: torch.Generator, sampling: Sampling) -> Tensor:
         """One draw of every size, in the shape of `size`."""
         return _draw(self.logits(), temperature, generator, sampling)
+
+    def largest_sizes(self) -> Tensor:
+        """The largest sizes, one-hot in the shape of `size`."""
+        last = torch.isfinite(self._absent).sum(-1) - 1
+        return functional.one_hot(last, self.size.shape[1]).to(self.size.dtype)
 
     def best_sizes(self) -> Tensor:
         """The likeliest sizes, one-hot in the shape of `size`."""

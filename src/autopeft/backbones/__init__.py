@@ -119,6 +119,7 @@ class Backbone:
         name: what it was loaded from.
         sites: every `Site` by key, in the order of the layers.
         n_parameters: parameters of the model without any task head: the denominator of percentages.
+        occupant: the architecture that is attached, or None; kept by `autopeft.attach`.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any = None, name: str = "") -> None:
@@ -129,6 +130,7 @@ class Backbone:
         """
         attention.register()
         self.model, self.tokenizer = model, tokenizer
+        self.occupant: object | None = None
         self.name = name or str(model.config.model_type)
         self.family = family_of(str(model.config.model_type))
         model.set_attn_implementation(attention.IMPLEMENTATION)
