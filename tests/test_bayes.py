@@ -578,6 +578,6 @@ def test_bayesian_optimisation_beats_random_search() -> None:
 
 def test_a_few_guided_trials_already_beat_random_ones() -> None:
     # 10 shared initial trials and 8 more. The gains of 20 seeds had mean 0.037 and standard deviation 0.020: the sum
-    # of three is below 0 with probability 6e-4, were they normal.
+    # of two is below 0 with probability 4e-3, were they normal.
     space = autopeft_space(4, 48)
-    assert sum(run(space, "saas-nehvi", seed, 8) - run(space, "random", seed, 8) for seed in range(3)) > 0
+    assert sum(run(space, "saas-nehvi", seed, 8) - run(space, "random", seed, 8) for seed in range(2)) > 0

@@ -133,14 +133,15 @@ def test_bayesian_optimisation_drives_a_study_of_optunas() -> None:
     assert len({tuple(t.params.values()) for t in study.trials}) == 5
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp"])
-def test_the_model_is_used_after_the_start(name: str) -> None:
+@pytest.mark.parametrize(("name", "start"), [("tpe", "startup"), ("nsga2", "population"), ("gp", "startup")])
+def test_the_model_is_used_after_the_start(name: str, start: str) -> None:
     # With the model of Optuna in charge, the answer depends on the values; a random one would not.
     space = autopeft_space()
-    design = initial_design(space, 1, 25)
+    design = initial_design(space, 1, 10)
     trials = history(space, design)
     swapped = history(space, design, lambda space, configuration: 1 - accuracy(space, configuration))
-    assert build(name, space, 2).ask(trials, 2) != build(name, space, 2).ask(swapped, 2)
+    options = {start: 5}
+    assert build(name, space, 2, options).ask(trials, 2) != build(name, space, 2, options).ask(swapped, 2)
 
 
 def test_replayed_trials_keep_their_state_values_and_generation() -> None:
