@@ -91,7 +91,7 @@ class Evaluator:
         """A trained architecture, attached until the context ends."""
         memory = _Memory(self.backbone.device)
         attached = attach(self.backbone, architecture, seed=seed)
-        with attached, _checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
+        with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
             parameters = [*attached.parameters(), *self.learner.reset(seed)]
             fitted = fit(
                 self.learner,
@@ -195,15 +195,18 @@ class _Memory:
 
 
 @contextmanager
-def _checkpointing(model: Any, wanted: bool) -> Iterator[None]:
+def checkpointing(model: Any, wanted: bool) -> Iterator[None]:
+    """Recompute the activations of `model` in the backward pass, if `wanted`, until the context ends."""
     if not wanted:
         yield
         return
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # transformers 5 renamed the pair on the way and warns at the old names, which older releases have only.
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        getattr(model, f"{name}_checkpointing_disable")()
 
 
 def _fraction(examples: Examples, fraction: float, seed: int) -> Examples:

@@ -1,0 +1,166 @@
+"""What every family of backbones promises, for every model type it names, found by discovery."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig
+
+from autopeft.architecture import Architecture, Placement
+from autopeft.attach import attach
+from autopeft.attention import IMPLEMENTATION
+from autopeft.backbones import Backbone, families, family_of
+from autopeft.errors import BackboneError
+from tiny import LEADS, MODEL_TYPES, backbone, fill, inputs, output
+
+
+@pytest.mark.parametrize("name", sorted(families()))
+def test_a_family_says_what_is_needed(name: str) -> None:
+    family = families()[name]
+    assert family.model_types
+    assert set(family.stacks) <= {"encoder", "decoder"}
+    assert family.tiny
+    assert all(family_of(model_type) is family for model_type in family.model_types)
+    assert all("kv" in stack.roles and "ffn" in stack.roles for stack in family.stacks.values())
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_role_resolves_on_every_layer(model_type: str) -> None:
+    found = backbone(model_type)
+    for name, stack in found.family.stacks.items():
+        n_layers = len(list(found.module(stack.layers).children()))
+        assert n_layers >= 2
+        for layer in range(n_layers):
+            keys = {f"{name}.{layer}.{role}" for role, where in stack.roles.items() if not where.is_optional}
+            assert keys <= found.sites.keys()
+        assert {
+            f"{name}.{role}" for role, where in stack.outside.items() if not where.is_optional
+        } <= found.sites.keys()
+    assert len({site.key for site in found.sites.values()}) == len(found.sites)
+    assert [key for key, site in found.sites.items() if site.seam == "backbone"] == ["model"]
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_widths_are_those_that_flow(model_type: str) -> None:
+    """Every site's `d_in` and `d_out` against the tensors that pass there in a forward pass."""
+    found = backbone(model_type)
+    seen: dict[str, tuple[int, int]] = {}
+    handles = []
+    for site in found.sites.values():
+        if site.seam != "delta":
+            continue
+        width: list[int] = []
+
+        def enter(_: nn.Module, args: tuple, kwargs: dict, width: list[int] = width) -> None:  # type: ignore[type-arg]
+            width[:] = [(args[0] if args else kwargs["hidden_states"]).shape[-1]]
+
+        def leave(_: nn.Module, args: tuple, out: object, width: list[int] = width, key: str = site.key) -> None:  # type: ignore[type-arg]
+            seen[key] = (width[0], (out[0] if isinstance(out, tuple) else out).shape[-1])  # type: ignore[attr-defined]
+
+        handles.append(found.module(site.entry).register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(found.module(site.exit).register_forward_hook(leave))
+    output(found)
+    for handle in handles:
+        handle.remove()
+    wanted = {site.key: (site.d_in, site.d_out) for site in found.sites.values() if site.seam == "delta"}
+    assert seen == wanted
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_heads_are_those_of_the_attention(model_type: str) -> None:
+    found = backbone(model_type)
+    for site in found.sites.values():
+        if site.seam == "kv":
+            key = found.sites[site.key.replace("kv", "k")]
+            assert site.heads * site.d_head == key.d_out == site.d_in == site.d_out
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_norm_is_the_one_that_the_block_applies(model_type: str) -> None:
+    """Post-LN families: the layer's output is exactly ``norm(x + y)`` at the feed-forward."""
+    found = backbone(model_type)
+    sites = [site for site in found.sites.values() if site.role == "ffn" and site.norm is not None]
+    for site in sites:
+        kept: dict[str, torch.Tensor] = {}
+        norm = found.module(site.norm or "")
+        handles = [
+            found.module(site.entry).register_forward_pre_hook(lambda m, a, k=kept: k.update(x=a[0])),
+            found.module(site.exit).register_forward_hook(lambda m, a, o, k=kept: k.update(y=o)),
+            norm.register_forward_hook(lambda m, a, o, k=kept: k.update(out=o)),
+        ]
+        output(found)
+        for handle in handles:
+            handle.remove()
+        torch.testing.assert_close(norm(kept["x"] + kept["y"]), kept["out"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_without_a_prefix_attention_is_transformers_own(model_type: str) -> None:
+    found = backbone(model_type)
+    assert found.model.config._attn_implementation == IMPLEMENTATION
+    for batch in (inputs(found), {**inputs(found), "attention_mask": torch.ones(2, 7, dtype=torch.long)}):
+        found.model.set_attn_implementation(IMPLEMENTATION)
+        ours = output(found, batch)
+        found.model.set_attn_implementation("sdpa")
+        assert torch.equal(ours, output(found, batch))
+        found.model.set_attn_implementation("eager")
+        torch.testing.assert_close(ours, output(found, batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_prefix_is_seen_by_every_token(model_type: str) -> None:
+    found = backbone(model_type)
+    plain = output(found)
+    sites = [site.key for site in found.sites.values() if site.role == "kv"]
+    for key in sites:
+        with fill(attach(found, Architecture((Placement(key, "prefix_direct", 2),)))), torch.no_grad():
+            changed = (output(found) - plain).abs().amax(-1)
+        assert (changed > 1e-4).all(), key
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_backbone_is_frozen_and_counted(model_type: str) -> None:
+    found = backbone(model_type)
+    assert not found.model.training
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    assert found.n_parameters == sum(parameter.numel() for parameter in found.model.parameters())
+    assert found.hidden_size == 32
+    assert found.name == model_type
+    assert found.device.type == "cpu"
+
+
+@pytest.mark.parametrize("model_type", LEADS)
+def test_the_meta_device_has_the_same_sites_and_counts(model_type: str) -> None:
+    found = backbone(model_type)
+    weightless = Backbone.from_config(found.model.config, device="meta")
+    assert weightless.sites == found.sites
+    assert weightless.n_parameters == found.n_parameters
+    assert weightless.device.type == "meta"
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    config = AutoConfig.for_model("bert", **family_of("bert").tiny)
+    before = torch.random.get_rng_state()
+    states = [Backbone.from_config(config, seed=seed).model.state_dict() for seed in (1, 1, 2)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    name = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(states[0][name], states[1][name])
+    assert not torch.equal(states[0][name], states[2][name])
+
+
+def test_an_unknown_family_is_told_what_to_write() -> None:
+    with pytest.raises(BackboneError, match=r"'gpt_neo' is not described.*autopeft/backbones.*Family\(") as caught:
+        family_of("gpt_neo")
+    for model_type in MODEL_TYPES:
+        assert model_type in str(caught.value)
+
+
+def test_an_unknown_site_is_told_what_sites_look_like() -> None:
+    with pytest.raises(BackboneError, match=r"no site 'encoder.9.ffn'.*stack\.layer\.role.*attention, attention_norm"):
+        backbone().site("encoder.9.ffn")
+
+
+def test_a_missing_model_and_a_missing_package_are_input_errors(tmp_path: object) -> None:
+    with pytest.raises(BackboneError, match="cannot be loaded"):
+        Backbone.from_pretrained(str(tmp_path))
