@@ -108,7 +108,6 @@ def test_a_removed_module_equals_one_that_is_off(family: str, name: str) -> None
         supernet.remove(off)
         supernet.take(sizes)
         assert torch.equal(output(backbone), expected)
-        assert supernet.architecture(sizes) == supernet.architecture(kept)
         supernet.gate(*one_hot(supernet, sizes))
         torch.testing.assert_close(output(backbone), expected, rtol=1e-4, atol=1e-5)
 

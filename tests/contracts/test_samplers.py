@@ -10,13 +10,14 @@ import pytest
 from autopeft.architecture import ParameterBudget
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.kinds import members
-from autopeft.samplers import Sampler, build, names
+from autopeft.samplers import Sampler, build, lookup, names
 from autopeft.samplers.random_search import initial_design
 from autopeft.space import Configuration, SearchSpace
 from autopeft.trial import Trial
 from lattice import autopeft_space, complete, failed, history, running, tiny_space
 
-SAMPLERS = names()
+# A sampler that trains needs data and a model; what it promises is tested where it is.
+SAMPLERS = tuple(name for name in names() if not getattr(lookup(name), "needs_evaluator", False))
 
 
 def small_space(budget: ParameterBudget | None = None) -> SearchSpace:
@@ -36,7 +37,8 @@ def identities(space: SearchSpace, configurations: Sequence[Configuration]) -> l
 
 def test_every_file_of_the_kind_has_a_member_with_its_name() -> None:
     space = small_space()
-    for name in members("autopeft.samplers"):
+    assert set(SAMPLERS) <= set(members("autopeft.samplers"))
+    for name in SAMPLERS:
         assert made(name, space).name == name
 
 

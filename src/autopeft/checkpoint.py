@@ -1,0 +1,53 @@
+"""A running search on disk: tensors and facts in one safetensors file, replaced in one move."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autopeft.errors import StudyMismatchError
+
+_FACTS = "facts"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is kept: tensors by name, and facts that are JSON."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` so that a crash leaves either the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    save_file(tensors, partial, metadata={_FACTS: json.dumps(checkpoint.facts)})
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    os.replace(partial, path)
+
+
+def read(path: Path) -> Checkpoint | None:
+    """What `write` wrote, or None when there is no file.
+
+    Raises:
+        StudyMismatchError: the file is not such a checkpoint.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise StudyMismatchError(f"{str(path)!r} is not a checkpoint of a search: {error}. Move it away.") from error
