@@ -239,10 +239,11 @@ class Attached:
         handles.append(exit_.register_forward_hook(leave, with_kwargs=True))
 
     def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+        own = y
         for method, key in deltas:
             if self._is_out(key):
                 continue
-            u = _read(method.reads, norm, x, y)
+            u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
             y = _precise(self.modules[key], u, y, self.masks.get(key))
         return y
 
@@ -250,8 +251,6 @@ class Attached:
 def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
     if reads is Reads.INPUT:
         return x
-    if reads is Reads.SUM:
-        return x + y
     if reads is Reads.NORMED_SUM and norm is not None:
         return cast(Callable[[Tensor], Tensor], norm)(x + y)
     return y

@@ -37,7 +37,7 @@ class Reads(StrEnum):
     NORMED_SUM = "normed sum"
     """``LN(x + y)`` with the block's own frozen norm, where the site has one; ``y`` elsewhere (pre-LN)."""
     SUM = "sum"
-    """``x + y``."""
+    """``x + y`` with the site's own ``y``, before any delta."""
 
 
 class Method(Protocol):

@@ -1,0 +1,60 @@
+"""Members of a kind are found by file name, and a user's own by a dotted path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autopeft import methods
+from autopeft.errors import SettingsError, UnknownNameError
+from autopeft.kinds import lookup, members
+
+
+@pytest.fixture
+def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """An empty package on the path, with a name of its own."""
+    name = f"kind_{abs(hash(request.node.name))}"
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (folder / "zebra.py").write_text("MEMBERS = {'z': 1}\n")
+    (folder / "ant.py").write_text("MEMBERS = {'a': 2, 'b': 3}\nOTHER = 4\n")
+    return name
+
+
+def test_every_module_is_read_in_the_order_of_the_files(kind: str) -> None:
+    assert dict(members(kind)) == {"a": 2, "b": 3, "z": 1}
+    assert list(members(kind)) == ["a", "b", "z"]
+    assert lookup(kind, "thing", "z") == 1
+
+
+def test_a_dotted_path_names_what_is_elsewhere(kind: str) -> None:
+    assert lookup(kind, "thing", f"{kind}.ant:OTHER") == 4
+
+
+@pytest.mark.parametrize("path", ["no_such_module:X", "json:no_such_attribute"])
+def test_a_dotted_path_that_leads_nowhere_is_told(kind: str, path: str) -> None:
+    with pytest.raises(SettingsError, match=f"The thing {path!r} cannot be imported: .*no_such"):
+        lookup(kind, "thing", path)
+
+
+def test_an_unknown_name_is_told_the_nearest(kind: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown thing 'zz'\. Did you mean 'z'\? Known: a, b, z\.") as caught:
+        lookup(kind, "thing", "zz")
+    assert caught.value.name == "zz"
+    assert caught.value.known == ("a", "b", "z")
+
+
+def test_a_name_that_two_files_claim_is_refused(kind: str, tmp_path: Path) -> None:
+    (tmp_path / kind / "bee.py").write_text("MEMBERS = {'b': 5}\n")
+    with pytest.raises(SettingsError, match=r"export 'b'; the second is bee\.py"):
+        members(kind)
+
+
+def test_methods_are_such_a_kind() -> None:
+    assert methods.names() == tuple(members("autopeft.methods"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'serial'"):
+        methods.lookup("serail")
+    assert methods.lookup("autopeft.methods.lora:MEMBERS") is not None
