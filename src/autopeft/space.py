@@ -258,7 +258,7 @@ class SearchSpace:
     def sample(self, rng: np.random.Generator, n: int = 1) -> list[Configuration]:
         """`n` feasible configurations, uniform over indices by rejection; repeats are possible.
 
-        Under a budget so tight that rejection fails, sizes of random configurations are reduced until they fit.
+        Under a budget so tight that rejection fails, random configurations are moved until they fit.
 
         Raises:
             SpaceExhaustedError: no feasible configuration was found.
@@ -271,8 +271,8 @@ class SearchSpace:
             if len(found) >= n:
                 return found[:n]
             if self.budget is not None:
-                reduced = self._reduced(block, rng)
-                found += [Configuration(tuple(map(int, row))) for row in reduced[self.feasible(reduced)]]
+                moved = self._moved(block, rng)
+                found += [Configuration(tuple(map(int, row))) for row in moved[self.feasible(moved)]]
         if not found:
             raise SpaceExhaustedError("No feasible configuration was found in this search space.")
         return [found[i] for i in rng.integers(0, len(found), n)]
@@ -328,7 +328,9 @@ class SearchSpace:
     @property
     def n_valid(self) -> int:
         """Number of points at which something trains, whatever the budget."""
-        return self.cardinality - math.prod(self._n_empty(part) for part in self._components())
+        used = {position for slot in self.slots for position in (slot.size, slot.gate)}
+        idle = math.prod(len(choice.values) for n, choice in enumerate(self.choices) if n not in used)
+        return self.cardinality - idle * math.prod(self._n_empty(part) for part in self._components())
 
     def cost_range(self, kind: CountKind = "nominal") -> tuple[int, int]:
         """The least and the largest cost of a valid configuration, whatever the budget."""
@@ -400,17 +402,21 @@ class SearchSpace:
             self._tables[kind] = tuple(np.array([line.at(v) for v in values], dtype=np.int64) for line, values in lines)
         return self._tables[kind]
 
-    def _reduced(self, block: Indices, rng: np.random.Generator) -> Indices:
-        """Lower random coordinates of each row until it satisfies the upper limit of the budget."""
+    def _moved(self, block: Indices, rng: np.random.Generator) -> Indices:
+        """Lower random coordinates of each row that is above the budget, raise them of each that is below."""
         assert self.budget is not None
-        rows = block.copy()
+        rows, every = block.copy(), np.arange(len(block))
+        counts = np.array([len(choice.values) for choice in self.choices])
         for _ in range(4 * self.n_choices):
-            over = self.costs(rows, self.budget.count) > self.budget.most
-            if not over.any():
+            costs = self.costs(rows, self.budget.count)
+            over, under = costs > self.budget.most, costs < self.budget.least
+            if not (over | under).any():
                 break
-            column = rng.integers(0, self.n_choices, size=len(rows))
-            lower = (rows[np.arange(len(rows)), column] * rng.random(len(rows))).astype(np.int64)
-            rows[np.arange(len(rows)), column] = np.where(over, lower, rows[np.arange(len(rows)), column])
+            column, share = rng.integers(0, self.n_choices, size=len(rows)), rng.random(len(rows))
+            now, last = rows[every, column], counts[column] - 1
+            lower = (now * share).astype(np.int64)
+            higher = np.minimum(now + 1 + ((last - now) * share).astype(np.int64), last)
+            rows[every, column] = np.where(over, lower, np.where(under, higher, now))
         return rows
 
     def _components(self) -> list[list[Slot]]:
