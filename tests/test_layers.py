@@ -1,0 +1,204 @@
+"""The house rules that a syntax tree can show: who may import whom, how long things are, what is global."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "autopeft"
+
+# A module imports only from its own row and the rows above it. A folder stands for its files.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("kinds", "architecture", "objective", "space", "trial"),
+    # The study: search on stored trials, without any model.
+    ("failure", "lease", "record", "storage", "identity", "study", "outcome", "surrogate", "saas_nuts"),
+    ("acquisition", "local_search", "proposal", "selection", "checkpoint"),
+    # What is trained.
+    ("attention", "backbones", "methods", "spaces", "attach"),
+    ("examples", "metrics", "tables", "task", "protocols", "tasks"),
+    ("batches", "heads", "text_to_text", "learner", "train", "evaluate", "saving", "export", "prediction", "supernet"),
+    # Strategies; those that train may use the rows above.
+    ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "samplers", "proxy"),
+    ("label", "plot", "draw", "summary", "report"),
+    ("settings", "retraining", "workers", "catalogue", "session", "forecast", "experiment", "console"),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+
+# Rows of the study and of the search below it never see a model or a data set.
+WITHOUT_A_MODEL = ("kinds", "architecture", "objective", "space", "trial", *ROWS[2], *ROWS[3])
+TRAINING = {name for row in ROWS[4:7] for name in row}
+HEAVY = {"transformers", "datasets", "peft", "accelerate"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    """The name in the table: a file's stem, or the folder it is in."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Every import, those inside functions and under TYPE_CHECKING too: the package and the first name below it."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno} imports relatively"
+            # `from autopeft import spaces` names a module in its second half.
+            whole = node.module == "autopeft"
+            names = [f"autopeft.{alias.name}" for alias in node.names] if whole else [str(node.module)]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            yield package, rest.partition(".")[0]
+
+
+def row_of(name: str) -> int:
+    rows = [number for number, row in enumerate(ROWS) if name in row]
+    assert len(rows) == 1, (
+        f"The module {name!r} is on {len(rows)} rows of the table in {Path(__file__).name}; put it on exactly one, "
+        "below everything that it imports."
+    )
+    return rows[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_from_above_only(path: Path) -> None:
+    own = row_of(place(path))
+    wrong = sorted({name for package, name in imports(path) if package == "autopeft" and name and row_of(name) > own})
+    assert not wrong, f"{place(path)} is above {', '.join(wrong)} and must not import it."
+
+
+def test_the_table_names_nothing_that_is_gone() -> None:
+    known = {place(path) for path in FILES}
+    missing = {name for row in ROWS for name in row} - known
+    assert not missing, f"The table names modules that do not exist: {', '.join(sorted(missing))}."
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_MODEL)
+def test_search_sees_no_model(name: str) -> None:
+    path = PACKAGE / f"{name}.py"
+    found = set(imports(path))
+    assert not {module for package, module in found if package == "autopeft"} & TRAINING
+    assert not {package for package, _ in found} & HEAVY
+
+
+def test_nothing_uses_the_network_s_or_the_pickle_s_libraries() -> None:
+    for path in FILES:
+        names = {package for package, _ in imports(path)}
+        assert not names & {"pickle", "shelve", "dill", "joblib", "requests", "urllib3", "httpx"}, path.name
+        calls = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}
+        assert not any(ast.unparse(n.func) == "torch.load" for n in ast.walk(tree(path)) if isinstance(n, ast.Call)), (
+            calls
+        )
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and length of every function, its docstring not counted."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0]
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+            yield node.name, lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 600
+    assert not [(name, lines) for name, lines in functions(path) if lines > 60]
+
+
+def test_half_of_the_functions_have_at_most_ten_lines() -> None:
+    lengths = sorted(lines for path in FILES for _, lines in functions(path))
+    assert lengths[len(lengths) // 2] <= 10
+    assert lengths[int(0.9 * len(lengths))] <= 35
+
+
+MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+MUTATING = {"append", "extend", "insert", "add", "update", "pop", "clear", "setdefault", "remove", "discard", "popitem"}
+
+
+def global_containers(module: ast.Module) -> set[str]:
+    """Names at the top level that are bound to a list, a dictionary or a set."""
+    names = set()
+    for node in module.body:
+        value = getattr(node, "value", None)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        is_container = isinstance(value, MUTABLE) or (
+            isinstance(value, ast.Call) and ast.unparse(value.func) in ("list", "dict", "set", "defaultdict", "Counter")
+        )
+        names |= {target.id for target in targets if isinstance(target, ast.Name) and is_container}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_keeps_state(path: Path) -> None:
+    module = tree(path)
+    names = global_containers(module)
+    wrong = [f"global in line {node.lineno}" for node in ast.walk(module) if isinstance(node, ast.Global)]
+    for node in ast.walk(module):
+        targets = node.targets if isinstance(node, (ast.Assign, ast.Delete)) else []
+        targets = [node.target] if isinstance(node, ast.AugAssign) else targets
+        written = [t.value if isinstance(t, ast.Subscript) else t for t in targets]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING:
+            written = [node.func.value]
+        is_binding = isinstance(node, ast.Assign) and node in module.body
+        wrong += [
+            f"{t.id} in line {node.lineno}"  # type: ignore[attr-defined]
+            for t in written
+            if isinstance(t, ast.Name) and t.id in names and not is_binding
+        ]
+    assert not wrong, f"{path.name} changes what is global: {', '.join(wrong)}."
+
+
+def test_no_clock_is_a_seed() -> None:
+    """`time.time` and the like are never inside the arguments of something that takes a seed."""
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and "seed" in ast.unparse(node.func).lower():
+                inside = " ".join(ast.unparse(argument) for argument in [*node.args, *(k.value for k in node.keywords)])
+                assert "time" not in inside, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_public_name_has_a_docstring(path: Path) -> None:
+    module = tree(path)
+    missing = [] if ast.get_docstring(module) or path.stem == "__init__" else ["the module"]
+    for node in module.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+            missing += [] if ast.get_docstring(node) else [node.name]
+            is_protocol = isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases)
+            if isinstance(node, ast.ClassDef) and not is_protocol:
+                missing += [
+                    f"{node.name}.{part.name}"
+                    for part in node.body
+                    if isinstance(part, ast.FunctionDef)
+                    and not part.name.startswith("_")
+                    and not ast.get_docstring(part)
+                ]
+    assert not missing, f"{path.name} lacks docstrings: {', '.join(missing)}."
+
+
+def test_names_say_what_things_are() -> None:
+    for path in FILES:
+        assert path.stem not in {"utils", "helpers", "misc", "common"}
+        assert path.parent.name not in {"utils", "helpers", "misc", "common"}
+        text = path.read_text()
+        assert "TODO" not in text, path.name
+        assert "FIXME" not in text, path.name
+        assert "NotImplementedError" not in text, path.name
