@@ -234,9 +234,13 @@ class ParameterBudget:
             BudgetError: the text is not of these forms.
         """
         low, _, high = re.sub(r"(?<=[0-9%‱])\s*(?:\.\.|-)\s*(?=[0-9.])", " to ", str(text)).partition(" to ")
-        if not high:
-            return cls(most=_amount(low, backbone, text), count=count)
-        return cls(most=_amount(high, backbone, text), least=_amount(low, backbone, text), count=count)
+        least, most = (_amount(low, backbone, text) if high else 0), _amount(high or low, backbone, text)
+        if not least <= most or most < 1:
+            raise BudgetError(
+                f"The budget {str(text)!r} means {least:,} to {most:,} of the backbone's {backbone:,} parameters, "
+                f"but a budget needs least <= most and most >= 1."
+            )
+        return cls(most=most, least=least, count=count)
 
     def __str__(self) -> str:
         low = f"{self.least:,} to " if self.least else "at most "

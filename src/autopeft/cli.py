@@ -25,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(), Console(stderr=True)
+# What goes into a file or a pipe is not cut to the width of a terminal that is not there.
+out, err = (Console(stderr=stderr, width=None if sys.stdout.isatty() else 160) for stderr in (False, True))
+
+_INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
@@ -46,13 +49,14 @@ def main() -> None:
         err.print(f"[bold red]failed:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
-        err.print("interrupted; the same command continues")
-        sys.exit(130)
+        code = _INTERRUPTED
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
             err.print(f"[bold red]error:[/] {_escaped(error.format_message())}", highlight=False, soft_wrap=True)
             sys.exit(2)
         raise
+    if code == _INTERRUPTED:  # typer turns an interrupt into this code
+        err.print("interrupted; the same command continues", highlight=False)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -113,11 +117,11 @@ def search(
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Search, or continue a search, and print its front."""
-    files = {"train": train, "validation": validation, "test": test, "text": text or None, "label": label}
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
         "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
-        "files": files if train else None, "space.name": space, "space.budget": budget, "recipe.epochs": epochs,
+        "space.name": space, "space.budget": budget, "recipe.epochs": epochs, "files.train": train,
+        "files.validation": validation, "files.test": test, "files.text": text or None, "files.label": label,
         "space.methods": methods.split(",") if methods else None, "sampler_options.preset": preset,
     }  # fmt: skip
     settings = _settings(file, plain, sets)
@@ -197,7 +201,7 @@ def check(
         _print_json(facts)
         return
     for name, value in facts.items():
-        out.print(f"[bold]{name.replace('_', ' ')}[/]: {value}", highlight=False)
+        out.print(f"[bold]{name.replace('_', ' ')}[/]: {_shown(value)}", highlight=False)
 
 
 # -- what came of it -------------------------------------------------------------------------------------------
@@ -280,6 +284,7 @@ def train(
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
+    candidates = _rates(rates)
     session = Session.build(settings.with_changes(train_limit=None))
     name, chosen = _chosen(session, source, at, trial, architecture, baseline)
     err.print(f"Retraining {name}: {chosen}", highlight=False)
@@ -288,7 +293,7 @@ def train(
         name,
         chosen,
         DEFAULT_SEEDS[:seeds],
-        learning_rates=_rates(rates),
+        learning_rates=candidates,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
         on_run=lambda seed, m: err.print(f"seed {seed}: {m.objective} {m.value:.4f} on test", highlight=False),
@@ -348,7 +353,7 @@ def predict(
         _print_json(found)
         return
     for item in found:
-        out.print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}", highlight=False, markup=False)
+        print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}")  # rich would turn tabs into spaces
 
 
 @app.command()
@@ -378,7 +383,7 @@ def list_(
     for kind, rows in known.items():
         out.print(f"[bold]{kind}[/]")
         for name, about in rows.items():
-            out.print(f"  {name:20} {about}", highlight=False, markup=False)
+            out.print(f"  {name:20} {about}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -468,6 +473,14 @@ def _rates(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _score(value: float | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,12 +32,11 @@ def front_table(study: Study) -> Table:
     """The front as a table for a terminal, by increasing cost."""
     rows = front_rows(study.trials())
     metric = study.objective
-    table = Table(
-        title=f"Pareto front: {len(rows)} points, {metric} on validation, one seed each", title_justify="left"
-    )
+    title = f"Pareto front: {len(rows)} points, {metric} on validation, one seed each"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in ("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("architecture (layers from 1)")
+        table.add_column(name, justify="right", no_wrap=name != "% nominal")
+    table.add_column("architecture (layers from 1)", overflow="fold")
     for row in rows:
         counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
         table.add_row(

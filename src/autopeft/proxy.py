@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from autopeft.architecture import Architecture
-from autopeft.errors import SettingsError, TrialFailure
+from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.evaluate import Evaluator
 from autopeft.space import Configuration, SearchSpace
 
@@ -99,7 +99,8 @@ def sweep(
     """Train `architecture` once at each learning rate, under the evaluator's recipe.
 
     Raises:
-        SettingsError: there is no learning rate, or training failed at all of them.
+        SettingsError: there is no learning rate.
+        AutopeftError: training failed at all of them.
     """
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
@@ -111,7 +112,8 @@ def sweep(
             on_value(rate, value)
     measured = [(value, rate) for rate, value in values if value is not None]
     if not measured:
-        raise SettingsError(f"Training failed at every learning rate of {tuple(learning_rates)}.")
+        tried = ", ".join(f"{rate:g}" for rate in learning_rates)
+        raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
     objective, validation = evaluator.task.objective, evaluator.splits.validation
     baseline = evaluator.task.baseline(validation)[objective]
     return ProxySignal(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -183,7 +183,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _arguments(kind: Any, data: Any, path: str, mistakes: list[str]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        mistakes.append(f"`{path}` must be a mapping, but got {data!r}")
+        mistakes.append(f"`{path.removesuffix('.')}` must be a mapping, but got {data!r}")
         return {}
     hints, known = get_type_hints(kind), {item.name for item in fields(kind)}
     arguments = {}
@@ -194,6 +194,8 @@ def _arguments(kind: Any, data: Any, path: str, mistakes: list[str]) -> dict[str
             mistakes.append(f"unknown key `{path}{key}`{hint}")
             continue
         arguments[str(key)] = _value(hints[str(key)], value, f"{path}{key}", mistakes)
+    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    mistakes.extend(f"`{path}{name}` is missing" for name in needed if name not in data)
     return arguments
 
 
@@ -259,7 +261,7 @@ def _made(kind: Any, arguments: dict[str, Any], path: str, mistakes: list[str]) 
     try:
         return kind(**arguments)
     except (SettingsError, TypeError) as error:
-        mistakes.append(f"`{path}`: {error}")
+        mistakes.append(f"`{path}`: {str(error).removesuffix('.')}")
         return None
 
 

@@ -151,7 +151,7 @@ class Backbone:
         """Load weights and tokenizer from a folder, the Hub, or a package named in `PACKAGED`.
 
         Raises:
-            BackboneError: there is no such model, or its family is not described.
+            BackboneError: there is no such model or device, or its family is not described.
         """
         source = _source(str(name))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -165,7 +165,11 @@ class Backbone:
             if isinstance(error, BackboneError):
                 raise
             raise BackboneError(f"The model {str(name)!r} cannot be loaded: {_first_line(error)}") from error
-        return cls(model.to(device), tokenizer, str(name))
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
+            raise BackboneError(f"The device {str(device)!r} cannot be used: {_first_line(error)}") from error
+        return cls(model, tokenizer, str(name))
 
     @classmethod
     def from_config(cls, config: Any, *, seed: int = 0, device: str = "cpu", tokenizer: Any = None) -> Backbone:

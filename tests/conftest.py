@@ -1,0 +1,24 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import small_case
+
+
+@pytest.fixture(scope="session")
+def case(tmp_path_factory: pytest.TempPathFactory) -> small_case.Case:
+    """A tiny model and its data on disk."""
+    return small_case.make(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="session")
+def searched(case: small_case.Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search of three trials; to be read only."""
+    folder = tmp_path_factory.mktemp("searched")
+    found = small_case.call("search", case.write(folder / "asked.yaml"), "--out", folder / "run")
+    assert found.code == 0, found.err
+    return folder / "run"

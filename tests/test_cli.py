@@ -1,0 +1,406 @@
+"""The command line, as a person calls it: what it does, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from autopeft.study import Study
+from small_case import Called, Case, call
+
+TRIALS = 3
+
+
+def trials(folder: Path) -> list[Any]:
+    with Study.open(folder / "study.db") as study:
+        return list(study.trials())
+
+
+def finished(folder: Path) -> int:
+    return sum(trial.counts_as_finished for trial in trials(folder))
+
+
+# -- what it does --------------------------------------------------------------------------------------------
+
+
+def test_search_writes_a_study_its_settings_and_a_picture(searched: Path) -> None:
+    assert finished(searched) == TRIALS
+    assert [trial.origin for trial in trials(searched)] == ["initial", "initial", "random"]
+    assert yaml.safe_load((searched / "settings.yaml").read_text())["trials"] == TRIALS
+    assert (searched / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_continues_and_trials_is_a_total(case: Case, tmp_path: Path) -> None:
+    asked, folder = case.write(tmp_path / "asked.yaml"), tmp_path / "run"
+    assert call("search", asked, "--out", folder).code == 0
+    first = trials(folder)
+    assert call("search", asked, "--out", folder).code == 0
+    assert trials(folder) == first
+    assert call("search", asked, "--out", folder, "--trials", 5).code == 0
+    assert trials(folder)[:TRIALS] == first
+    assert finished(folder) == 5
+    assert yaml.safe_load((folder / "settings.yaml").read_text())["trials"] == 5
+
+
+def test_options_alone_are_enough_and_cut_the_parts_from_one_file(case: Case, tmp_path: Path) -> None:
+    found = call(
+        *("search", "--model", case.folder / "model", "--train-file", case.folder / "train.csv", "--text", "text"),
+        *("--methods", "serial", "--sampler", "random", "--trials", 2, "--initial", 1, "--epochs", 1, "--seed", 5),
+        *("--set", "learning_rates=[1e-3]", "--set", "recipe.max_length=16", "--out", tmp_path / "run"),
+    )
+    assert found.code == 0, found.err
+    stored = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert (stored["seed"], stored["recipe"]["epochs"], stored["learning_rates"]) == (5, 1.0, [1e-3])
+    with Study.open(tmp_path / "run" / "study.db") as study:
+        assert study.fact("proxy")["chosen"] == 1e-3
+        # 32 examples: a tenth, rounded, is cut twice.
+        assert [study.fact("data")[part]["size"] for part in ("train", "validation")] == [26, 3]
+
+
+def test_front_as_a_table_as_json_and_at_a_budget(searched: Path, tmp_path: Path) -> None:
+    table = call("front", searched)
+    assert table.code == 0
+    assert "Pareto front" in table.out
+    rows = json.loads(call("front", searched, "--json").out)
+    measured = {trial.number: trial.measurement for trial in trials(searched)}
+    assert [row["percent"] for row in rows] == sorted(row["percent"] for row in rows)
+    for row in rows:
+        own = measured[row["number"]]
+        assert (row["value"], row["percent"], row["stored"]) == (own.value, own.percent, own.counts.stored)
+        assert not any(m.percent <= own.percent and m.value > own.value for m in measured.values())
+    cheapest = rows[0]
+    at = call("front", searched, "--at", f"{cheapest['nominal']}", "--json")
+    assert [row["number"] for row in json.loads(at.out)] == [cheapest["number"]]
+    assert f"trial {cheapest['number']}:" in call("front", searched, "--at", f"{cheapest['percent'] + 1e-4}%").out
+    assert call("front", searched, "--plot", tmp_path / "front.svg").code == 0
+    assert "<svg" in (tmp_path / "front.svg").read_text()
+
+
+def test_check_says_what_would_be_searched_and_writes_nothing(case: Case, tmp_path: Path) -> None:
+    asked = case.write(tmp_path / "asked.yaml")
+    facts = json.loads(call("check", asked, "--json", "--steps", 1).out)
+    # Serial 4, prefix 3, a Boolean for each of three layers; invalid: no layer on (12), no method in the 7 others.
+    assert (facts["cardinality"], facts["valid"]) == (4 * 3 * 8, 4 * 3 * 8 - 12 - 7)
+    # Serial of width 1 in one layer: 2 D; at most serial 4 (8 D) and prefix 2 (4 D) in three layers; D = 32.
+    assert facts["nominal_parameters"] == [2 * 32, 3 * (2 * 4 + 2 * 2) * 32]
+    assert facts["seconds_a_trial"] > 0
+    assert "cardinality: 96" in call("check", asked, "--steps", 0).out
+    assert [path.name for path in tmp_path.iterdir()] == ["asked.yaml"]
+
+
+def test_report_in_three_formats(searched: Path, tmp_path: Path) -> None:
+    for ending, beginning in (("html", "<!doctype html>"), ("md", "# "), ("json", "{")):
+        target = tmp_path / f"report.{ending}"
+        assert call("report", searched, "--to", target).code == 0
+        assert target.read_text().lower().startswith(beginning)
+
+
+@pytest.mark.parametrize("kind", ["methods", "backbones", "tasks", "samplers", "protocols", "baselines", "spaces"])
+def test_list_names_every_member_of_a_kind(kind: str) -> None:
+    known = json.loads(call("list", kind, "--json").out)
+    assert list(known) == [kind]
+    assert known[kind]
+    text = call("list", kind).out
+    assert all(name in text for name in known[kind])
+
+
+def test_train_a_point_of_the_front_save_it_and_predict(searched: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    found = call(
+        *("train", searched, "--at", "100%", "--seeds", 2, "--epochs", 1, "--learning-rates", "1e-3,3e-3"),
+        *("--save", saved, "--to", tmp_path / "cell.json", "--json"),
+    )
+    assert found.code == 0, found.err
+    cell = json.loads(found.out)
+    assert json.loads((tmp_path / "cell.json").read_text()) == cell
+    assert (cell["seeds"], cell["split"], len(cell["values"])) == ([40, 41], "test", 2)
+    assert cell["summary"]["mean"] == pytest.approx(sum(cell["values"]) / 2)
+    assert cell["learning_rate"] in (1e-3, 3e-3)
+    best = json.loads(call("front", searched, "--json").out)[-1]
+    assert cell["architecture"] == best["architecture"]
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "architecture.json", "model.safetensors"]
+    rows = json.loads(call("predict", saved, "good w1", "bad w2", "--json").out)
+    assert [row["text"] for row in rows] == ["good w1", "bad w2"]
+    assert all(row["label"] in ("good", "bad") and 0.5 <= row["score"] <= 1 for row in rows)
+    lines = call("predict", saved, stdin="good w1\n\nbad w2\n").out.splitlines()
+    assert [line.split("\t")[::2] for line in lines] == [[row["label"], row["text"]] for row in rows]
+
+
+def test_train_a_trial_a_baseline_and_an_architecture_file(searched: Path, case: Case, tmp_path: Path) -> None:
+    few = ("--seeds", 1, "--epochs", 1, "--learning-rates", "1e-3", "--json")
+    trial = json.loads(call("train", searched, "--trial", 1, *few).out)
+    assert trial["architecture"] == trials(searched)[1].architecture.as_dict()
+    assert trial["summary"]["std"] is None
+    asked = case.write(tmp_path / "asked.yaml")
+    serial = json.loads(call("train", asked, "--baseline", "serial:2", *few).out)
+    assert serial["counts"]["nominal"] == 3 * 2 * 32 * 2  # three layers, 2 D b
+    trials(searched)[1].architecture.save(tmp_path / "own.json")
+    own = json.loads(call("train", asked, "--architecture", tmp_path / "own.json", *few).out)
+    # Same architecture, data, learning rate and seed; the values are computed anew.
+    assert (own["name"], own["architecture"], own["values"]) == ("own", trial["architecture"], trial["values"])
+    text = call("train", asked, "--baseline", "serial:2", *few[:-1]).out
+    assert "single seed" in text
+    assert "on test" in text
+
+
+def test_worker_joins_a_study_that_has_begun(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert call("search", case.write(tmp_path / "asked.yaml"), "--out", folder).code == 0
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    (folder / "settings.yaml").write_text(yaml.safe_dump({**settings, "trials": 5}))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert call("worker", folder).code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert finished(folder) == 5
+
+
+def test_help_and_version() -> None:
+    for words in (("--help",), ("search", "--help"), ("train", "--help"), ("--version",)):
+        found = call(*words)
+        assert found.code == 0
+        assert found.out
+    assert "Usage" in call().out + call().err
+
+
+# -- what it says when it cannot ------------------------------------------------------------------------------
+
+
+def refused(found: Called, *expected: str) -> None:
+    """Exit code 2, one message, which holds what is expected, no traceback, nothing on stdout."""
+    assert found.code == 2, (found.out, found.err)
+    assert found.err.count("error:") == 1
+    assert "Traceback" not in found.err
+    assert found.out == ""
+    for text in expected:
+        assert text in found.err
+
+
+BAD = {
+    "unknown model": (["--model", "no/such/model"], ["model 'no/such/model' cannot be loaded"]),
+    "unknown device": (["--device", "pony"], ["device 'pony' cannot be used"]),
+    "unknown column": (["--label", "lable"], ["no column 'lable'", "did you mean 'label'"]),
+    "unknown text column": (["--text", "words"], ["no column 'words'", "its columns are text, label"]),
+    "budget without solution": (["--budget", "0.01%"], ["at most 3 nominal parameters", "from 64 to 1,152"]),
+    "budget of nothing": (["--budget", "0.0001%"], ["'0.0001%'", "32,032 parameters"]),
+    "budget upside down": (["--budget", "0.5%-0.1%"], ["'0.5%-0.1%'", "160 to 32"]),
+    "budget unreadable": (["--budget", "pony"], ["'0.1%-0.5%'", "'pony'"]),
+    "unknown sampler": (["--sampler", "evolutoin"], ["Unknown sampler 'evolutoin'", "Did you mean 'evolution'"]),
+    "unknown sampler option": (["--set", "sampler_options.pony=1"], ["'random' has no option 'pony'"]),
+    "unknown preset": (["--sampler", "saas-nehvi", "--preset", "papr"], ["'papr'", "Did you mean 'paper'"]),
+    "unknown method": (["--methods", "serail,prefix"], ["Unknown method 'serail'", "Did you mean 'serial'"]),
+    "unknown protocol": (["--set", "protocol=holdin"], ["Unknown protocol 'holdin'", "'holdout'"]),
+    "unknown space": (["--space", "SA-Layers"], ["Unknown space 'SA-Layers'", "'SA-Layer'"]),
+    "unknown layer": (["--set", "space.layers=[0,9]"], ["0 to 2", "9"]),
+    "negative trials": (["--trials", "-3"], ["`trials` must be at least 1, but got -3"]),
+    "several negatives": (
+        ["--set", "recipe.learning_rate=-1", "--epochs", "-2"],
+        ["learning_rate must be above 0, but got -1.0", "epochs must be above 0, but got -2.0"],
+    ),
+    "negative rate": (["--set", "learning_rates=[-1e-3]"], ["`learning_rates` must be above 0", "-0.001"]),
+    "negative seed": (["--seed", "-1"], ["seed", "-1"]),
+    "unknown key": (["--set", "recipe.epoch=3"], ["unknown key `recipe.epoch`, did you mean `recipe.epochs`"]),
+    "several mistakes": (
+        ["--set", "trails=4", "--set", "recipe.steps=1.5"],
+        ["`trails`, did you mean `trials`", "`recipe.steps` must be a whole number, but got 1.5"],
+    ),
+    "not key=value": (["--set", "recipe"], ["key=value", "'recipe'"]),
+    "task and files": (["--task", "mrpc"], ["either `task` or `files`"]),
+    "not a database": (["--storage", "nosuch://place"], ["nosuch://place"]),
+    "unknown option": (["--pony", "1"], ["--pony"]),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_refused_before_anything_is_written(what: str, case: Case, tmp_path: Path) -> None:
+    options, expected = BAD[what]
+    asked = case.write(tmp_path / "asked.yaml")
+    refused(call("search", asked, "--out", tmp_path / "run", *options), *expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["asked.yaml"]
+
+
+def bad_file(case: Case, tmp_path: Path, part: str, content: str) -> Called:
+    (tmp_path / "own.csv").write_text(content)
+    asked = case.write(tmp_path / "asked.yaml")
+    found = call("search", asked, "--out", tmp_path / "run", f"--{part}-file", tmp_path / "own.csv")
+    assert not (tmp_path / "run").exists()
+    return found
+
+
+def test_bad_files_are_refused(case: Case, tmp_path: Path) -> None:
+    refused(bad_file(case, tmp_path, "train", ""), "own.csv' holds no rows")
+    refused(bad_file(case, tmp_path, "train", "text,label\n"), "own.csv' holds no rows")
+    one = "text,label\na,good\nb,good\n"
+    refused(bad_file(case, tmp_path, "train", one), "two classes at least", "['good']")
+    unseen = "text,label\na,good\nb,awful\nc,awful\n"
+    refused(bad_file(case, tmp_path, "validation", unseen), "'awful' (2 rows)", "train has bad, good")
+    refused(bad_file(case, tmp_path, "validation", "text,label\na,good\nb,\n"), "1 labels are missing", "rows 2")
+    nothing = call("search", case.write(tmp_path / "asked.yaml"), "--train-file", tmp_path / "none.csv")
+    refused(nothing, "none.csv")
+
+
+def test_a_train_file_without_its_text_column_says_so(case: Case, tmp_path: Path) -> None:
+    found = call("search", "--train-file", case.folder / "train.csv", "--out", tmp_path / "run")
+    refused(found, "`files.text` is missing")
+    refused(call("search", "--text", "text", "--out", tmp_path / "run"), "`files.train` is missing")
+    refused(call("search", "--out", tmp_path / "run"), "either `task` or `files`")
+    refused(call("search", "--task", "mrcp"), "Unknown task 'mrcp'", "mrpc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_broken_settings_files_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: a\ntask: [b\ntrials: 3\n")
+    refused(call("search", broken), "broken.yaml", "line 3, column 7")
+    broken.write_text("- model\n")
+    refused(call("search", broken), "must hold a mapping, but holds list")
+    refused(call("search", tmp_path / "none.yaml"), "none.yaml", "No such file")
+    refused(call("search", tmp_path), "Is a directory")
+
+
+def test_another_study_in_the_folder_is_left_as_it_is(case: Case, searched: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(searched, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".yaml", ".png")}
+    count = len(trials(folder))
+    asked = case.write(tmp_path / "asked.yaml")
+    other = call("search", asked, "--out", folder, "--set", "space.methods.serial.sizes=[0,1]", "--epochs", 7)
+    refused(other, "the choice serial is [0, 1, 2, 4] there, [0, 1] here", "recipe.epochs is 1.0 there, 7.0 here")
+    refused(call("search", asked, "--out", folder, "--seed", 3), "the seed is 42 there, 3 here")
+    refused(call("search", asked, "--out", asked), "is a file")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
+    assert len(trials(folder)) == count
+
+
+def test_the_other_commands_refuse_what_they_cannot_do(searched: Path, case: Case, tmp_path: Path) -> None:
+    asked, nowhere = case.write(tmp_path / "asked.yaml"), tmp_path / "nowhere"
+    refused(call("train", searched, "--at", "1%", "--trial", 2), "exactly one of --at, --trial")
+    refused(call("train", searched), "exactly one of --at, --trial")
+    refused(call("train", searched, "--trial", 77), "no trial 77")
+    refused(call("train", searched, "--baseline", "pony"), "'pony'", "serial")
+    refused(call("train", searched, "--trial", 0, "--learning-rates", "a,b"), "'a,b'")
+    refused(call("train", searched, "--trial", 0, "--seeds", 0), "1 to 5", "0")
+    refused(call("train", searched, "--trial", 0, "--epochs", -1), "epochs must be above 0, but got -1.0")
+    refused(call("train", asked, "--trial", 0), "give its folder")
+    refused(call("train", asked, "--architecture", nowhere), "nowhere")
+    refused(call("front", searched, "--at", "40"), "at most 0.1249%", "0.1998%")  # of 32,032; the cheapest has 64
+    refused(call("front", searched, "--plot", tmp_path / "front.gif"), ".png", "front.gif")
+    for command in ("front", "report", "worker"):
+        refused(call(command, nowhere), "nowhere")
+    refused(call("predict", nowhere, "a text"), "nowhere")
+    refused(call("list", "pony"), "'pony'", "samplers")
+    assert [path.name for path in tmp_path.iterdir()] == ["asked.yaml"]
+
+
+# -- when something goes wrong --------------------------------------------------------------------------------
+
+
+def test_architectures_that_diverge_are_typed_failures_and_the_search_ends(case: Case, tmp_path: Path) -> None:
+    asked, folder = case.write(tmp_path / "asked.yaml"), tmp_path / "run"
+    found = call("search", asked, "--out", folder, "--set", "recipe.learning_rate=1e30", "--trials", 4)
+    assert found.code == 1
+    assert "No trial was measured" in found.err
+    assert [trial.failure.kind for trial in trials(folder)] == ["nan"] * 4
+    assert "nan" in (call("report", folder, "--to", tmp_path / "r.md"), (tmp_path / "r.md").read_text())[1]
+
+
+def test_a_learning_rate_that_diverges_loses_the_sweep(case: Case, tmp_path: Path) -> None:
+    asked, folder = case.write(tmp_path / "asked.yaml", learning_rates=[1e30, 1e-3]), tmp_path / "run"
+    assert call("search", asked, "--out", folder).code == 0
+    with Study.open(folder / "study.db") as study:
+        assert study.fact("proxy")["values"][0] == [1e30, None]
+        assert all(trial.measurement.extra["learning_rate"] == 1e-3 for trial in study.trials())
+    asked = case.write(tmp_path / "asked.yaml", learning_rates=[1e30])
+    found = call("search", asked, "--out", tmp_path / "other")
+    assert found.code == 1
+    assert "every learning rate of the sweep: 1e+30" in found.err
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The command line as a process of its own, which does not outlive the test."""
+    words = [sys.executable, "-m", "autopeft", *map(str, arguments)]
+    source = str(Path(__file__).parent.parent / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until_finished(folder: Path, process: subprocess.Popen[str], least: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (folder / "settings.yaml").exists() or finished(folder) < least:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_interrupted_search_gives_its_trial_back_and_continues(case: Case, tmp_path: Path) -> None:
+    recipe = {"steps": 300, "batch_size": 8, "max_length": 16}  # a second or more a trial, so that one is running
+    asked, folder = case.write(tmp_path / "asked.yaml", trials=40, recipe=recipe), tmp_path / "run"
+    with started("search", asked, "--out", folder) as process:
+        wait_until_finished(folder, process, 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    left = trials(folder)
+    assert not [trial for trial in left if trial.state == "running"]
+    given_back = [trial for trial in left if trial.failure is not None]
+    assert [trial.failure.kind for trial in given_back] == ["preempted"]
+    total = finished(folder) + 1
+    assert call("search", asked, "--out", folder, "--trials", total).code == 0
+    assert finished(folder) == total
+    assert trials(folder)[-1].retry_of == given_back[0].number
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_worker_costs_no_trial(case: Case, tmp_path: Path) -> None:
+    recipe = {"steps": 100, "batch_size": 8, "max_length": 16}
+    asked, folder = case.write(tmp_path / "asked.yaml", trials=12, recipe=recipe), tmp_path / "run"
+    with started("search", asked, "--out", folder, "--workers", 2) as process:
+        wait_until_finished(folder, process, 2)
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 2
+        children[0].kill()
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    found = trials(folder)
+    assert finished(folder) == 12
+    assert not [trial for trial in found if trial.state == "running"]
+    assert len({trial.architecture.fingerprint for trial in found if trial.is_complete}) == 12
+    assert call("search", asked, "--out", folder).code == 0
+    assert trials(folder) == found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_memory_does_not_grow_with_trials(case: Case, tmp_path: Path) -> None:
+    """A trial's modules and data are freed: 20 trials need at most 5 % more than 5."""
+    peaks = []
+    for n in (5, 20):
+        folder = tmp_path / f"run{n}"
+        with started("search", case.write(tmp_path / "asked.yaml", trials=n), "--out", folder) as process:
+            _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        peaks.append(max(trial.measurement.peak_memory for trial in trials(folder)))
+    assert peaks[1] <= 1.05 * peaks[0]
