@@ -20,11 +20,12 @@ from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, SpaceE
 from autopeft.evaluate import Evaluator
 from autopeft.samplers.bilevel import BilevelSampler, HalvedTask
 from autopeft.space import SearchSpace
+from autopeft.study import Study
 from autopeft.train import Recipe
 from autopeft.trial import Trial
 from lattice import complete
 
-QUICK: dict[str, Any] = {"epochs": 2, "triggers": 5, "learning_rate": 3e-3}
+QUICK: dict[str, Any] = {"steps": 14, "triggers": 4, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +59,22 @@ def answered(over: SearchSpace, configurations: Sequence[Any], origin: str = "bi
 @pytest.mark.parametrize("name", ["S1", "S2"])
 def test_each_budget_is_answered_within_it(evaluator: Evaluator, name: str) -> None:
     over = space(evaluator, name)
-    budgets = (600, 2000, 6000)
+    budgets = (600, 6000)
     sampler = build(evaluator, over, budgets=budgets)
     trials: list[Trial] = []
     for budget in budgets:
         (configuration,) = sampler.ask(trials)
         assert 0 < count(evaluator.backbone, over.decode(configuration)).stored <= budget
         trials = answered(over, [*(t.configuration for t in trials), configuration])
-    with pytest.raises(SpaceExhaustedError, match="All 3 budgets"):
+    with pytest.raises(SpaceExhaustedError, match="All 2 budgets"):
         sampler.ask(trials)
-    assert build(evaluator, over, budgets=budgets).ask([], 3) == [t.configuration for t in trials]
+    if name == "S1":
+        assert build(evaluator, over, budgets=budgets).ask([], 3) == [t.configuration for t in trials]
 
 
 def test_text_to_text_models_are_searched_too(text_to_text: Evaluator) -> None:
     over = space(text_to_text, "S2")
-    (configuration,) = build(text_to_text, over, budgets="5%", epochs=4).ask([])
+    (configuration,) = build(text_to_text, over, budgets="5%", steps=14).ask([])
     limit = ParameterBudget.parse("5%", text_to_text.backbone.n_parameters, "stored")
     assert 0 < over.cost(configuration, "stored") <= limit.most
 
@@ -112,7 +114,7 @@ def test_the_budget_of_the_space_is_taken_when_none_is_given(evaluator: Evaluato
 @pytest.mark.parametrize("variant", ["entangled", "binary_then_size", "size_then_binary", "no_selection"])
 def test_ablations_without_a_budget(evaluator: Evaluator, variant: str) -> None:
     over = space(evaluator, "S1")
-    (configuration,) = build(evaluator, over, variant=variant, epochs=1).ask([])
+    (configuration,) = build(evaluator, over, variant=variant, steps=8).ask([])
     assert over.is_feasible(configuration)
 
 
@@ -122,7 +124,7 @@ def test_every_preset_runs(evaluator: Evaluator, preset: str) -> None:
     (configuration,) = sampler.ask([])
     assert 0 < sampler.search(0).parameters <= 2000
     assert sampler.settings["budgets"] == ["at most 2,000 stored parameters"]
-    assert sampler.settings["triggers"] == 5
+    assert sampler.settings["triggers"] == 4
     assert configuration is not None
 
 
@@ -156,7 +158,20 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(evaluator: Evaluator, monk
     with pytest.raises(NonFiniteFailure, match="training loss is inf at step 0"):
         build(evaluator, over, budgets=2000).ask([])
     monkeypatch.undo()
-    assert build(evaluator, over, budgets=2000, epochs=1).ask([])  # nothing is left attached
+    assert build(evaluator, over, budgets=2000, steps=8).ask([])  # nothing is left attached
+
+
+def test_a_study_measures_what_each_budget_gave(evaluator: Evaluator, tmp_path: Path) -> None:
+    over = space(evaluator, "S1")
+    sampler = build(evaluator, over, budgets=(600, 6000))
+    with Study.create_or_resume(tmp_path / "study.db", "search", over, "accuracy", sampler.settings, 3) as study:
+        study.run(evaluator, sampler, 5)
+        trials = study.trials()
+    assert [trial.origin for trial in trials] == ["bipeft", "bipeft"]
+    for trial, most in zip(trials, (600, 6000), strict=True):
+        assert trial.measurement is not None
+        assert trial.measurement.counts.stored <= most
+        assert trial.proposal_seconds > 0
 
 
 # -- batches -----------------------------------------------------------------------------------------------
