@@ -203,6 +203,9 @@ def checkpointing(model: Any, wanted: bool) -> Iterator[None]:
     # transformers 5 renamed the pair on the way and warns at the old names, which older releases have only.
     name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    # It also makes the embeddings require gradients, for good; only the re-entrant kind needs that, and it would
+    # send the backward pass of this and every later trial down to the embeddings.
+    model.disable_input_require_grads()
     try:
         yield
     finally:
