@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -30,6 +31,7 @@ FORMAT = 1
 """Version of the folder's format."""
 
 _HEAD = "head/"
+_NEEDED = frozenset(("architecture", "backbone", "problem", "label_names", "n_outputs"))
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,40 @@ def load(
         is its attribute ``tokenizer``, what ``architecture.json`` holds its attribute ``record``.
 
     Raises:
-        ArchitectureError: the folder is not such a folder.
+        ArchitectureError: the folder is not such a folder, or `backbone` is of another type than the one it was
+            trained on or holds an architecture already.
         BackboneError: the backbone cannot be loaded.
     """
     path = Path(folder)
     record = read_record(path)
     backbone = backbone or Backbone.from_pretrained(
-        record["backbone"]["name"], device=device, trust_remote_code=trust_remote_code
+        record["backbone"]["name"],
+        dtype=getattr(torch, record["backbone"]["dtype"]),
+        device=device,
+        trust_remote_code=trust_remote_code,
     )
-    state = load_file(path / "model.safetensors", device=str(backbone.device))
+    state = _weights(path, record, backbone)
     attached = attach(backbone, Architecture.from_dict(record["architecture"]))
-    attached.load_state({name: value for name, value in state.items() if not name.startswith(_HEAD)})
+    try:
+        attached.load_state({name: value for name, value in state.items() if not name.startswith(_HEAD)})
+        head = {name.removeprefix(_HEAD): value for name, value in state.items() if name.startswith(_HEAD)}
+        model = _with_head(backbone, record, head)
+    except BaseException:
+        attached.detach()
+        raise
     attached.train(False)
-    model = _with_head(backbone, record, {n.removeprefix(_HEAD): v for n, v in state.items() if n.startswith(_HEAD)})
     model.tokenizer, model.record, model.attached = backbone.tokenizer, record, attached
     return model.eval()
+
+
+def _weights(path: Path, record: Mapping[str, Any], backbone: Backbone) -> dict[str, Tensor]:
+    wanted, given = record["backbone"]["model_type"], backbone.model.config.model_type
+    if given != wanted:
+        raise ArchitectureError(f"{str(path)!r} was trained on a {wanted!r}, but got a {given!r} as its backbone.")
+    try:
+        return load_file(path / "model.safetensors", device=str(backbone.device))
+    except (OSError, SafetensorError) as error:
+        raise ArchitectureError(f"The weights {str(path / 'model.safetensors')!r} cannot be read: {error}.") from error
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -111,10 +132,13 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     try:
         record = cast(dict[str, Any], json.loads(path.read_text()))
         version = int(record["format"])
+        missing = sorted(_NEEDED - record.keys()) if version <= FORMAT else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArchitectureError(f"{str(folder)!r} does not hold a saved model: {path.name}: {error}.") from error
     if version > FORMAT:
         raise ArchitectureError(f"{str(folder)!r} has format {version}; this version reads up to {FORMAT}.")
+    if missing:
+        raise ArchitectureError(f"{str(folder)!r} does not hold a saved model: {path.name} lacks {', '.join(missing)}.")
     return record
 
 
