@@ -15,7 +15,7 @@ from typing import Any
 
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
-from autopeft.errors import SettingsError
+from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
 from autopeft.identity import versions
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
@@ -65,6 +65,18 @@ class Experiment:
             return tuple(self.architectures)
         return tuple(f"{name}-seed{seed}" for seed in self.seeds for name in self.samplers)
 
+    def settings_of(self, cell: str, tuned: Settings | None = None) -> Settings:
+        """The settings of one cell.
+
+        Args:
+            tuned: what takes the place of the shared settings, with the learning rate that the sweep chose.
+        """
+        shared = tuned or self.settings
+        if self.kind == "retrain":
+            return shared
+        sampler, _, seed = cell.rpartition("-seed")
+        return settings_module.from_dict(_merged(shared.as_dict(), {**self.samplers[sampler], "seed": int(seed)}))
+
     def missing(self, results: Path) -> tuple[str, ...]:
         """Cells that have no result yet."""
         return tuple(cell for cell in self.cells() if not (results / self.name / f"{cell}.json").exists())
@@ -92,17 +104,46 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
     wrong = sorted(set(raw) ^ _KEYS[kind])
     if wrong:
         raise SettingsError(f"{path}: an experiment of kind {kind!r} has exactly {sorted(_KEYS[kind])}; see {wrong}.")
+    _check_kinds(raw, path)
     base = {**raw["settings"], **({"data": data} if data is not None else {})}
-    return Experiment(
+    found = Experiment(
         path=Path(path),
         kind=kind,
         title=str(raw["title"]),
         settings=settings_module.from_dict(base),
-        seeds=tuple(int(seed) for seed in raw["seeds"]),
+        seeds=tuple(raw["seeds"]),
         samplers=raw.get("samplers") or {},
         architectures=raw.get("architectures") or {},
         learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
     )
+    for cell in found.cells():
+        found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
+    return found
+
+
+def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
+    named = "samplers" if raw["kind"] == "compare" else "architectures"
+    wrong = []
+    if not isinstance(raw["settings"], Mapping):
+        wrong.append(f"`settings` is a mapping, but got {raw['settings']!r}")
+    if not isinstance(raw[named], Mapping) or not raw[named]:
+        wrong.append(f"`{named}` is a mapping with one entry at least, but got {raw[named]!r}")
+    elif named == "samplers":
+        odd = {name: change for name, change in raw[named].items() if not isinstance(change, Mapping)}
+        wrong += [f"`samplers.{name}` is a mapping of settings, but got {change!r}" for name, change in odd.items()]
+    seeds = raw["seeds"]
+    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        wrong.append(f"`seeds` is a list of whole numbers of at least 0, but got {seeds!r}")
+    if wrong:
+        raise SettingsError(f"The experiment {str(path)!r} cannot be used: {'; '.join(wrong)}.")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`; the recipe entry by entry, anything else as a whole."""
+    found = {**base, **changes}
+    if isinstance(changes.get("recipe"), Mapping):
+        found["recipe"] = {**base["recipe"], **changes["recipe"]}
+    return found
 
 
 def run(experiment: Experiment, results: Path, work: Path, announce: Announce, only: str | None = None) -> None:
@@ -113,7 +154,12 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
         work: folder of the studies, so that an interrupted search continues within its cell.
         announce: told what begins and ends.
         only: run just this cell.
+
+    Raises:
+        UnknownNameError: there is no such cell.
     """
+    if only is not None and only not in experiment.cells():
+        raise UnknownNameError("cell", only, experiment.cells())
     cells = [cell for cell in experiment.missing(results) if only in (None, cell)]
     for number, cell in enumerate(cells, start=1):
         announce(f"{experiment.name}: {cell} ({number} of {len(cells)})")
@@ -129,19 +175,17 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
 
 
 def _search_cell(experiment: Experiment, cell: str, results: Path, work: Path) -> dict[str, Any]:
-    sampler, _, seed = cell.rpartition("-seed")
     tuned = _tuned_settings(experiment, results)
-    changes = dict(experiment.samplers[sampler])
-    session = Session.build(tuned.with_changes(seed=int(seed), **changes))
-    study = session.study(work / experiment.name / cell)
+    session = Session.build(experiment.settings_of(cell, tuned))
     known = _known(experiment, cell, work)
 
     def evaluate(architecture: Architecture, training_seed: int) -> Measurement:
         reused = known.get((architecture.fingerprint, training_seed))
         return session.evaluator(architecture, training_seed) if reused is None else reused
 
-    study.run(evaluate, session.sampler(), session.settings.trials, session.initial)
-    return search_result(experiment.title, session, study)
+    with session.study(work / experiment.name / cell) as study:
+        study.run(evaluate, session.sampler(), session.settings.trials, session.initial)
+        return search_result(experiment.title, session, study)
 
 
 def _tuned_settings(experiment: Experiment, results: Path) -> Settings:
@@ -161,12 +205,12 @@ def _tuned_settings(experiment: Experiment, results: Path) -> Settings:
 
 
 def _known(experiment: Experiment, cell: str, work: Path) -> dict[tuple[str, int], Measurement]:
-    """What the rivals of the same seed have measured: the shared initial design is trained once."""
+    """What rivals of the same seed that train alike have measured: the shared initial design is trained once."""
     found = {}
     seed = cell.rpartition("-seed")[2]
-    for rival in experiment.samplers:
-        path = work / experiment.name / f"{rival}-seed{seed}" / "study.db"
-        if f"{rival}-seed{seed}" != cell and path.exists():
+    for rival in (f"{name}-seed{seed}" for name in experiment.samplers):
+        path = work / experiment.name / rival / "study.db"
+        if rival != cell and path.exists() and _training(experiment, rival) == _training(experiment, cell):
             with Study.open(path) as study:
                 for trial in study.trials():
                     if trial.measurement is not None:
@@ -174,9 +218,20 @@ def _known(experiment: Experiment, cell: str, work: Path) -> dict[tuple[str, int
     return found
 
 
+def _training(experiment: Experiment, cell: str) -> dict[str, Any]:
+    """The settings that decide what a trial measures, whoever proposed it."""
+    found = experiment.settings_of(cell).identity()
+    return {key: value for key, value in found.items() if key not in _PROPOSING}
+
+
+_PROPOSING = ("sampler", "sampler_options", "space", "initial")
+
+
 def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     """A finished search as JSON-ready data: every trial, the front, the hypervolume curve and its reference point."""
     trials = study.trials()
+    if not any(trial.is_complete for trial in trials):
+        raise AutopeftError(f"None of the {len(trials)} trials was measured, so there is no result.")
     measured = [(t.measurement.percent, t.measurement.value) for t in trials if t.measurement is not None]
     n_initial = len(session.initial)
     largest = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters

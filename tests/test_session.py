@@ -1,0 +1,132 @@
+"""From settings to a running search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
+from autopeft.session import Session, architectures_of, join, search, worker_command
+from autopeft.settings import Settings, SpaceSettings, load
+from autopeft.study import Event, Told
+from small_case import Case
+
+
+@pytest.fixture(scope="module")
+def session(case: Case) -> Session:
+    return Session.build(case.settings())
+
+
+def test_build_puts_the_parts_together(session: Session) -> None:
+    assert session.space.n_valid == 77
+    assert session.backbone.n_parameters == 32_032
+    assert (session.task.objective, session.evaluator.n_train) == ("accuracy", 32)
+    assert len(session.initial) == 2
+
+
+def test_the_initial_design_depends_on_space_and_seed_only(case: Case, session: Session) -> None:
+    other = Session.build(case.settings(sampler="evolution", initial=3))
+    assert other.initial[:2] == session.initial
+    assert Session.build(case.settings(seed=7)).initial != session.initial
+    assert len(Session.build(case.settings(trials=1)).initial) == 1
+
+
+def test_a_validation_limit_keeps_a_random_subset_that_the_data_seed_draws(case: Case, session: Session) -> None:
+    whole = {tuple(text) for text in session.evaluator.splits.validation.texts}
+    limited = [case.settings(validation_limit=6, data_seed=seed) for seed in (0, 0, 1)]
+    kept = [Session.build(settings).evaluator.splits.validation for settings in limited]
+    assert [len(part) for part in kept] == [6, 6, 6]
+    assert kept[0].texts == kept[1].texts != kept[2].texts
+    assert {tuple(text) for text in kept[0].texts} <= whole
+    assert len(Session.build(case.settings(validation_limit=99)).evaluator.splits.validation) == 16
+
+
+def test_search_runs_continues_and_tells_its_events(case: Case, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with search(case.settings(), tmp_path, events.append) as study:
+        assert study.n_finished() == 3
+    assert [event.trial.number for event in events if isinstance(event, Told)] == [0, 1, 2]
+    with search(case.settings(trials=4), tmp_path) as study:
+        assert study.n_finished() == 4
+        assert [a.fingerprint for a in architectures_of(study, [3])] == [study.trial(3).architecture.fingerprint]
+    assert load(tmp_path / "settings.yaml").trials == 4
+
+
+def test_the_same_search_twice_measures_the_same(case: Case, tmp_path: Path) -> None:
+    values = []
+    for name in ("one", "two"):
+        with search(case.settings(trials=4, sampler="evolution"), tmp_path / name) as study:
+            values.append([(t.architecture.fingerprint, t.measurement and t.measurement.value) for t in study.trials()])
+    assert values[0] == values[1]
+
+
+def test_another_space_is_refused_and_the_stored_settings_stay(case: Case, tmp_path: Path) -> None:
+    search(case.settings(), tmp_path).close()
+    before = (tmp_path / "settings.yaml").read_bytes()
+    with pytest.raises(StudyMismatchError, match=r"the choice lora is only here"):
+        search(case.settings(space={"methods": {"lora": {"sizes": [0, 1]}}}), tmp_path)
+    assert (tmp_path / "settings.yaml").read_bytes() == before
+
+
+def test_a_file_is_no_folder_for_a_study(case: Case, session: Session, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(StudyMismatchError, match="is a file"):
+        session.study(tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == ""
+
+
+def test_the_sweep_runs_once_and_sets_the_learning_rate(case: Case, tmp_path: Path) -> None:
+    session = Session.build(case.settings(learning_rates=[1e-2, 1e-3]))
+    seen: list[float] = []
+    with session.begin(tmp_path) as study:
+        first = session.proxy(study, lambda rate, value: seen.append(rate))
+        assert first is not None
+        assert session.proxy(study, lambda rate, value: seen.append(rate)) == first
+        assert seen == [1e-2, 1e-3]
+        assert session.tuned(first).recipe.learning_rate == first.chosen
+    assert session.tuned(None) is session.evaluator
+
+
+def test_a_second_process_joins_with_the_stored_settings(case: Case, tmp_path: Path) -> None:
+    search(case.settings(trials=2), tmp_path).close()
+    asked = load(tmp_path / "settings.yaml").with_changes(trials=4)
+    Session.build(asked).begin(tmp_path).close()
+    with join(tmp_path) as study:
+        assert study.n_finished() == 4
+    assert worker_command(tmp_path)[1:] == ["-m", "autopeft", "worker", str(tmp_path)]
+
+
+def test_workers_do_the_trials_in_processes_of_their_own(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], int, Path]] = []
+    monkeypatch.setattr("autopeft.session.run_workers", lambda *call: started.append(call))
+    search(case.settings(workers=2), tmp_path).close()
+    assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]
+
+
+@pytest.mark.parametrize(
+    ("space", "error", "expected"),
+    [
+        ({"methods": {"serial": {"sizes": [1, 2]}}, "budget": "0.1%"}, BudgetError, "from 64 to 384"),
+        ({"methods": {"serial": {}}, "layers": "some"}, SettingsError, "'search', 'all' or a list"),
+        ({"methods": {}}, SettingsError, "at least one method"),
+        ({"name": "SA", "budget": "1"}, BudgetError, "at most 1 nominal"),
+    ],
+)
+def test_spaces_that_cannot_be(case: Case, space: dict[str, object], error: type[Exception], expected: str) -> None:
+    with pytest.raises(error, match=expected):
+        Session.build(case.settings(space=space))
+
+
+def test_a_named_space_is_built_under_its_budget(case: Case) -> None:
+    # Serial in all three layers at one size of 0, 1, 2, 4, 8, 16, 32: 2 D b each, so b = 1 costs 192.
+    session = Session.build(case.settings(space={"name": "SA", "budget": "500"}))
+    costs = sorted(session.space.cost(configuration) for configuration in session.space.enumerate())
+    assert costs == [192, 384]
+
+
+def test_what_a_task_needs_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No files of glue/mrpc were found"):
+        Session.build(Settings(model="no/such", task="mrpc", data=str(tmp_path), space=SpaceSettings()))
