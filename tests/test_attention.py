@@ -117,6 +117,17 @@ def test_whole_gates_are_presence_and_absence(case: dict[str, Any], gate: tuple[
     torch.testing.assert_close(gated, cut, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gate", [None, torch.ones(LENGTH)])
+def test_the_last_queries_of_a_causal_attention_see_all_earlier_keys(gate: Tensor | None) -> None:
+    """Two queries after a cache of three keys: the first sees four of the five, the second all."""
+    *rest, keys, values = tensors()
+    module = Attention(is_causal=True)
+    set_prefix(module, lambda: (keys, values, gate))
+    whole, _ = prefixed_attention(module, *rest, None)
+    last, _ = prefixed_attention(module, rest[0][:, :, 3:], *rest[1:], None)
+    torch.testing.assert_close(last, whole[:, 3:], atol=1e-6, rtol=1e-5)
+
+
 def test_a_fractional_gate_is_a_weight_in_the_softmax() -> None:
     # One query, one key and one prefix position, all scores 0: weights g / (1 + g) and 1 / (1 + g).
     module, zero = Attention(1), torch.zeros(1, 1, 1, 2)

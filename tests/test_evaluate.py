@@ -13,6 +13,7 @@ import torch
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import count
 from autopeft.backbones import Backbone
+from autopeft.batches import collate
 from autopeft.errors import DataError, NonFiniteFailure
 from autopeft.evaluate import Evaluator
 from autopeft.examples import Examples
@@ -213,6 +214,19 @@ def test_scores_of_choices_have_the_length_of_their_example() -> None:
     assert [len(row) for row in rows] == [len(own) for own in held.choices]
 
 
+def test_choices_that_an_example_does_not_have_count_nothing_in_the_loss() -> None:
+    task = Task("tiny/choices", "multiple_choice", ("premise", "choice"))
+    learner = EncoderLearner(backbone(with_tokenizer=True), task)
+    learner.model.eval()
+    held = choices(6, 3)
+    assert len({len(own) for own in held.choices}) > 1
+    batch = collate(learner.encode(held, 64), np.arange(6), learner.pad, torch.device("cpu"))
+    with torch.no_grad():
+        scores = [torch.tensor(row) for row in learner.outputs(batch)]
+        wanted = sum(-row.log_softmax(0)[label] for row, label in zip(scores, held.labels, strict=True)) / 6
+        torch.testing.assert_close(learner.loss(batch), wanted)
+
+
 def numbers(n: int, seed: int) -> Examples:
     """How often ``good`` occurs among four words."""
     rng = np.random.default_rng(seed)
@@ -250,13 +264,13 @@ def test_the_head_is_the_one_of_the_release() -> None:
 
 
 def test_pooling_reads_the_first_token_or_the_last_that_is_no_padding() -> None:
-    hidden = torch.arange(12.0).view(2, 3, 2)
-    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    assert pooled(hidden, mask, "first").tolist() == [[0, 1], [6, 7]]
-    assert pooled(hidden, mask, "last").tolist() == [[4, 5], [8, 9]]
-    assert pooled(hidden, None, "last").tolist() == [[4, 5], [10, 11]]
-    left = torch.tensor([[0, 1, 1], [0, 0, 1]])
-    assert pooled(hidden, left, "last").tolist() == [[4, 5], [10, 11]]
+    hidden = torch.arange(16.0).view(2, 4, 2)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    assert pooled(hidden, mask, "first").tolist() == [[0, 1], [8, 9]]
+    assert pooled(hidden, mask, "last").tolist() == [[6, 7], [12, 13]]
+    assert pooled(hidden, None, "last").tolist() == [[6, 7], [14, 15]]
+    left = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]])
+    assert pooled(hidden, left, "last").tolist() == [[6, 7], [14, 15]]
 
 
 def test_losses_by_hand() -> None:
