@@ -23,8 +23,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("batches", "heads", "text_to_text", "learner", "train", "evaluate", "saving", "export", "prediction", "supernet"),
     # Strategies; those that train may use the rows above.
     ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "samplers", "proxy"),
-    ("label", "plot", "draw", "summary", "report"),
+    ("label", "plot", "fronts", "draw", "summary", "comparison", "report"),
     ("settings", "retraining", "workers", "catalogue", "session", "forecast", "experiment", "console"),
+    ("experiment_report",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -394,6 +394,9 @@ def experiment(
     work: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("runs"),
     cell: Annotated[str | None, typer.Option(help="Run just this cell.")] = None,
     dry: Annotated[bool, typer.Option("--missing", help="Only list the cells that have no result yet.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Only write the page and the pictures of the cells that are done.")
+    ] = False,
 ) -> None:
     """Run an experiment: cells that have a result are not run again."""
     from autopeft import experiment as experiments
@@ -402,7 +405,11 @@ def experiment(
     if dry:
         out.print("\n".join(found.missing(results)) or "nothing is missing", highlight=False)
         return
-    experiments.run(found, results, work, lambda text: out.print(text, highlight=False), cell)
+    if not summary:
+        experiments.run(found, results, work, lambda text: out.print(text, highlight=False), cell)
+    from autopeft.experiment_report import write_summary
+
+    out.print(f"Summary: {write_summary(found, results)}", highlight=False)
 
 
 # -- inside ----------------------------------------------------------------------------------------------------

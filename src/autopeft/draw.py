@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopeft.errors import SettingsError
+from autopeft.fronts import FrontsData
 from autopeft.objective import FrontPoint
 from autopeft.plot import (
     CloudData,
@@ -294,8 +295,10 @@ def draw_cloud(data: CloudData, ax: Axes) -> None:
         return
     strip = ax.inset_axes((0, 1.0, 1, 0.035 * len(data.series) + 0.02), sharex=ax)
     strip.axis("off")
+    n_initial = sum(series.name.startswith("initial") for series in data.series)
     for index, series in enumerate(data.series):
-        colour = _DOT if series.name.startswith("initial") else _COLOURS[index % len(_COLOURS)]
+        is_initial = series.name.startswith("initial")
+        colour = _DOT if is_initial else _COLOURS[(index - n_initial) % len(_COLOURS)]
         costs = [max(cost, floor) for cost, _ in series.points]
         values = [value for _, value in series.points]
         marker = _MARKERS[index % len(_MARKERS)]
@@ -308,6 +311,31 @@ def draw_cloud(data: CloudData, ax: Axes) -> None:
     ax.set_title("")
     strip.set_title(data.title)  # above the bars
     _legend(ax, "bars above: quartiles and\nmedian of the cost")
+
+
+def draw_fronts(data: FrontsData, ax: Axes) -> None:
+    """A colour a sampler: a thin step line for each seed's front, a thick one for their joint front."""
+    _frame(ax, data.title, data.metric)
+    fronts = [front for series in data.series for front in series.fronts]
+    floor = _cost_axis(ax, [point.cost for front in fronts for point in front.points])
+    if not any(len(front) for front in fronts):
+        _say_nothing(ax)
+        return
+    right = ax.get_xlim()[1]
+    for index, series in enumerate(data.series):
+        colour, several = _COLOURS[index % len(_COLOURS)], len(series.fronts) > 1
+        for front in series.fronts if several else ():
+            ax.plot(*_steps(front.points, floor, right), drawstyle="steps-post", color=colour, lw=0.8, alpha=0.45)
+        label = f"{series.name} ({len(series.fronts)} seeds, joint)" if several else f"{series.name} (single seed)"
+        costs, values = _steps(series.joint.points, floor, right)
+        ax.plot(costs, values, drawstyle="steps-post", color=colour, lw=1.9, label=label, zorder=3)
+        ax.plot(costs[:-1], values[:-1], _MARKERS[index % len(_MARKERS)], ms=4.5, color=colour, zorder=4)
+    _legend(ax, "thin: each seed; thick: joint front")
+
+
+def _steps(points: Sequence[FrontPoint], floor: float, right: float) -> tuple[list[float], list[float]]:
+    costs, values = [max(point.cost, floor) for point in points], [point.value for point in points]
+    return [*costs, *([right] if costs else [])], [*values, *values[-1:]]
 
 
 def draw_hypervolume(data: HypervolumeData, ax: Axes) -> None:
@@ -384,6 +412,7 @@ _DRAWERS: dict[type, Callable[[Any, Axes], None]] = {
     FrontData: draw_front,
     LayersData: draw_layers,
     CloudData: draw_cloud,
+    FrontsData: draw_fronts,
     HypervolumeData: draw_hypervolume,
     LearningData: draw_learning,
     ResultsData: draw_results,

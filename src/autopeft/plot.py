@@ -346,7 +346,8 @@ def cloud_data(studies: Mapping[str, Sequence[Trial]], *, title: str = "Who prop
     series = [CloudSeries("initial (shared)", tuple(initial[0]))] if is_shared else []
     for (origin, study), points in sorted(groups.items(), key=lambda item: item[0][0] != "initial"):
         if not (is_shared and origin == "initial"):
-            series.append(CloudSeries(f"{study}: {origin}" if len(studies) > 1 else origin, tuple(points)))
+            both = len(studies) > 1 and study != origin
+            series.append(CloudSeries(f"{study}: {origin}" if both else origin, tuple(points)))
     return CloudData(title, metric_label([t for trials in studies.values() for t in trials]), tuple(series))
 
 

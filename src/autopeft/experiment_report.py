@@ -1,0 +1,301 @@
+"""What an experiment came to: one Markdown page with pictures, made of the cells that are done.
+
+The page is ``results/<name>/README.md``. It is written anew from the cells alone, at any time, and says which cells
+are missing and how to run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from autopeft import draw, plot
+from autopeft.architecture import Counts
+from autopeft.comparison import Comparison, Paired, compare, paired
+from autopeft.errors import SettingsError
+from autopeft.experiment import Experiment
+from autopeft.fronts import fronts_data
+from autopeft.plot import NamedPoint, Picture
+from autopeft.proxy import ProxySignal
+from autopeft.report import Table, markdown_table
+from autopeft.settings import read_yaml
+
+_BUDGETS = (0.1, 0.5, 1.0, 5.0)
+"""Percent of the backbone at which the best architectures are compared, beside no limit."""
+
+_EXPLAINED = (
+    "Hypervolume is the area between a front and the reference point, cost linear in percent. Paired: rivals of one "
+    "seed share the initial design, so differences are taken seed by seed; the interval of their mean is Student's "
+    "at 95 %. Every point is a single training run, measured on the validation part that the search looks at: the best "
+    "of many is optimistic, for every sampler alike."
+)
+
+
+def write_summary(experiment: Experiment, results: Path) -> Path:
+    """Write the page and its pictures into the experiment's folder of results.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        SettingsError: no cell is done yet.
+    """
+    folder = results / experiment.name
+    cells = done(experiment, results)
+    if not cells:
+        raise SettingsError(f"No cell of {experiment.name!r} is done in {str(folder)!r}; it has {experiment.cells()}.")
+    is_search = experiment.kind == "compare"
+    body, pictures = (_compared if is_search else _retrained)(experiment, cells, folder)
+    lines = [f"# {experiment.title}", "", *_missing(experiment, results), *_setting(cells), *body]
+    for name, data in pictures.items():
+        draw.save(draw.picture(data), folder / f"{name}.png")
+        lines += [f"![{data.alt}]({name}.png)", ""]
+    page = folder / "README.md"
+    page.write_text("\n".join(lines).rstrip() + "\n")
+    return page
+
+
+def done(experiment: Experiment, results: Path) -> dict[str, Mapping[str, Any]]:
+    """The cells that have a result, by name, in the experiment's order."""
+    folder = results / experiment.name
+    return {
+        cell: read_yaml(folder / f"{cell}.json")  # JSON is YAML
+        for cell in experiment.cells()
+        if (folder / f"{cell}.json").exists()
+    }
+
+
+def _missing(experiment: Experiment, results: Path) -> list[str]:
+    missing = experiment.missing(results)
+    if not missing:
+        return [f"All {len(experiment.cells())} cells of `{experiment.path}` are done.", ""]
+    commands = [f"autopeft experiment {experiment.path} --data FOLDER --cell {cell}" for cell in missing]
+    head = f"**{len(missing)} of {len(experiment.cells())} cells are missing**; each is one command:"
+    return [head, "", "```sh", *commands, "```", ""]
+
+
+def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What all cells share, in a paragraph."""
+    cell = next(iter(cells.values()))
+    settings, splits = cell["settings"], cell["splits"]
+    recipe = settings["recipe"]
+    length = f"{recipe['steps']} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
+    counts = next(iter(cell["trials"]))["counts"] if "trials" in cell else cell["counts"]
+    parts = ", ".join(
+        f"{name} {splits[name]['size']:,}" for name in ("train", "validation", "test") if _size(splits, name)
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(cell["versions"].items()))
+    return [
+        f"Model {settings['model']} ({counts['backbone']:,} parameters), task {splits['task']}, protocol "
+        f"{settings['protocol']} ({parts}), {length} a run, batches of {recipe['batch_size']}, {settings['device']}. "
+        f"Versions: {versions}.",
+        "",
+    ]
+
+
+def _size(splits: Mapping[str, Any], name: str) -> bool:
+    return isinstance(splits.get(name), Mapping) and "size" in splits[name]
+
+
+# -- searches --------------------------------------------------------------------------------------------------
+
+
+def _compared(
+    experiment: Experiment, cells: Mapping[str, Mapping[str, Any]], folder: Path
+) -> tuple[list[str], dict[str, Picture]]:
+    keyed = {(name.rpartition("-seed")[0], int(name.rpartition("-seed")[2])): cell for name, cell in cells.items()}
+    found = compare(keyed, against=_against(experiment))
+    tables = [_finals_table(found, experiment), _budgets_table(found, experiment), _time_table(found)]
+    lines = [*_sweep(folder), "## Verdict", "", *verdicts(found), "", "## Numbers", ""]
+    cost, value = found.reference
+    lines += [f"Reference point of every hypervolume: {cost:.4g} % and {value:.4g}. {_EXPLAINED}", ""]
+    for table in tables:
+        lines += [markdown_table(table), ""]
+    return [*lines, "## Pictures", ""], _pictures(found)
+
+
+def _against(experiment: Experiment) -> str:
+    """The sampler to compare with: random search, or else the first."""
+    names = [name for name in experiment.samplers if experiment.settings_of(f"{name}-seed0").sampler == "random"]
+    return (names or list(experiment.samplers))[0]
+
+
+def _sweep(folder: Path) -> list[str]:
+    path = folder / "proxy.json"
+    return (
+        [f"Learning rate, shared by all cells: {ProxySignal.from_dict(read_yaml(path))}", ""] if path.exists() else []
+    )
+
+
+def verdicts(found: Comparison) -> list[str]:
+    """A sentence a rival: the paired difference, its interval, and what may be said."""
+    lines = []
+    base = found.finals(found.against)
+    for sampler in found.runs:
+        if sampler == found.against:
+            continue
+        pairs = found.difference(sampler)
+        text = f"* **{sampler} against {found.against}: {pairs.verdict}.** {len(pairs.values)} paired seeds"
+        if pairs.values:
+            share = pairs.mean / fmean(base[seed] for seed in pairs.seeds)
+            text += f", mean difference of the final hypervolume {pairs.mean:+.4f} ({share:+.2%})"
+        if pairs.interval is not None:
+            low, high = pairs.interval
+            text += f", standard error {pairs.standard_error:.4f}, interval {low:+.4f} to {high:+.4f}"
+        lines.append(f"{text}; {_sooner(found, sampler, pairs)}")
+    return lines or [f"* Only {found.against} has finished searches: there is nothing to compare yet."]
+
+
+def _sooner(found: Comparison, sampler: str, pairs: Paired) -> str:
+    counts = [found.reached(sampler, seed) for seed in pairs.seeds]
+    total = max((len(trials) for runs in found.runs.values() for trials in runs.values()), default=0)
+    if not counts:
+        return "no seed to say when it was as good."
+    text = ", ".join("never" if count is None else str(count) for count in counts)
+    return f"evaluations until it had the other's final hypervolume after {total}: {text}."
+
+
+def _finals_table(found: Comparison, experiment: Experiment) -> Table:
+    seeds = experiment.seeds
+    header = (
+        "sampler",
+        *(f"seed {seed}" for seed in seeds),
+        "mean",
+        "standard error",
+        "paired difference",
+        "reached at",
+    )
+    rows = []
+    for sampler in experiment.samplers:
+        finals = found.finals(sampler)
+        pairs = found.difference(sampler)
+        error = stdev(finals.values()) / len(finals) ** 0.5 if len(finals) > 1 else None
+        reached = [found.reached(sampler, seed) for seed in pairs.seeds]
+        rows.append(
+            (
+                sampler,
+                *(f"{finals[seed]:.4f}" if seed in finals else "missing" for seed in seeds),
+                f"{fmean(finals.values()):.4f}" if finals else "",
+                "" if error is None else f"{error:.4f}",
+                "" if sampler == found.against or not pairs.values else f"{pairs.mean:+.4f}",
+                ", ".join("never" if count is None else str(count) for count in reached),
+            )
+        )
+    caption = f"Final hypervolume. Reached at: evaluations until the final hypervolume of {found.against}, by seed."
+    return Table(header, tuple(rows), caption, frozenset(header[1:]))
+
+
+def _budgets_table(found: Comparison, experiment: Experiment) -> Table:
+    limits = [*_BUDGETS, float("inf")]
+    header = ("sampler", *(f"≤ {limit:g} %" if limit < float("inf") else "no limit" for limit in limits))
+    rows = [(name, *(_mean(found.best_within(name, limit)) for limit in limits)) for name in found.runs]
+    return Table(
+        header, tuple(rows), "Best metric on validation within a budget, mean over seeds.", frozenset(header[1:])
+    )
+
+
+def _mean(values: Mapping[int, float]) -> str:
+    return f"{fmean(values.values()):.4f} (n = {len(values)})" if values else "none"
+
+
+def _time_table(found: Comparison) -> Table:
+    header = ("sampler", "trials", "failed", "median seconds a trial", "mean seconds a proposal")
+    rows = []
+    for name, runs in found.runs.items():
+        trials = [trial for seed in runs.values() for trial in seed]
+        seconds = [m.seconds for t in trials if (m := t.measurement) is not None]
+        waits = [t.proposal_seconds for t in trials if t.origin != "initial"]
+        failed = sum(t.failure is not None for t in trials)
+        rows.append(
+            (name, str(len(trials)), str(failed), f"{median(seconds):.1f}", f"{fmean(waits):.2f}" if waits else "")
+        )
+    caption = "Time, on a machine that was shared: not a benchmark. Trials of the shared design are trained once."
+    return Table(header, tuple(rows), caption, frozenset(header[1:]))
+
+
+def _pictures(found: Comparison) -> dict[str, Picture]:
+    runs = {name: list(seeds.values()) for name, seeds in found.runs.items()}
+    common = sorted(set.intersection(*(set(seeds) for seeds in found.runs.values())))
+    pooled = {name: [t for seed in common for t in seeds[seed]] for name, seeds in found.runs.items()}
+    return {
+        "hypervolume": plot.hypervolume_data(runs, found.reference),
+        "fronts": fronts_data(runs),
+        **({"cloud": plot.cloud_data(pooled)} if common else {}),
+    }
+
+
+# -- retraining ------------------------------------------------------------------------------------------------
+
+
+def _retrained(
+    experiment: Experiment, cells: Mapping[str, Mapping[str, Any]], folder: Path
+) -> tuple[list[str], dict[str, Picture]]:
+    points = {name: _point(name, cell) for name, cell in cells.items()}
+    names = {name for name, wanted in experiment.architectures.items() if isinstance(wanted, str)}
+    split = next(iter(cells.values()))
+    lines = ["## Numbers", "", markdown_table(retrained_table(cells)), ""]
+    searched = [name for name in cells if name not in names]
+    if searched and names & set(cells):
+        lines += [markdown_table(differences_table(cells, searched, [n for n in cells if n in names])), ""]
+    picture = plot.results_data(
+        [points[name] for name in searched],
+        [points[name] for name in cells if name in names],
+        metric=f"{split['split']} {split['objective']}",
+        title=experiment.title,
+    )
+    return [*lines, "## Pictures", ""], {"results": picture}
+
+
+def _point(name: str, cell: Mapping[str, Any]) -> NamedPoint:
+    summary = cell["summary"]
+    percent = Counts(**cell["counts"]).percent()
+    return NamedPoint(name, percent, summary["mean"], summary["std"], summary["n"], cell["split"])
+
+
+def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Mean, standard deviation (n - 1), median, n, the three counts, learning rate and split of every cell."""
+    counts = ("% nominal", "nominal", "stored", "trained")
+    header = ("architecture", *counts, "learning rate", "split", "metric", "mean", "std", "median", "n", "placements")
+    rows = []
+    for name, cell in sorted(cells.items(), key=lambda item: int(item[1]["counts"]["nominal"])):
+        summary, own = cell["summary"], Counts(**cell["counts"])
+        rows.append(
+            (
+                name,
+                f"{own.percent():.4g}",
+                *(f"{value:,}" for value in (own.nominal, own.stored, own.trained)),
+                f"{cell['learning_rate']:.3g}",
+                cell["split"],
+                cell["objective"],
+                f"{summary['mean']:.4f}",
+                "single seed" if summary["std"] is None else f"{summary['std']:.4f}",
+                f"{summary['median']:.4f}",
+                str(summary["n"]),
+                cell["described"],
+            )
+        )
+    caption = "Over seeds; each architecture at the learning rate that was best for its first seed on validation."
+    return Table(header, tuple(rows), caption, frozenset(header) - {"architecture", "split", "metric", "placements"})
+
+
+def differences_table(
+    cells: Mapping[str, Mapping[str, Any]], searched: Sequence[str], baselines: Sequence[str]
+) -> Table:
+    """Paired differences, searched less baseline, with their 95 % intervals."""
+    rows = tuple((name, *(_difference(cells[name], cells[other]) for other in baselines)) for name in searched)
+    caption = (
+        "Searched architecture less baseline on the same seeds: mean and 95 % interval by Student's t, not corrected "
+        "for the number of comparisons."
+    )
+    return Table(("architecture", *baselines), rows, caption, frozenset(baselines))
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    by_seed = [dict(zip(cell["seeds"], cell["values"], strict=True)) for cell in (first, second)]
+    found = paired(*by_seed)
+    if found.interval is None:
+        return f"{found.mean:+.4f} ({found.verdict})"
+    low, high = found.interval
+    return f"{found.mean:+.4f} ({low:+.4f} to {high:+.4f})"
