@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -35,8 +36,13 @@ def backbone(model_type: str = "bert", *, seed: int = 0, with_tokenizer: bool = 
     transformers starts weights at 0.02, which makes attention uniform and hides mistakes in masks; here they are
     about 1 / sqrt(width).
     """
+    return copy.deepcopy(_made(model_type, seed, with_tokenizer, tuple(sorted(changes.items()))))
+
+
+@cache
+def _made(model_type: str, seed: int, with_tokenizer: bool, changes: tuple[tuple[str, Any], ...]) -> Backbone:
     options = {"pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, **family_of(model_type).tiny, **_NO_DROPOUT}
-    config = CONFIG_MAPPING[model_type](**{**options, **changes})
+    config = CONFIG_MAPPING[model_type](**{**options, **dict(changes)})
     found = Backbone.from_config(config, seed=seed, tokenizer=tokenizer(model_type) if with_tokenizer else None)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
