@@ -71,9 +71,7 @@ def pairs(folder: Path, tokenizer: Any) -> Dataset:
         data = Dataset.from_list([json.loads(line) for line in lines])
 
     def encode(batch: dict[str, list[Any]]) -> Any:
-        return tokenizer(
-            batch["sentence1"], batch["sentence2"], padding="max_length", max_length=128, truncation=True
-        )
+        return tokenizer(batch["sentence1"], batch["sentence2"], padding="max_length", max_length=128, truncation=True)
 
     data = data.map(encode, batched=True).rename_column("label", "labels")
     data.set_format(type="torch", columns=["input_ids", "token_type_ids", "attention_mask", "labels"])
@@ -188,9 +186,7 @@ def main() -> None:
     before = os.getloadavg()[0]
     with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its logs
         data = pairs(options.data, AutoTokenizer.from_pretrained(str(options.model)))
-        model = model_with_adapter(
-            options.model, options.width, options.prefix, options.prefix_hidden, options.layers
-        )
+        model = model_with_adapter(options.model, options.width, options.prefix, options.prefix_hidden, options.layers)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         timer = train(model, data, options)
     print(json.dumps(report(options, timer, trained, (before, os.getloadavg()[0]))))

@@ -1,0 +1,56 @@
+"""What figures depend on: processor, cores, memory, load, versions; and where results are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+_PACKAGES = ("autopeft", "torch", "transformers", "botorch", "optuna", "numpyro", "jax")
+
+
+def facts() -> dict[str, Any]:
+    """Machine, load (one-minute average) and versions; call it before and after, and keep both loads."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": os.getloadavg()[0],
+        "threads": os.environ.get("OMP_NUM_THREADS", "not limited"),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def write(name: str, result: dict[str, Any], before: dict[str, Any]) -> Path:
+    """Write `result` with the facts of the machine to ``results/<name>.json``; a busy machine is noted.
+
+    Args:
+        before: `facts` from before the measurements.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    machine = {**before, "load_before": before["load"], "load_after": facts()["load"]}
+    del machine["load"]
+    path.write_text(json.dumps({**result, "machine": machine}, indent=1) + "\n")
+    return path
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

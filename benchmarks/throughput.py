@@ -1,0 +1,180 @@
+"""Training throughput against the package `adapters`: the same modules, data, batch size and threads, in one run.
+
+    python benchmarks/throughput.py --peer-python .venv-peer/bin/python --data FOLDER
+
+Three sides take turns, round after round, each in a process of its own: the peer (pads to 128 tokens, as its own
+example does), ours in default use (pads to the longest of the batch, buckets by length), and ours padded to 128 as
+well. The ratios compare medians over rounds of each process's median and mean seconds per step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+
+SIDES = ("peer", "ours", "ours-padded")
+HERE = Path(__file__).parent
+WIDTH, PREFIX, LAYERS, MAX_LENGTH = 48, 3, (3, 4, 5), 128
+
+
+@dataclass
+class PaddedLearner:
+    """A learner whose training batches are padded to 128 tokens, as the peer's are."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def loss(self, batch: Any) -> Any:
+        """The loss of the batch, with more padding."""
+        from dataclasses import replace
+
+        from torch.nn.functional import pad
+
+        fills = {"input_ids": self.inner.pad, "attention_mask": 0, "token_type_ids": 0}
+        inputs = {
+            name: pad(rows, (0, MAX_LENGTH - rows.shape[1]), value=fills[name]) for name, rows in batch.inputs.items()
+        }
+        return self.inner.loss(replace(batch, inputs=inputs))
+
+
+def ours(options: argparse.Namespace) -> dict[str, Any]:
+    """Train in this process and time every step, loading of its batch included."""
+    import torch
+
+    from autopeft import tasks
+    from autopeft.architecture import Architecture, Placement
+    from autopeft.attach import attach
+    from autopeft.backbones import Backbone
+    from autopeft.evaluate import Evaluator
+    from autopeft.train import Recipe, fit
+
+    torch.set_num_threads(options.threads)
+    task = tasks.lookup("mrpc")
+    backbone = Backbone.from_pretrained(options.model)
+    total = options.warmup + options.steps
+    recipe = Recipe(
+        learning_rate=1e-3, steps=total, batch_size=options.batch, max_length=MAX_LENGTH, evaluate_every=1e6
+    )
+    evaluator = Evaluator(backbone, task, tasks.load(task, data=options.data), recipe)
+    learner = PaddedLearner(evaluator.learner) if options.side == "ours-padded" else evaluator.learner
+    sizes = {"parallel": ("ffn", WIDTH), "prefix": ("kv", PREFIX)}
+    places = [Placement(f"encoder.{n}.{role}", name, size) for name, (role, size) in sizes.items() for n in LAYERS]
+    marks: list[float] = []
+    with attach(backbone, Architecture(tuple(places)), seed=options.seed) as attached:
+        parameters = [*attached.parameters(), *learner.reset(options.seed)]
+        found = fit(
+            learner, parameters, evaluator.train_part, recipe, lambda: {"accuracy": 0.0},
+            objective="accuracy", seed=options.seed, on_step=lambda done, planned: marks.append(time.perf_counter()),
+        )  # fmt: skip
+    timed = marks[options.warmup - 1 :]
+    seconds = [later - earlier for earlier, later in zip(timed, timed[1:], strict=False)]
+    return {
+        "seconds_per_step": statistics.fmean(seconds),
+        "median_seconds_per_step": statistics.median(seconds),
+        "slowest_seconds_per_step": max(seconds),
+        "steps": len(seconds),
+        "trained_parameters": sum(parameter.numel() for parameter in parameters),
+        "train_loss": found.history[-1].loss,
+    }
+
+
+def run_side(side: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One process of one side; its last line is JSON."""
+    model = str(_folder(options.model))
+    shared = ["--steps", options.steps, "--warmup", options.warmup, "--batch", options.batch]
+    shared += ["--threads", options.threads, "--seed", seed, "--model", model]
+    if side == "peer":
+        folder = next(f for f in (options.data / "glue" / "mrpc", options.data / "mrpc", options.data) if f.is_dir())
+        words = [options.peer_python, HERE / "peer_adapters.py", *shared, "--data", folder]
+    else:
+        words = [sys.executable, __file__, "--side", side, *shared, "--data", options.data]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
+    if side == "peer":
+        environment.pop("PYTHONPATH", None)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Medians over rounds, and how many times as fast ours is."""
+    keys = ("median_seconds_per_step", "seconds_per_step")
+    medians = {side: {key: statistics.median(r[side][key] for r in rounds) for key in keys} for side in SIDES}
+    ratios = {
+        side: {key: medians["peer"][key] / medians[side][key] for key in keys} for side in SIDES if side != "peer"
+    }
+    by_round = {side: [r["peer"][keys[1]] / r[side][keys[1]] for r in rounds] for side in ratios}
+    return {"seconds": medians, "times_as_fast": ratios, "times_as_fast_by_round": by_round}
+
+
+def _folder(model: str) -> Path:
+    from autopeft.backbones import PACKAGED
+
+    if model not in PACKAGED:
+        return Path(model)
+    package = __import__(PACKAGED[model])
+    return Path(package.__file__).parent / "model"
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peer-python", help="interpreter of the environment with adapters 1.3")
+    parser.add_argument("--model", default="minilm", help="folder of a BERT with six layers, or minilm")
+    parser.add_argument("--data", type=Path, required=True, help="folder with glue/mrpc/train.jsonl.gz")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="timed steps of every process")
+    parser.add_argument("--warmup", type=int, default=3, help="steps before timing, at least 1")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", default="throughput", help="name of the result")
+    parser.add_argument("--side", choices=SIDES[1:], help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run all sides in turn and write the result."""
+    options = parse()
+    if options.side:
+        print(json.dumps(ours(options)))
+        return
+    if not options.peer_python:
+        raise SystemExit("--peer-python is needed; see benchmarks/README.md for how to make its environment.")
+    before, rounds = machine.facts(), []
+    for number in range(options.rounds):
+        found = {}
+        for side in SIDES:
+            found[side] = run_side(side, options, options.seed + number)
+            seconds = found[side]["seconds_per_step"]
+            print(
+                f"round {number + 1}: {side} {seconds:.3f} s a step, {options.batch / seconds:.1f} examples/s",
+                flush=True,
+            )
+        rounds.append(found)
+    trained = {side: rounds[0][side]["trained_parameters"] for side in SIDES}
+    if len(set(trained.values())) > 1:
+        raise SystemExit(f"The sides trained different numbers of parameters: {trained}.")
+    work = {"task": "mrpc", "model": options.model, "parallel": WIDTH, "prefix": PREFIX, "layers": LAYERS}
+    setting = {**work, "batch": options.batch, "threads": options.threads, "warmup": options.warmup}
+    result = {"setting": setting, **summary(rounds), "rounds": rounds}
+    print(json.dumps(result["times_as_fast"], indent=1))
+    print(f"written: {machine.write(options.name, result, before)}")
+
+
+if __name__ == "__main__":
+    main()
