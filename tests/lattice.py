@@ -127,14 +127,10 @@ def running(space: SearchSpace, number: int, configuration: Configuration) -> Tr
 def failed(space: SearchSpace, number: int, configuration: Configuration, kind: FailureKind = "nan") -> Trial:
     """A trial without a measurement."""
     failure = Failure(kind, "made up")
-    return Trial(
-        number, configuration, space.decode(configuration), TrialState.FAILED, "initial", 0, failure=failure
-    )
+    return Trial(number, configuration, space.decode(configuration), TrialState.FAILED, "initial", 0, failure=failure)
 
 
-def history(
-    space: SearchSpace, configurations: Sequence[Configuration], formula: Formula = accuracy
-) -> list[Trial]:
+def history(space: SearchSpace, configurations: Sequence[Configuration], formula: Formula = accuracy) -> list[Trial]:
     """Measured trials of `configurations`, in order."""
     return [complete(space, i, c, formula(space, c)) for i, c in enumerate(configurations)]
 

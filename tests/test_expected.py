@@ -99,8 +99,6 @@ def test_printed_averages_follow_from_their_cells() -> None:
         ("autopeft-table-1.json", "MAM", "#Param (%)", 2 * 768 * (384 + 30) * 12),
     ],
 )
-def test_printed_parameter_shares_follow_the_nominal_rule(
-    name: str, row: str, column: str, parameters: int
-) -> None:
+def test_printed_parameter_shares_follow_the_nominal_rule(name: str, row: str, column: str, parameters: int) -> None:
     printed = by_row(name)[row][column]
     assert printed == pytest.approx(100 * parameters / 109_482_240, abs=0.0051)

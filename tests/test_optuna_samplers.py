@@ -62,9 +62,7 @@ def test_a_study_of_optunas_proposes_what_ours_would() -> None:
         (configuration,) = build("random", space, 4).ask(ours)
         ours.append(complete(space, number, configuration, accuracy(space, configuration)))
     names = [choice.name for choice in space.choices]
-    values = [
-        [c.values[i] for c, i in zip(space.choices, t.configuration.indices, strict=True)] for t in ours
-    ]
+    values = [[c.values[i] for c, i in zip(space.choices, t.configuration.indices, strict=True)] for t in ours]
     assert [[t.params[name] for name in names] for t in study.trials] == values
 
 

@@ -125,9 +125,7 @@ def _moved(ledger: Ledger, climber: Climber, look: Sequence[Configuration], eval
     return Climber(best, spent, spent >= evaluations)
 
 
-def walk(
-    ledger: Ledger, starts: Sequence[Configuration], rng: np.random.Generator, *, evaluations: int
-) -> None:
+def walk(ledger: Ledger, starts: Sequence[Configuration], rng: np.random.Generator, *, evaluations: int) -> None:
     """The released code's search: from every start, walks of as many random single changes as there are choices.
 
     Each start is first changed once. It moves to the best point of a walk if that is better, and never stops

@@ -68,9 +68,7 @@ def draw(x: NDArray[np.float64], y: NDArray[np.float64], *, seed: int, nuts: Nut
 def _sampler(nuts: Nuts) -> Any:
     """A sampler whose compiled program is kept between calls; it keeps nothing else."""
     kernel = NUTS(_saas, dense_mass=True, max_tree_depth=_TREE_DEPTH)
-    return MCMC(
-        kernel, num_warmup=nuts.warmup, num_samples=nuts.samples, progress_bar=False, jit_model_args=True
-    )
+    return MCMC(kernel, num_warmup=nuts.warmup, num_samples=nuts.samples, progress_bar=False, jit_model_args=True)
 
 
 def _saas(x: jax.Array, y: jax.Array, mask: jax.Array) -> None:

@@ -393,9 +393,7 @@ LOADER = {
 }
 
 
-def describe(
-    case: Case, tensors: Tensors, counted: dict[str, int], error: float, effect: float
-) -> dict[str, Any]:
+def describe(case: Case, tensors: Tensors, counted: dict[str, int], error: float, effect: float) -> dict[str, Any]:
     """The metadata of one case; `effect` is its largest difference from the backbone without any module."""
     return {
         "methods": list(case.methods),

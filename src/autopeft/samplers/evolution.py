@@ -83,9 +83,7 @@ class Evolution:
             seen.add(self._space.identity(found[-1]))
         return found
 
-    def _child(
-        self, parent: Configuration, seen: set[tuple[int, ...]], rng: np.random.Generator
-    ) -> Configuration:
+    def _child(self, parent: Configuration, seen: set[tuple[int, ...]], rng: np.random.Generator) -> Configuration:
         """A free neighbour of `parent`; when there is none, of a neighbour, and so on; at last a random one."""
         here = parent
         for _ in range(_MOST_STEPS):

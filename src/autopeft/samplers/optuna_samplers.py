@@ -331,9 +331,7 @@ def build_nsga2(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     def make(derived: int) -> BaseSampler:
         return optuna.samplers.NSGAIISampler(population_size=chosen.population, seed=derived)
 
-    return Replayed(
-        "nsga2", space, seed, make, asdict(chosen), attempts=chosen.attempts, generation=chosen.population
-    )
+    return Replayed("nsga2", space, seed, make, asdict(chosen), attempts=chosen.attempts, generation=chosen.population)
 
 
 MEMBERS = {"tpe": build_tpe, "nsga2": build_nsga2, "gp": build_gp}
