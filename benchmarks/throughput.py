@@ -10,6 +10,7 @@ well. The ratios compare medians over rounds of each process's median and mean s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -79,7 +80,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
             objective="accuracy", seed=options.seed, on_step=lambda done, planned: marks.append(time.perf_counter()),
         )  # fmt: skip
     timed = marks[options.warmup - 1 :]
-    seconds = [later - earlier for earlier, later in zip(timed, timed[1:], strict=False)]
+    seconds = [later - earlier for earlier, later in itertools.pairwise(timed)]
     return {
         "seconds_per_step": statistics.fmean(seconds),
         "median_seconds_per_step": statistics.median(seconds),
