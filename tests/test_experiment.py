@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from autopeft import experiment as module
+from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
 from autopeft.experiment import Experiment, read, run
 from autopeft.objective import hypervolume
@@ -186,9 +187,30 @@ def test_a_point_of_a_search_that_was_not_run(case: Case, tmp_path: Path) -> Non
     found = read(retraining(case, tmp_path / "points.yaml"))
     with pytest.raises(SettingsError, match=r"No finished search of 'two' has a point of at most 1"):
         run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
-    odd = read(retraining(case, tmp_path / "points.yaml", architectures={"a": {"search": "two"}}))
-    with pytest.raises(SettingsError, match="a baseline's name or"):
-        run(odd, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
+def test_an_architecture_from_a_file_and_a_learning_rate_of_its_own(case: Case, tmp_path: Path) -> None:
+    own = Architecture((Placement("encoder.1.ffn", "serial", 3),))
+    (tmp_path / "files").mkdir()
+    own.save(tmp_path / "files" / "own.json")
+    wanted = {"own": {"file": "files/own.json", "learning_rate": "2e-4"}, "full": {"baseline": "full"}}
+    found = read(retraining(case, tmp_path / "points.yaml", architectures=wanted, seeds=[40]))
+    run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+    cells = {name: cell(tmp_path / "r" / "points", name) for name in wanted}
+    assert (cells["own"]["architecture"], cells["own"]["learning_rate"]) == (own.as_dict(), 2e-4)
+    assert cells["own"]["sweep"] is None
+    assert cells["full"]["learning_rate"] in (pytest.approx(1e-3 / 30), pytest.approx(3e-3 / 30))
+
+
+@pytest.mark.parametrize(
+    "wanted", [3, {}, {"search": "two"}, {"file": "a", "baseline": "b"}, {"file": "a", "at": 1}, {"cells": ["a"]}]
+)
+def test_an_architecture_that_is_not_described(case: Case, tmp_path: Path, wanted: Any) -> None:
+    with pytest.raises(SettingsError, match=r"`architectures\.a` is a baseline's name"):
+        read(retraining(case, tmp_path / "points.yaml", architectures={"a": wanted}))
+    for number in ("much", -1):
+        with pytest.raises(SettingsError, match=r"`architectures\.a` has numbers above 0"):
+            read(retraining(case, tmp_path / "p.yaml", architectures={"a": {"experiment": "two", "at": number}}))
 
 
 # -- files -----------------------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "prefix": layers * 2 * d * 10,
         "lora": layers * 2 * 2 * d * 8,  # query and value
         "mam": layers * (2 * d * 30 + 2 * d * (d // 2)),
+        "bitfit": layers * (7 * d + found.model.config.intermediate_size),  # q, k, v, o, ffn_out, two norms, ffn_in
+        "lnfit": layers * 2 * d,  # the weights of two norms a layer
         "full": found.n_parameters,
     }
     architecture = baseline(name, found)

@@ -15,6 +15,7 @@ from typing import Any
 
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
+from autopeft.backbones import Backbone
 from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
 from autopeft.identity import versions
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
@@ -41,7 +42,10 @@ class Experiment:
         settings: shared by all cells.
         samplers: for "compare": name to changes of the settings.
         seeds: search seeds, or the seeds of retraining.
-        architectures: for "retrain": name to a baseline's name, or to where a point of a front is found.
+        architectures: for "retrain": name to a baseline's name, or to a mapping that says where the architecture
+            is found: ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, cells, at}``, the best
+            point of finished searches within a budget in percent. A ``learning_rate`` beside it takes the place of
+            the choice among `learning_rates`.
         learning_rates: for "retrain": what every architecture chooses from.
     """
 
@@ -131,6 +135,9 @@ def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
     elif named == "samplers":
         odd = {name: change for name, change in raw[named].items() if not isinstance(change, Mapping)}
         wrong += [f"`samplers.{name}` is a mapping of settings, but got {change!r}" for name, change in odd.items()]
+    else:
+        mistakes = {name: _architecture_mistake(wanted) for name, wanted in raw[named].items()}
+        wrong += [f"`architectures.{name}` {mistake}" for name, mistake in mistakes.items() if mistake]
     seeds = raw["seeds"]
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         wrong.append(f"`seeds` is a list of whole numbers of at least 0, but got {seeds!r}")
@@ -284,9 +291,12 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str, Any]:
     session = Session.build(experiment.settings)
-    architecture = _architecture(experiment.architectures[cell], session, results)
-    rates = experiment.learning_rates
-    found = retrain(session.evaluator, cell, architecture, experiment.seeds, learning_rates=rates)
+    wanted = experiment.architectures[cell]
+    architecture = architecture_of(experiment, cell, session.backbone, results)
+    evaluator, rates = session.evaluator, experiment.learning_rates
+    if isinstance(wanted, Mapping) and "learning_rate" in wanted:
+        evaluator, rates = evaluator.with_recipe(learning_rate=float(wanted["learning_rate"])), ()
+    found = retrain(evaluator, cell, architecture, experiment.seeds, learning_rates=rates)
     summary = found.summary()
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
     return {
@@ -299,23 +309,48 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     }
 
 
-def _architecture(wanted: Any, session: Session, results: Path) -> Architecture:
-    """A baseline by name, or a point of the joint front of finished searches.
+def architecture_of(experiment: Experiment, cell: str, backbone: Backbone, results: Path) -> Architecture:
+    """What the cell of a retraining trains: a baseline, a file's architecture, or a point of finished searches.
 
     Raises:
-        SettingsError: the searches have not been run, or the description cannot be read.
+        SettingsError: the searches have not been run, or there is no such baseline.
+        ArchitectureError: the file cannot be read.
     """
+    wanted = experiment.architectures[cell]
     if isinstance(wanted, str):
-        return baseline(wanted, session.backbone)
-    if not isinstance(wanted, Mapping) or set(wanted) - {"experiment", "cells", "at"} or "experiment" not in wanted:
-        raise SettingsError(f"An architecture is a baseline's name or {{experiment, cells, at}}, but got {wanted!r}.")
+        return baseline(wanted, backbone)
+    if "baseline" in wanted:
+        return baseline(str(wanted["baseline"]), backbone)
+    if "file" in wanted:
+        return Architecture.load(experiment.path.parent / str(wanted["file"]))
     points = list(_points(results / str(wanted["experiment"]), wanted.get("cells")))
-    limit = float(str(wanted.get("at", "1e9")).rstrip("% "))
+    limit = _percent(wanted)
     fitting = [point for point in points if point[0] <= limit]
     if not fitting:
-        raise SettingsError(f"No finished search of {wanted['experiment']!r} has a point of at most {limit}%.")
+        raise SettingsError(f"No finished search of {wanted['experiment']!r} has a point of at most {limit:g}%.")
     _, _, data = max(fitting, key=lambda point: (point[1], -point[0]))
     return Architecture.from_dict(data)
+
+
+_SOURCES = {"baseline": set[str](), "file": set[str](), "experiment": {"cells", "at"}}
+
+
+def _architecture_mistake(wanted: Any) -> str | None:
+    """What is wrong with the description of an architecture; None when nothing is."""
+    if isinstance(wanted, str):
+        return None
+    sources = [name for name in _SOURCES if isinstance(wanted, Mapping) and name in wanted]
+    if len(sources) != 1 or set(wanted) - _SOURCES[sources[0]] - {sources[0], "learning_rate"}:
+        return f"is a baseline's name, {{baseline}}, {{file}} or {{experiment, cells, at}}, but got {wanted!r}"
+    try:
+        ok = _percent(wanted) > 0 and float(wanted.get("learning_rate", 1)) > 0
+    except (TypeError, ValueError):
+        ok = False
+    return None if ok else f"has numbers above 0 for `at` (in percent) and `learning_rate`, but got {wanted!r}"
+
+
+def _percent(wanted: Mapping[str, Any]) -> float:
+    return float(str(wanted.get("at", "inf")).rstrip("% "))
 
 
 def _points(folder: Path, cells: Any) -> Iterator[tuple[float, float, Mapping[str, Any]]]:

@@ -233,7 +233,8 @@ def _retrained(
     experiment: Experiment, cells: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> tuple[list[str], dict[str, Picture]]:
     points = {name: _point(name, cell) for name, cell in cells.items()}
-    names = {name for name, wanted in experiment.architectures.items() if isinstance(wanted, str)}
+    wanted = experiment.architectures
+    names = {name for name in wanted if isinstance(wanted[name], str) or "baseline" in wanted[name]}
     split = next(iter(cells.values()))
     lines = ["## Numbers", "", markdown_table(retrained_table(cells)), ""]
     searched = [name for name in cells if name not in names]

@@ -158,9 +158,12 @@ BASELINES = {
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
+    "bitfit": Baseline((("bitfit", 1),)),
+    "lnfit": Baseline((("lnfit", 1),)),
     "full": Baseline((("full", 1),)),
 }
-"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2."""
+"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2; of BIPEFT's
+table 1: BitFit and LNFit, wherever the backbone has biases and norms."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:
