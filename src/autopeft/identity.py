@@ -19,6 +19,7 @@ from typing import Any
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 
+import autopeft
 from autopeft.errors import InputError, SettingsError, StudyMismatchError, UnknownNameError
 from autopeft.objective import metric_and_cost
 from autopeft.record import plain
@@ -74,8 +75,8 @@ class Identity:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the packages that decide the numbers, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in ("autopeft", "torch", "transformers", "optuna", "botorch"):
+    found = {"python": platform.python_version(), "autopeft": autopeft.__version__}
+    for name in ("torch", "transformers", "optuna", "botorch"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
