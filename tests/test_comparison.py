@@ -66,6 +66,12 @@ def test_curves_use_one_reference_for_all_cells() -> None:
     assert result.finals("absent") == {}
 
 
+def test_the_logarithm_of_the_cost_weighs_every_halving_alike() -> None:
+    cells = {("random", 0): cell([(1.0, 0.5), (0.1, 0.3)], (10.0, 0.1))}
+    # From 0.1 to 1 % the front is at 0.3, from 1 to 10 % at 0.5: a decade each.
+    assert compare(cells, against="random").finals("random", "log")[0] == pytest.approx(0.2 + 0.4)
+
+
 def test_a_failed_trial_is_an_evaluation_that_adds_nothing() -> None:
     curve = found(random={0: [(5.0, 0.5), None, (5.0, 0.7)]}).curve("random", 0)
     np.testing.assert_allclose(curve, [2.5, 2.5, 3.5])

@@ -49,7 +49,8 @@ def test_the_page_tells_the_numbers_and_what_is_missing(folder: Path) -> None:
     assert float(chance[3]) == pytest.approx((float(chance[1]) + float(chance[2])) / 2, abs=1e-4)
     assert float(evolution[5]) == pytest.approx(float(evolution[1]) - float(chance[1]), abs=2e-4)
     # Random search is what the others are compared with, although it is not the first.
-    assert "**evolution against chance: one seed allows no statement.** 1 paired seeds" in text
+    for scale in ("linear", "log"):
+        assert f"**evolution against chance, {scale} cost: one seed allows no statement.** Paired seeds: 1" in text
     assert "Learning rate, shared by all cells: accuracy by learning rate: 0.001" in text
     for name in ("hypervolume", "fronts", "cloud"):
         assert (page.parent / f"{name}.png").read_bytes().startswith(b"\x89PNG")

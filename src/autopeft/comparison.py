@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from autopeft.space import Configuration
 from autopeft.trial import Failure, Trial, TrialState
 
 _LEVEL = 0.95
+
+Scale = Literal["linear", "log"]
+"""Of the cost in a hypervolume: percent, as in AutoPEFT's figure 8, or its logarithm to base 10."""
+
+_FREE = 1e-6  # percent; less than one parameter of a hundred million has no logarithm worth telling
 
 Cell = Mapping[str, Any]
 """One finished search as `autopeft.experiment.search_result` wrote it."""
@@ -129,31 +134,34 @@ class Comparison:
     reference: tuple[float, float]
     against: str
 
-    def curve(self, sampler: str, seed: int) -> NDArray[np.float64]:
+    def curve(self, sampler: str, seed: int, scale: Scale = "linear") -> NDArray[np.float64]:
         """Hypervolume after each finished trial; a failed one leaves it unchanged."""
         finished = [trial for trial in self.runs[sampler][seed] if trial.counts_as_finished]
         points = [(m.percent, m.value) if (m := t.measurement) is not None else self.reference for t in finished]
-        return hypervolume_curve(points, self.reference)
+        if scale == "linear":
+            return hypervolume_curve(points, self.reference)
+        scaled = [(math.log10(max(cost, _FREE)), value) for cost, value in (*points, self.reference)]
+        return hypervolume_curve(scaled[:-1], scaled[-1])
 
-    def finals(self, sampler: str) -> dict[int, float]:
+    def finals(self, sampler: str, scale: Scale = "linear") -> dict[int, float]:
         """Final hypervolume by seed; none for a sampler without a finished search."""
-        return {seed: float(self.curve(sampler, seed)[-1]) for seed in self.runs.get(sampler, {})}
+        return {seed: float(self.curve(sampler, seed, scale)[-1]) for seed in self.runs.get(sampler, {})}
 
-    def difference(self, sampler: str) -> Paired:
+    def difference(self, sampler: str, scale: Scale = "linear") -> Paired:
         """Final hypervolume of `sampler` less that of `against`."""
-        return paired(self.finals(sampler), self.finals(self.against))
+        return paired(self.finals(sampler, scale), self.finals(self.against, scale))
 
-    def reached(self, sampler: str, seed: int) -> int | None:
+    def reached(self, sampler: str, seed: int, scale: Scale = "linear") -> int | None:
         """Evaluations until `sampler` has the final hypervolume of `against` of the same seed; None if never.
 
         Raises:
             DataError: `against` has no such seed.
         """
-        goals = self.finals(self.against)
+        goals = self.finals(self.against, scale)
         if seed not in goals:
             raise DataError(f"{self.against!r} has no finished search with seed {seed}, only {sorted(goals)}.")
         # A sum in another order may differ in the last bit.
-        enough = np.flatnonzero(self.curve(sampler, seed) >= goals[seed] * (1 - 1e-12))
+        enough = np.flatnonzero(self.curve(sampler, seed, scale) >= goals[seed] * (1 - 1e-12))
         return int(enough[0]) + 1 if len(enough) else None
 
     def best_within(self, sampler: str, percent: float) -> dict[int, float]:
