@@ -205,6 +205,7 @@ BAD = {
     "unknown method": (["--methods", "serail,prefix"], ["Unknown method 'serail'", "Did you mean 'serial'"]),
     "unknown protocol": (["--set", "protocol=holdin"], ["Unknown protocol 'holdin'", "'holdout'"]),
     "unknown space": (["--space", "SA-Layers"], ["Unknown space 'SA-Layers'", "'SA-Layer'"]),
+    "methods and space": (["--methods", "lora", "--space", "SA"], ["--methods lora", "'SA' exclude each other"]),
     "unknown layer": (["--set", "space.layers=[0,9]"], ["0 to 2", "9"]),
     "negative trials": (["--trials", "-3"], ["`trials` must be at least 1, but got -3"]),
     "several negatives": (

@@ -125,6 +125,8 @@ def search(
         "space.methods": methods.split(",") if methods else None, "sampler_options.preset": preset,
     }  # fmt: skip
     settings = _settings(file, plain, sets)
+    if methods and settings.space.name:
+        raise SettingsError(f"--methods {methods} and the named space {settings.space.name!r} exclude each other.")
     from autopeft.console import SearchProgress, front_table, progress_bar, write_front_picture
 
     folder = folder or Path("runs") / _name(settings)
