@@ -565,13 +565,14 @@ def run(space: SearchSpace, name: str, seed: int, n: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(800)
 def test_bayesian_optimisation_beats_random_search() -> None:
-    # 10 shared initial trials and 20 more, eight seeds. If the two searches were equally good, the eight paired
-    # differences would all be positive with probability 2^-8 = 0.004, however their values are distributed. Measured
-    # differences of these seeds: mean 0.106, standard deviation 0.026, so one of eight below 0 is 4 deviations off:
-    # the test fails by chance with probability 3e-4.
+    # 10 shared initial trials and 20 more, five seeds. If the two searches were equally good, the five paired
+    # differences would all be positive with probability 2^-5 = 0.03, however their values are distributed. Measured
+    # differences of eight seeds: mean 0.106, standard deviation 0.026, so one of five below 0 is 4 deviations off:
+    # the test fails by chance with probability 2e-4.
     space = autopeft_space()
-    gains = [run(space, "saas-nehvi", seed, 20) - run(space, "random", seed, 20) for seed in range(8)]
+    gains = [run(space, "saas-nehvi", seed, 20) - run(space, "random", seed, 20) for seed in range(5)]
     assert min(gains) > 0
     assert np.mean(gains) > 0.04
 
