@@ -565,7 +565,7 @@ def run(space: SearchSpace, name: str, seed: int, n: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(800)
+@pytest.mark.timeout(1800)
 def test_bayesian_optimisation_beats_random_search() -> None:
     # 10 shared initial trials and 20 more, five seeds. If the two searches were equally good, the five paired
     # differences would all be positive with probability 2^-5 = 0.03, however their values are distributed. Measured
