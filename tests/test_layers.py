@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("examples", "metrics", "tables", "task", "protocols", "tasks"),
     ("batches", "heads", "text_to_text", "learner", "train", "evaluate", "saving", "export", "prediction", "supernet"),
     # Strategies; those that train may use the rows above.
-    ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "samplers", "proxy"),
+    ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "budgeted", "samplers", "proxy"),
     ("label", "plot", "fronts", "draw", "summary", "comparison", "report"),
     ("settings", "retraining", "workers", "catalogue", "session", "forecast", "experiment", "console"),
     ("experiment_report",),

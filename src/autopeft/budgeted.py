@@ -1,0 +1,215 @@
+"""Samplers that answer parameter budgets: so many architectures for each, in the order in which they were given.
+
+BIPEFT's rivals do not read what was measured. They are asked for a budget and give the architectures that a search
+of their own ended at, so one budget is one point and several budgets are a front. What they have in common is here;
+a file of `autopeft.samplers` adds its settings and its `Search`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from autopeft.architecture import Architecture, CountKind, ParameterBudget
+from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, UnknownNameError
+from autopeft.evaluate import Evaluator
+from autopeft.proposal import check_seed, taken, with_options
+from autopeft.samplers import Sampler
+from autopeft.selection import Candidates
+from autopeft.space import Configuration, SearchSpace
+from autopeft.trial import Trial
+
+_log = logging.getLogger(__name__)
+
+
+class Search(Protocol):
+    """What gives the answers.
+
+    Attributes:
+        per_budget: the most architectures that one budget is answered with.
+    """
+
+    @property
+    def per_budget(self) -> int: ...
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """Architectures of the space within `limit`, none of them empty; it depends on nothing that changes.
+
+        Raises:
+            NonFiniteFailure: the loss of a search that trains became NaN or infinite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a search starts from; its budgets have been checked against the space.
+
+    Args:
+        evaluator: what is searched with: backbone, training part and recipe.
+        space: every placement has a size of its own and can be absent.
+        limits: what it will be asked for.
+    """
+
+    evaluator: Evaluator
+    space: SearchSpace
+    seed: int
+    limits: tuple[ParameterBudget, ...]
+
+
+class BudgetedSampler:
+    """Proposes the answers to one budget after the other. Its only state is a memory of searches already done."""
+
+    def __init__(self, name: str, question: Question, settings: Mapping[str, Any], search: Search) -> None:
+        self.name, self._question, self._settings, self._search = name, question, dict(settings), search
+        self._answers: dict[int, Sequence[Architecture]] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved options, JSON-ready."""
+        return {**self._settings, "budgets": [str(limit) for limit in self._question.limits]}
+
+    def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
+        """The architectures found for the next `n` places that no trial has filled yet. See `Sampler.ask`.
+
+        A place whose search ends at an architecture that is taken is passed over, with a line in the log.
+
+        Raises:
+            NonFiniteFailure: the loss of a search became NaN or infinite.
+        """
+        answered = sum(trial.origin == self.name and trial.is_taken for trial in trials)
+        known, found = taken(self._question.space, trials), list[Configuration]()
+        for configuration in self._from(answered):
+            identity = self._question.space.identity(configuration)
+            if identity in known:
+                _log.info("%s: a search ended at a known architecture.", self.name)
+                continue
+            known.add(identity)
+            found.append(configuration)
+            if len(found) == n:
+                break
+        if not found:
+            raise SpaceExhaustedError(f"All {len(self._question.limits)} budgets of {self.name} have been answered.")
+        return found
+
+    def _from(self, first: int) -> Iterator[Configuration]:
+        """What stands at the places from `first` on."""
+        each = self._search.per_budget
+        for place in range(first, each * len(self._question.limits)):
+            number, position = divmod(place, each)
+            answers = self.answers(number)
+            if position < len(answers):
+                configuration = self._question.space.configuration(answers[position])
+                assert configuration is not None  # it was made of the space's own placements and sizes
+                yield configuration
+
+    def answers(self, number: int) -> Sequence[Architecture]:
+        """The architectures for the budget with this number, from 0; searched at most once."""
+        if number not in self._answers:
+            self._answers[number] = self._search.answer(self._question.limits[number])
+        return self._answers[number]
+
+
+@dataclass(frozen=True)
+class BudgetedFactory:
+    """A `SamplerFactory` for searches that answer budgets.
+
+    Args:
+        name: of the sampler.
+        presets: frozen dataclasses of settings by name, "recommended" among them.
+        start: checks the question further and gives the search, without any work yet.
+        needs_evaluator: whoever builds the sampler passes the `Evaluator` of the search.
+    """
+
+    name: str
+    presets: Mapping[str, Any]
+    start: Callable[[Question, Any], Search]
+    needs_evaluator: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "presets", MappingProxyType(dict(self.presets)))
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        *,
+        evaluator: Evaluator | None = None,
+        budgets: Sequence[str | int | ParameterBudget] | str | int = (),
+        count: CountKind | None = None,
+        preset: str = "recommended",
+        **options: Any,
+    ) -> Sampler:
+        """The sampler.
+
+        Args:
+            space: every placement needs a size of its own and must be able to be absent (spaces S1 and S2).
+            budgets: upper limits, "1.39‱", "0.5%", or counts; the space's own when empty.
+            count: which count the budgets limit; that of the space's budget, else "stored".
+            options: fields of the settings, in place of the preset's.
+
+        Raises:
+            InputError: an option is unknown or cannot be used, or nothing satisfies a budget.
+        """
+        check_seed(seed)
+        if preset not in self.presets:
+            raise UnknownNameError("preset", preset, self.presets)
+        settings = with_options(self.presets[preset], options, self.name)
+        if evaluator is None:
+            raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
+        Candidates.of(space)
+        wanted = (budgets,) if isinstance(budgets, str | int) else tuple(budgets)
+        limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
+        question = Question(evaluator, space, seed, limits)
+        return BudgetedSampler(self.name, question, asdict(settings), self.start(question, settings))
+
+
+def limits_of(
+    name: str,
+    space: SearchSpace,
+    wanted: Sequence[str | int | ParameterBudget],
+    count: CountKind | None,
+    backbone: int,
+) -> tuple[ParameterBudget, ...]:
+    """The budgets in `wanted`, or the space's own when there are none.
+
+    Args:
+        name: of the sampler that will answer them, for messages.
+        count: which count bare texts and numbers limit; that of the space's budget, else "stored".
+        backbone: parameters of the backbone, the denominator of percentages.
+
+    Raises:
+        BudgetError: there is none, one is no upper limit alone or more than the space allows, or the smallest
+            module is above one.
+    """
+    kind = count or (space.budget.count if space.budget is not None else "stored")
+    limits = [b if isinstance(b, ParameterBudget) else ParameterBudget.parse(b, backbone, kind) for b in wanted]
+    if not limits and space.budget is None:
+        raise BudgetError(
+            f"The sampler {name!r} answers parameter budgets: give the option `budgets`, for example ('1.39‱',), or "
+            "the space a budget."
+        )
+    limits = limits or [space.budget] if space.budget is not None else limits
+    wrong = _misfits(space, limits)
+    if wrong:
+        raise BudgetError(f"The sampler {name!r} cannot answer these budgets: {'; '.join(wrong)}.")
+    for limit in limits:
+        Candidates.of(space, limit.count).check_budget(limit.most)
+    return tuple(limits)
+
+
+def _misfits(space: SearchSpace, limits: Sequence[ParameterBudget]) -> list[str]:
+    """What is wrong with each limit."""
+    wrong = [f"{limit}: it must be an upper limit alone" for limit in limits if limit.least]
+    whole = space.budget
+    if whole is None:
+        return wrong
+    if whole.least:
+        wrong.append(f"the space's {whole}: it must be an upper limit alone")
+    for limit in limits:
+        # What is stored is never less than what is nominal, so a limit on it is at least as tight.
+        if limit.most > whole.most or (limit.count, whole.count) == ("nominal", "stored"):
+            wrong.append(f"{limit}: the space allows {whole}")
+    return wrong
