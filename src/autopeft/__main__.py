@@ -1,5 +1,21 @@
-"""`python -m autopeft`."""
+"""The entry point of ``autopeft`` and of ``python -m autopeft``."""
 
-from autopeft.cli import main
+from __future__ import annotations
 
-main()
+import os
+
+
+def main() -> None:
+    """Run the command line, with threads that sleep while they wait.
+
+    By default the threads of OpenMP spin, and on a machine with other work they spin away the very processor that
+    they wait for: a training step then takes many times as long. The policy is read once, when torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from autopeft.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()
