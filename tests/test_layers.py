@@ -16,13 +16,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("kinds", "architecture", "objective", "space", "trial"),
     # The study: search on stored trials, without any model.
     ("failure", "lease", "record", "storage", "identity", "study", "outcome", "surrogate", "saas_nuts"),
-    ("acquisition", "local_search", "proposal", "selection", "checkpoint"),
+    ("acquisition", "local_search", "proposal", "rules", "selection", "checkpoint"),
     # What is trained.
     ("attention", "backbones", "methods", "spaces", "attach"),
     ("examples", "metrics", "tables", "task", "protocols", "tasks"),
     ("batches", "heads", "text_to_text", "learner", "train", "evaluate", "saving", "export", "prediction", "supernet"),
     # Strategies; those that train may use the rows above.
-    ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "budgeted", "samplers", "proxy"),
+    ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "sparse_settings", "sparse"),
+    ("halves", "budgeted", "samplers", "proxy"),
     ("label", "plot", "fronts", "draw", "summary", "comparison", "report"),
     ("settings", "retraining", "workers", "catalogue", "session", "forecast", "experiment", "console"),
     ("experiment_report",),

@@ -343,7 +343,9 @@ def test_training_follows_the_recipe_unless_told_otherwise(evaluator: Evaluator)
 
 def test_settings_are_checked_together(evaluator: Evaluator) -> None:
     over = spaces.named("S2", evaluator.backbone)
-    with pytest.raises(SettingsError, match=r"variant must be 'unstructured'.*but got 'x'; scored_epochs must be abo"):
+    with pytest.raises(
+        SettingsError, match=r"variant must be one of unstructured, .*but got 'x'; scored_epochs must be abo"
+    ):
         build(evaluator, over, budgets=600, variant="x", scored_epochs=0)
     assert build(evaluator, over, budgets=600).settings == {
         "variant": "unstructured",

@@ -20,22 +20,13 @@ import tiny
 from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.budgeted import Question
+from autopeft.bilevel import TRAIN, VALIDATION
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, UnknownNameError
 from autopeft.evaluate import Evaluator
-from autopeft.samplers.sparse import (
-    PRESETS,
-    TRAIN,
-    VALIDATION,
-    Found,
-    Plan,
-    SoftGates,
-    SparseSearch,
-    SparseSettings,
-    SparseTask,
-    one_size,
-    shift,
-)
+from autopeft.halves import HalvedTask
+from autopeft.samplers.sparse import one_size
+from autopeft.sparse import Found, Plan, SoftGates, SparseSearch, shift
+from autopeft.sparse_settings import PRESETS, SparseSettings
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe
 from planted import Planted, backbone, space_of
@@ -325,6 +316,12 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(monkeypatch: pytest.Monkey
         searched(0, QUICK, 70, 5)
 
 
+def test_an_evaluation_that_is_not_finite_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Planted, "validation", lambda self: float("nan"))
+    with pytest.raises(NonFiniteFailure, match="validation loss is nan at step 5 of 5"):
+        searched(0, QUICK, 70, 5)
+
+
 def test_several_sizes_are_refused_and_one_is_taken_from_them() -> None:
     model = backbone()
     space = space_of(model)
@@ -358,7 +355,7 @@ def test_options_are_resolved_and_checked_together(evaluator: Evaluator) -> None
     assert (resolved["learning_rate"], resolved["order"], resolved["gate_learning_rate"]) == (3e-4, 1, 0.1)
     assert resolved["budgets"] == ["at most 600 stored parameters"]
     assert {*PRESETS} == {"paper", "recommended"}
-    with pytest.raises(SettingsError, match=r"order must be 1 or 2, but got 3; .*stretch_high must be at least 1"):
+    with pytest.raises(SettingsError, match=r"order must be one of 1, 2, but got 3; .*stretch_high must be at least 1"):
         build(evaluator, order=3, stretch_high=0.9)
     with pytest.raises(SettingsError, match="clip must be at least 0, but got 'a'"):
         build(evaluator, clip="a")
@@ -383,9 +380,7 @@ def test_one_example_cannot_be_halved(evaluator: Evaluator) -> None:
 
 def test_validation_is_the_mean_over_the_second_half(evaluator: Evaluator) -> None:
     """30 examples: the second half has 15, in batches of 8 and 7, or all at once."""
-    over = spaces.named("S2", evaluator.backbone)
-    question = Question(evaluator, over, 5, (ParameterBudget(600, count="stored"),))
-    split, whole = SparseTask(question, 8), SparseTask(question, 100)
+    split, whole = HalvedTask(evaluator, 8, 5), HalvedTask(evaluator, 100, 5)
     whole_loss = whole.validation()  # the second task's fresh head is the one in place
     assert split.validation() == pytest.approx(whole_loss, rel=1e-5)
 

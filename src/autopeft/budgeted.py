@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from autopeft.architecture import Architecture, CountKind, ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, UnknownNameError
-from autopeft.evaluate import Evaluator
+from autopeft.evaluate import Evaluator, checkpointing
 from autopeft.proposal import check_seed, taken, with_options
 from autopeft.samplers import Sampler
 from autopeft.selection import Candidates
 from autopeft.space import Configuration, SearchSpace
+from autopeft.supernet import Supernet
 from autopeft.trial import Trial
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,16 @@ class Question:
     limits: tuple[ParameterBudget, ...]
 
 
+@contextmanager
+def supernet_of(evaluator: Evaluator, space: SearchSpace, seed: int, count: CountKind = "stored") -> Iterator[Supernet]:
+    """A fresh supernet of `space` on the evaluator's backbone, trained as its recipe says; detached at the end."""
+    with (
+        Supernet(evaluator.backbone, space, seed=seed, kind=count) as supernet,
+        checkpointing(evaluator.backbone.model, evaluator.recipe.gradient_checkpointing),
+    ):
+        yield supernet
+
+
 class BudgetedSampler:
     """Proposes the answers to one budget after the other. Its only state is a memory of searches already done."""
 
@@ -70,6 +82,11 @@ class BudgetedSampler:
     def settings(self) -> dict[str, Any]:
         """The resolved options, JSON-ready."""
         return {**self._settings, "budgets": [str(limit) for limit in self._question.limits]}
+
+    @property
+    def n_answers(self) -> int:
+        """The most architectures that it will ever propose."""
+        return self._search.per_budget * len(self._question.limits)
 
     def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
         """The architectures found for the next `n` places that no trial has filled yet. See `Sampler.ask`.
@@ -97,7 +114,7 @@ class BudgetedSampler:
     def _from(self, first: int) -> Iterator[Configuration]:
         """What stands at the places from `first` on."""
         each = self._search.per_budget
-        for place in range(first, each * len(self._question.limits)):
+        for place in range(first, self.n_answers):
             number, position = divmod(place, each)
             answers = self.answers(number)
             if position < len(answers):
@@ -120,12 +137,19 @@ class BudgetedFactory:
         name: of the sampler.
         presets: frozen dataclasses of settings by name, "recommended" among them.
         start: checks the question further and gives the search, without any work yet.
+        about: one line for the catalogue.
+        is_budget_needed: whether a search with these settings is for a budget; where not, and none is given, it has
+            one that everything fits.
+        space: the named space that it searches when none is asked for.
         needs_evaluator: whoever builds the sampler passes the `Evaluator` of the search.
     """
 
     name: str
     presets: Mapping[str, Any]
     start: Callable[[Question, Any], Search]
+    about: str
+    is_budget_needed: Callable[[Any], bool] = lambda settings: True
+    space: str = "S2"
     needs_evaluator: bool = True
 
     def __post_init__(self) -> None:
@@ -137,7 +161,7 @@ class BudgetedFactory:
         seed: int,
         *,
         evaluator: Evaluator | None = None,
-        budgets: Sequence[str | int | ParameterBudget] | str | int = (),
+        budgets: Sequence[str | int | ParameterBudget] | str | int | ParameterBudget = (),
         count: CountKind | None = None,
         preset: str = "recommended",
         **options: Any,
@@ -160,7 +184,9 @@ class BudgetedFactory:
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
         Candidates.of(space)
-        wanted = (budgets,) if isinstance(budgets, str | int) else tuple(budgets)
+        wanted = (budgets,) if isinstance(budgets, str | int | ParameterBudget) else tuple(budgets)
+        if not wanted and space.budget is None and not self.is_budget_needed(settings):
+            wanted = (ParameterBudget(space.cost(space.largest(), count or "stored"), count=count or "stored"),)
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
         question = Question(evaluator, space, seed, limits)
         return BudgetedSampler(self.name, question, asdict(settings), self.start(question, settings))

@@ -15,6 +15,7 @@ import numpy as np
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.budgeted import BudgetedFactory, Question
 from autopeft.proposal import complain
+from autopeft.rules import COUNT, broken
 from autopeft.selection import Candidates, Ints
 
 NAME = "apet"
@@ -36,9 +37,7 @@ class ApetSettings:
     is_filled: bool = True
 
     def __post_init__(self) -> None:
-        is_whole = isinstance(self.draws, int) and not isinstance(self.draws, bool) and self.draws >= 1
-        wrong = [] if is_whole else [f"draws must be a whole number of at least 1, but got {self.draws!r}"]
-        complain("The settings of APET cannot be used", wrong)
+        complain("The settings of APET cannot be used", broken(self, {"draws": COUNT}))
 
 
 def drawn(candidates: Candidates, budget: int, rng: np.random.Generator, is_filled: bool = True) -> Ints:
@@ -92,4 +91,11 @@ class ApetSearch:
         return tuple(found)
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": ApetSettings()}, ApetSearch)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        {"recommended": ApetSettings()},
+        ApetSearch,
+        "APET (2023): modules and sizes drawn at random up to each budget; nothing is trained",
+    )
+}

@@ -15,7 +15,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,10 +25,10 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.batches import Encoded
-from autopeft.budgeted import BudgetedFactory, Question
-from autopeft.evaluate import checkpointing
+from autopeft.budgeted import BudgetedFactory, Question, supernet_of
 from autopeft.learner import Learner
 from autopeft.proposal import complain
+from autopeft.rules import COUNT, POSITIVE, Rule, broken, one_of, or_none
 from autopeft.selection import Bools, Candidates, Floats, Ints, indicator, projected
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe, fit
@@ -61,28 +62,17 @@ class PruneSettings:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name} must be {rule}, but got {getattr(self, name)!r}"
-            for name, rule, is_right in _RULES
-            if not is_right(getattr(self, name))
-        ]
-        complain("The settings of PrunePEFT cannot be used", wrong)
+        complain("The settings of PrunePEFT cannot be used", broken(self, _RULES))
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
-
-
-_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    (
-        "variant",
-        "'unstructured', 'structured' or 'element'",
-        lambda v: v in ("unstructured", "structured", "element"),
-    ),
-    ("scored_epochs", "above 0", _is_positive),
-    ("epochs", "None or above 0", lambda v: v is None or _is_positive(v)),
-    ("steps", "None or a whole number of at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
-    ("learning_rate", "None or above 0", lambda v: v is None or _is_positive(v)),
+_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "variant": one_of("unstructured", "structured", "element"),
+        "scored_epochs": POSITIVE,
+        "epochs": or_none(POSITIVE),
+        "steps": or_none(COUNT),
+        "learning_rate": or_none(POSITIVE),
+    }
 )
 
 
@@ -311,11 +301,8 @@ class PruneAnswers:
         """Of every placement, in canonical order; trained for at most once."""
         if self._importance is None:
             evaluator, seed = self._question.evaluator, self._question.seed
-            backbone, recipe = evaluator.backbone, self._recipe(evaluator.recipe)
-            with (
-                Supernet(backbone, self._question.space, seed=seed) as supernet,
-                checkpointing(backbone.model, recipe.gradient_checkpointing),
-            ):
+            recipe = self._recipe(evaluator.recipe)
+            with supernet_of(evaluator, self._question.space, seed) as supernet:
                 learner, part = evaluator.learner, evaluator.train_part
                 self._importance = gathered(supernet, learner, part, recipe, self._settings.scored_epochs, seed)
             _log.info("PrunePEFT: %d modules were trained together and scored.", len(self._importance))
@@ -331,4 +318,11 @@ class PruneAnswers:
         return replace(own, epochs=epochs, steps=settings.steps or steps, learning_rate=rate)
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": PruneSettings()}, PruneAnswers)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        {"recommended": PruneSettings()},
+        PruneAnswers,
+        "PrunePEFT (2023): all modules trained once, what the loss depends on most is kept; one run for all budgets",
+    )
+}
