@@ -208,6 +208,21 @@ def test_dropout_acts_on_the_weights_in_training_only() -> None:
     assert not torch.equal(still, prefixed_attention(module, *rest, None, dropout=0.5)[0])
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_dropout_that_drops_nothing_changes_nothing(case: dict[str, Any], with_prefix: bool) -> None:
+    """In training on a CPU the work is done step by step: the same attention as the kernel's."""
+    *rest, keys, values = tensors(case.get("kv_heads", HEADS))
+    module = Attention(case.get("kv_heads", HEADS), case.get("is_causal", False))
+    set_prefix(module, (lambda: (keys, values, None)) if with_prefix else None)
+    arguments = (module, *rest, case.get("mask"), case.get("bias"))
+    module.eval()
+    kernel = prefixed_attention(*arguments)[0]
+    module.train()
+    torch.manual_seed(0)  # at this rate one of 65,536 elements is dropped, and with this seed none is
+    torch.testing.assert_close(prefixed_attention(*arguments, dropout=1e-9)[0], kernel, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 def test_a_decoder_with_a_prefix_and_a_cache_steps_like_the_whole(model_type: str) -> None:
     found = backbone(model_type)

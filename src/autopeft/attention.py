@@ -1,10 +1,11 @@
 """The key/value seam: learned keys and values in front of a frozen attention.
 
 transformers dispatches attention through one registry, so one registered function serves every family that uses
-it. Without a prefix the function is transformers' scaled-dot-product attention, bit for bit. With one, the
-prefix positions are put in front of the keys and values, visible to every query and without position
-information, and the mask (and T5's relative position bias) is padded on the left to match; the work still goes
-to the scaled-dot-product kernel.
+it. Without a prefix the function is transformers' scaled-dot-product attention, bit for bit (up to rounding where
+dropout acts on a CPU). With one, the prefix positions are put in front of the keys and values, visible to every
+query and without position information, and the mask (and T5's relative position bias) is padded on the left to
+match. The work goes to the scaled-dot-product kernel, except where that has no fused form: a gated prefix, and
+dropout on a CPU.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
+
+from autopeft.dropout import dropout
 
 IMPLEMENTATION = "autopeft"
 """The name under which the function is registered: the value of ``config._attn_implementation``."""
@@ -66,15 +69,18 @@ def prefixed_attention(
     """
     prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
     found = None if prefix is None else prefix()
+    gate = None
     if found is not None:
         keys, values, gate = found
-        if gate is not None:
-            return _gated(module, query, key, value, attention_mask, position_bias, (keys, values, gate), kwargs)
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
         key, value = _in_front(keys, key), _in_front(values, value)
         attention_mask = _visible(attention_mask, keys.shape[1])
         position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[1], 0))
+    if gate is not None or _has_no_kernel(module, query, kwargs):
+        if attention_mask is None and _is_causal(module, query, kwargs):
+            attention_mask = _causal_mask(query, key)
+        return _explicit(module, query, key, value, attention_mask, position_bias, gate, kwargs)
     bias = {} if position_bias is None else {"position_bias": position_bias}
     return cast(
         tuple[Tensor, None],
@@ -82,42 +88,48 @@ def prefixed_attention(
     )
 
 
-def _gated(
+def _has_no_kernel(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool:
+    """PyTorch's fused attention has no dropout on a CPU, and its unfused form is slower than ours."""
+    return module.training and query.device.type == "cpu" and kwargs.get("dropout", 0.0) > 0
+
+
+def _explicit(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    mask: Tensor | None,
     position_bias: Tensor | None,
-    prefix: tuple[Tensor, Tensor, Tensor],
+    gate: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, None]:
-    """Attention in which prefix position j has the weight ``g_j exp(s_j)`` in the softmax.
+    """Attention step by step, over keys that begin with the prefix, if there is one."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+    scores = (query * scaling) @ key.transpose(2, 3)  # (batch, heads, queries, keys)
+    if position_bias is not None:
+        scores = scores + position_bias
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    # In single precision: half precision has few bits for a sum of many, and on a CPU it is slower.
+    weights = scores.softmax(dim=-1, dtype=torch.float32) if gate is None else _gated_softmax(scores, gate)
+    weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _gated_softmax(scores: Tensor, gate: Tensor) -> Tensor:
+    """A softmax in which prefix position j has the weight ``g_j exp(s_j)``; `scores` begin with the prefix.
 
     A gate of 0 is exact absence and a gate of 1 exact presence, and the gradient with respect to the gate is
     finite at both, which adding ``log g`` to the scores would not give.
     """
-    keys, values, gate = prefix
-    groups = query.shape[1] // key.shape[1]
-    if attention_mask is None and _is_causal(module, query, kwargs):
-        attention_mask = _causal_mask(query, key)
-    key = _in_front(keys, key).repeat_interleave(groups, dim=1)
-    value = _in_front(values, value).repeat_interleave(groups, dim=1)
-    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    scores = query @ key.transpose(2, 3) * scaling  # (batch, heads, queries, length + keys)
-    if position_bias is not None:
-        scores = scores + functional.pad(position_bias, (len(gate), 0))
-    visible = _visible(attention_mask, len(gate))
-    if visible is not None and visible.dtype == torch.bool:
-        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-    elif visible is not None:
-        scores = scores + visible
     gates = functional.pad(gate.to(scores.dtype), (0, scores.shape[-1] - len(gate)), value=1.0)
     weights = (scores - scores.amax(dim=-1, keepdim=True)).exp() * gates
     # A gated-off prefix may hold the largest score, so that every other weight underflows; tiny keeps 0/0 away.
-    weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
-    weights = functional.dropout(weights, kwargs.get("dropout", 0.0), module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), None
+    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool:

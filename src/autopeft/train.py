@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.batches import Batch, Encoded, collate, training_order
+from autopeft.dropout import quick_dropout
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.learner import Learner
 from autopeft.objective import Epoch
@@ -141,7 +142,7 @@ def fit(
     """
     device = next(iter(parameters)).device
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), quick_dropout(learner.model):
         torch.manual_seed(seed)
         run = _Run(learner, list(parameters), recipe, evaluate, objective, len(encoded))
         for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
