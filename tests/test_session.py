@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autopeft.bilevel import BilevelSearch
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
-from autopeft.session import Session, architectures_of, join, search, worker_command
+from autopeft.session import Session, architectures_of, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study import Event, Told
 from small_case import Case
@@ -130,3 +132,45 @@ def test_a_named_space_is_built_under_its_budget(case: Case) -> None:
 def test_what_a_task_needs_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No files of glue/mrpc were found"):
         Session.build(Settings(model="no/such", task="mrpc", data=str(tmp_path), space=SpaceSettings()))
+
+
+def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
+    """Samplers that answer budgets have no initial design and a space of their own, unless told otherwise."""
+    open_ = Settings(task="mrpc", space=SpaceSettings(budget="1%"))
+    assert (resolved(open_).initial, resolved(open_).space.name) == (20, None)
+    answering = resolved(open_.with_changes(sampler="bipeft"))
+    assert (answering.initial, answering.space) == (0, SpaceSettings(name="S2", budget="1%"))
+    assert resolved(answering) == answering
+    asked = open_.with_changes(sampler="apet", initial=2, space=SpaceSettings(name="S1"))
+    assert resolved(asked) == asked
+
+
+def test_a_sampler_that_answers_budgets_gives_one_trial_for_each_and_nothing_else(case: Case, tmp_path: Path) -> None:
+    options = {"budgets": ["2%", "8%"], "count": "nominal", "steps": 6, "triggers": 2}
+    settings = case.settings(sampler="bipeft", sampler_options=options, space={}, initial=None, trials=60)
+    session = Session.build(settings)
+    assert (session.total, session.settings.initial, session.settings.space.name) == (2, 0, "S2")
+    for _ in range(2):  # the same call continues, and finds nothing left to do
+        with search(settings, tmp_path) as study:
+            trials = study.trials()
+    assert [trial.origin for trial in trials] == ["bipeft", "bipeft"]
+    for trial, most in zip(trials, (2, 8), strict=True):
+        assert trial.measurement is not None
+        assert 0 < trial.measurement.percent <= most
+        assert trial.proposal_seconds > 0
+
+
+def test_a_sampler_that_trains_does_so_at_the_learning_rate_that_the_sweep_chose(
+    case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rates = []
+    original = BilevelSearch.run
+
+    def run(search_: BilevelSearch, *arguments: Any) -> Any:
+        rates.append(search_.plan.learning_rate)
+        return original(search_, *arguments)
+
+    monkeypatch.setattr(BilevelSearch, "run", run)
+    options = {"budgets": ["2%"], "steps": 3, "triggers": 1}
+    search(case.settings(sampler="bipeft", sampler_options=options, space={}, learning_rates=[7e-3]), tmp_path).close()
+    assert rates == [7e-3]

@@ -113,3 +113,10 @@ def test_an_unreadable_file_is_named_with_its_place(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_yaml(path)
+
+
+def test_the_initial_design_may_be_empty_or_left_open() -> None:
+    assert from_dict({"task": "mrpc"}).initial is None
+    assert from_dict({"task": "mrpc", "initial": 0}).initial == 0
+    with pytest.raises(SettingsError, match="`initial` must be at least 0, but got -1"):
+        from_dict({"task": "mrpc", "initial": -1})

@@ -27,7 +27,9 @@ from autopeft.errors import (
     AutopeftError,
     InfeasibleFailure,
     InputError,
+    NonFiniteFailure,
     OutOfMemoryFailure,
+    ProposalFailure,
     SpaceExhaustedError,
     StudyMismatchError,
 )
@@ -531,3 +533,47 @@ def kill_while_holding(path: Path, victim: subprocess.Popen[bytes]) -> list[int]
             return []
         victim.kill()
         return held
+
+
+# -- samplers that fail at their own work ----------------------------------------------------------------------
+
+
+class Failing(Blind):
+    """Raises `error` when there are two trials."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(SPACE)
+        self.error = error
+
+    def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
+        if len(trials) == 2:
+            raise self.error
+        return super().ask(trials, n)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(NonFiniteFailure("The training loss is nan."), "nan"), (MemoryError("no room"), "oom")]
+)
+def test_a_sampler_s_own_failure_is_stored_with_its_kind_and_what_was_measured_stays(
+    path: Path, error: Exception, kind: str
+) -> None:
+    with made(path) as opened, pytest.raises(ProposalFailure, match=f"'blind' failed .{kind}.*keeps its 2 measured"):
+        opened.run(formula, Failing(error), 5)
+    with Study.open(path, space=SPACE) as opened:
+        assert [trial.is_complete for trial in opened.trials()] == [True, True]
+        (stored,) = opened.failed_proposals()
+        assert (stored["kind"], stored["sampler"], stored["n_trials"]) == (kind, "blind", 2)
+        assert str(error) in stored["message"]
+        assert type(error).__name__ in stored["traceback"]
+        opened.run(formula, Blind(SPACE), 3)  # it goes on with another
+        assert opened.n_finished() == 3
+
+
+def test_a_sampler_s_mistake_is_stored_too_and_raised_as_it_is(path: Path) -> None:
+    with made(path) as opened:
+        with pytest.raises(ZeroDivisionError):
+            opened.run(formula, Failing(ZeroDivisionError("of its own")), 5)
+        assert [row["kind"] for row in opened.failed_proposals()] == ["crash"]
+        with pytest.raises(InputError, match="no budget"):
+            opened.run(formula, Failing(InputError("no budget")), 5)
+        assert len(opened.failed_proposals()) == 1  # what the user can mend is no failure

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from autopeft.architecture import Counts
 from autopeft.errors import DataError
-from autopeft.summary import RetrainRun, failure_rows, front_rows, summarise_retraining, timing
+from autopeft.summary import RetrainRun, failure_rows, front_rows, search_seconds, summarise_retraining, timing
 from sample_trials import failed, measured, running
 
 _COUNTS = Counts(1000, 1010, 1510, 100_000)
@@ -90,3 +91,20 @@ def test_timing_adds_up() -> None:
     spent = timing([measured(0, 1, 0.5), failed(1), measured(2, 1, 0.5), running(3)])
     assert (spent.wall, spent.measuring, spent.failing, spent.proposing, spent.per_trial) == (2200, 202, 30, 1.5, 101)
     assert timing([]).wall == timing([running(0)]).wall == 0
+
+
+def test_a_search_that_reads_what_was_measured_needs_all_its_trials() -> None:
+    """Proposals 3 times 0.5, measured trials 100 and 102 s, the failed one 30 s."""
+    trials = [measured(0, 1, 0.5), failed(1), measured(2, 2, 0.6)]
+    assert search_seconds(trials) == search_seconds(trials, 2) == 1.5 + 202 + 30
+    assert [row.search_seconds for row in front_rows(trials)] == [233.5, 233.5]
+
+
+def test_an_answer_to_a_budget_needs_its_proposal_alone_and_that_of_the_trial_it_repeats() -> None:
+    lost = replace(failed(1, "preempted"), proposal_seconds=40.0)
+    again = replace(measured(2, 2, 0.6), proposal_seconds=1.0, retry_of=1)
+    trials = [replace(measured(0, 1, 0.5), proposal_seconds=7.0), lost, again]
+    assert search_seconds(trials, is_answering=True) == 48
+    assert search_seconds(trials, 0, is_answering=True) == 7
+    assert [row.search_seconds for row in front_rows(trials, is_answering=True)] == [7, 41]
+    assert front_rows(trials, is_answering=True)[1].proposal_seconds == 1

@@ -12,6 +12,7 @@
     │   ├── BudgetError            a parameter budget that nothing satisfies
     │   └── StudyMismatchError     a stored study that differs from the one asked for
     ├── SpaceExhaustedError        every architecture of the space has been measured
+    ├── ProposalFailure            a sampler failed at its own work; what was measured is kept
     └── TrialFailure               one trial could not be measured; the search goes on
         ├── OutOfMemoryFailure     kind "oom"
         ├── NonFiniteFailure       kind "nan"
@@ -76,6 +77,14 @@ class StudyMismatchError(InputError):
 
 class SpaceExhaustedError(AutopeftError):
     """Every feasible architecture has been measured or is being measured."""
+
+
+class ProposalFailure(AutopeftError):
+    """A sampler could not propose for a known reason; `kind` is stored with the study, as that of a trial's failure."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class TrialFailure(AutopeftError):

@@ -34,7 +34,7 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
         "budget": str(space.budget) if space.budget else "none",
         "share_within_budget": _share(session),
         "initial_design": len(session.initial),
-        "trials": settings.trials,
+        "trials": session.total,
         "steps_a_trial": settings.recipe.n_steps(session.evaluator.n_train),
     }
     if steps:
@@ -56,7 +56,7 @@ def _times(session: Session, steps: int) -> dict[str, float]:
     recipe = session.settings.recipe
     evaluations = max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
     trial = per_step * recipe.n_steps(evaluator.n_train) + evaluations * evaluation
-    n_runs = session.settings.trials + len(session.settings.learning_rates)
+    n_runs = session.total + len(session.settings.learning_rates)
     return {
         "seconds_a_step": per_step,
         "seconds_a_trial": trial,

@@ -31,7 +31,7 @@ from autopeft.plot import (
     results_data,
 )
 from autopeft.space import SearchSpace
-from autopeft.summary import RetrainSummary, failure_rows, front_rows, timing
+from autopeft.summary import RetrainSummary, failure_rows, front_rows, search_seconds, timing
 from autopeft.trial import Trial, TrialState
 
 _COUNTS_RULE = (
@@ -60,6 +60,8 @@ class ReportData:
         reference: worst cost in percent and worst metric; from the initial design when it is None.
         signal: the sweep that shows whether a cheap proxy ranks as full training does: one mapping a row.
         notes: further remarks, put first.
+        is_answering: whether the sampler answers budgets, which decides what its search took; see
+            `autopeft.summary.search_seconds`.
     """
 
     title: str
@@ -74,6 +76,7 @@ class ReportData:
     reference: tuple[float, float] | None = None
     signal: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+    is_answering: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,16 +183,17 @@ def front_table(data: ReportData) -> Table:
             f"{row.value:.4f}",
             str(row.seed),
             f"{row.seconds:.4g}",
+            f"{row.search_seconds:.4g}",
             f"{1000 * row.latency:.3g}",
             f"{row.peak_memory / 2**20:,.0f}",
             row.origin,
             row.label,
         )
-        for place, row in enumerate(front_rows(data.trials), start=1)
+        for place, row in enumerate(front_rows(data.trials, is_answering=data.is_answering), start=1)
     )
     metric = metric_label(data.trials)
     counts = ("% nominal", "nominal", "stored", "trained")
-    numbers = ("point", "trial", *counts, metric, "seed", "seconds", "ms a batch", "peak MiB")
+    numbers = ("point", "trial", *counts, metric, "seed", "seconds", "search seconds", "ms a batch", "peak MiB")
     caption = f"Front by increasing cost; {metric}, single seed a row."
     return Table((*numbers, "origin", "architecture"), rows, caption, frozenset(numbers))
 
@@ -263,12 +267,15 @@ def _failures_table(data: ReportData) -> Table:
 
 def _timing_table(data: ReportData) -> Table:
     spent = timing(data.trials)
+    searched = search_seconds(data.trials, is_answering=data.is_answering)
     rows = (
         ("from first start to last end", _duration(spent.wall)),
         ("training and evaluation, summed", _duration(spent.measuring)),
         ("median of one trial", _duration(spent.per_trial)),
         ("failed trials, summed", _duration(spent.failing)),
         ("proposing, summed", _duration(spent.proposing)),
+        ("search" + (" (proposing alone)" if data.is_answering else " (all of these)"), _duration(searched)),
+        *((f"search / one retraining of {s.name}", f"{searched / s.seconds:.2f}") for s in data.retrained if s.seconds),
     )
     return Table(("time", "spent"), rows, "", frozenset({"spent"}))
 
@@ -387,7 +394,7 @@ def as_json(data: ReportData) -> str:
         "facts": data.facts,
         "splits": data.splits,
         "caveats": caveats(data),
-        "front": [row.as_dict() for row in front_rows(data.trials)],
+        "front": [row.as_dict() for row in front_rows(data.trials, is_answering=data.is_answering)],
         "retrained": [summary.as_dict() for summary in data.retrained],
         "baselines": [asdict(baseline) for baseline in data.baselines],
         "failures": [asdict(row) for row in failure_rows(data.trials)],

@@ -50,6 +50,11 @@ class Retrained:
     learning_rate: float
     sweep: ProxySignal | None = None
 
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of one run, training and evaluation."""
+        return mean(item.seconds for item in self.test)
+
     def summary(self) -> dict[str, Any]:
         """Mean, standard deviation (n - 1; None for one seed), median and n of the objective on the test part."""
         values = [item.value for item in self.test]

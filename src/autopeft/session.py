@@ -38,13 +38,16 @@ STUDY = "search"
 
 _PROXY = "proxy"
 
+_INITIAL = 20
+"""Random configurations before a sampler that learns from what was measured is asked."""
+
 
 @dataclass(frozen=True)
 class Session:
     """Everything a search needs, built and checked; nothing has been written or trained.
 
     Attributes:
-        settings: what it was built from.
+        settings: what it was built from, resolved.
         backbone, task, space, evaluator: the parts.
         initial: the initial design, the same for every sampler with these settings.
     """
@@ -63,27 +66,33 @@ class Session:
         Raises:
             InputError: something that the settings name does not exist or does not fit.
         """
-        samplers.lookup(settings.sampler)
+        settings = resolved(settings)
         task, splits = _data(settings)
         backbone = Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
         space = build_space(backbone, settings.space)
         evaluator = Evaluator(backbone, task, splits, settings.recipe, data_seed=settings.data_seed)
-        initial = initial_design(space, settings.seed, min(settings.initial, settings.trials))
+        initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 
-    def sampler(self) -> samplers.Sampler:
-        """The sampler that the settings name.
+    def sampler(self, signal: ProxySignal | None = None) -> samplers.Sampler:
+        """The sampler that the settings name; one that trains does so at the learning rate that the sweep chose.
 
         Raises:
             SettingsError: it does not know one of its options.
         """
         settings = self.settings
         options = dict(settings.sampler_options)
-        if getattr(samplers.lookup(settings.sampler), "needs_evaluator", False):
-            options["evaluator"] = self.evaluator
+        if answers_budgets(settings.sampler):
+            options["evaluator"] = self.tuned(signal)
         return samplers.build(settings.sampler, self.space, settings.seed, options)
+
+    @property
+    def total(self) -> int:
+        """How many trials the search will have at the most."""
+        answers = getattr(self.sampler(), "n_answers", None)
+        return self.settings.trials if answers is None else min(self.settings.trials, len(self.initial) + answers)
 
     def study(self, folder: str | Path, storage: str | None = None) -> Study:
         """The study in `folder`, made when there is none.
@@ -132,8 +141,37 @@ class Session:
         signal: ProxySignal | None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """Search in this process until the study has all its trials."""
-        study.run(self.tuned(signal), self.sampler(), self.settings.trials, self.initial, on_event)
+        """Search in this process until the study has all its trials.
+
+        Raises:
+            ProposalFailure: a sampler that trains ran into NaN or out of memory.
+        """
+        study.run(self.tuned(signal), self.sampler(signal), self.total, self.initial, on_event)
+
+
+def answers_budgets(sampler: str) -> bool:
+    """Whether the sampler of this name answers parameter budgets by a search of its own.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+    """
+    return bool(getattr(samplers.lookup(sampler), "needs_evaluator", False))
+
+
+def resolved(settings: Settings) -> Settings:
+    """`settings` with what depends on the sampler filled in: the initial design, and the space where none is named.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+    """
+    is_answering = answers_budgets(settings.sampler)
+    initial = settings.initial
+    if initial is None:
+        initial = 0 if is_answering else _INITIAL
+    space = settings.space
+    if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
+        space = replace(space, name=getattr(samplers.lookup(settings.sampler), "space", None))
+    return settings.with_changes(initial=initial, space=space)
 
 
 def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], None] | None = None) -> Study:
@@ -146,6 +184,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
 
     Raises:
         InputError: the settings cannot be used; nothing has been written.
+        ProposalFailure: a sampler that trains ran into NaN or out of memory; the study keeps what was measured.
     """
     session = Session.build(settings)
     study = session.begin(folder)

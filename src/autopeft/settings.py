@@ -79,8 +79,9 @@ class Settings:
         recipe: how every architecture is trained during the search (the fidelity).
         learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
-        trials: total number of trials.
-        initial: how many of them form the random initial design.
+        trials: total number of trials; samplers that answer budgets need no more than they have answers.
+        initial: how many of them form the random initial design; None takes 20, or none where the sampler does not
+            read what was measured but answers budgets.
         seed: of the search and of every training run in it.
         workers: processes on this machine.
     """
@@ -99,7 +100,7 @@ class Settings:
     sampler: str = "saas-nehvi"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     trials: int = 60
-    initial: int = 20
+    initial: int | None = None
     seed: int = 42
     workers: int = 1
     device: str = "cpu"
@@ -109,9 +110,11 @@ class Settings:
         wrong = []
         if (self.task is None) == (self.files is None):
             wrong.append("either `task` or `files` must be given, and not both")
-        for name in ("trials", "initial", "workers", "train_limit", "validation_limit"):
+        for name in ("trials", "workers", "train_limit", "validation_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 wrong.append(f"`{name}` must be at least 1, but got {getattr(self, name)}")
+        if self.initial is not None and self.initial < 0:
+            wrong.append(f"`initial` must be at least 0, but got {self.initial}")
         if any(not rate > 0 for rate in self.learning_rates):
             wrong.append(f"`learning_rates` must be above 0, but got {self.learning_rates}")
         if wrong:

@@ -26,7 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState as StoredState
 
 from autopeft.architecture import Architecture
-from autopeft.errors import AutopeftError, InputError, SpaceExhaustedError
+from autopeft.errors import AutopeftError, InputError, ProposalFailure, SpaceExhaustedError
 from autopeft.failure import CrashWatch, failure_of
 from autopeft.identity import Identity, find, find_or_make
 from autopeft.lease import Heart, Lease, LeaseRules
@@ -40,6 +40,9 @@ _logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Architecture, int], Measurement]
 """``evaluate(architecture, seed) -> Measurement``; raises a `TrialFailure` where it cannot measure."""
+
+
+_FAILED_PROPOSALS = "failed_proposals"
 
 
 class Asked(Protocol):
@@ -206,6 +209,10 @@ class Study:
         with storage_errors(self._store, f"reading {key!r}"):
             return self._store.backend.get_study_user_attrs(self._key).get(f"fact.{key}", default)
 
+    def failed_proposals(self) -> list[dict[str, Any]]:
+        """What samplers failed at, oldest first: sampler, seconds, kind, message, traceback, and when."""
+        return list(self.fact(_FAILED_PROPOSALS, []))
+
     # -- reading -------------------------------------------------------------------------------------------
 
     def trials(self) -> tuple[Trial, ...]:
@@ -260,6 +267,7 @@ class Study:
 
         Raises:
             SpaceExhaustedError: nothing is left to propose.
+            ProposalFailure: the sampler ran into NaN or out of memory; that is stored, see `failed_proposals`.
             InputError: the study was opened without its space.
         """
         self._check_claim(n_trials)
@@ -328,6 +336,7 @@ class Study:
             on_event: told of every step, for a progress bar.
 
         Raises:
+            ProposalFailure: see `claim`.
             AutopeftError: the storage failed, or the first three trials of this call crashed at the same place,
                 as from a mistake in `evaluate`.
         """
@@ -391,7 +400,13 @@ class Study:
         assert self._space is not None
         began = time.perf_counter()
         trials = [record.trial for record in self._visible()]
-        found = sampler.ask(trials, 1)
+        try:
+            found = sampler.ask(trials, 1)
+        except (SpaceExhaustedError, InputError):
+            raise
+        except Exception as error:
+            self._proposal_failed(sampler.name, failure_of(error), time.perf_counter() - began, error)
+            raise
         seconds = time.perf_counter() - began
         if not found:
             raise SpaceExhaustedError(f"The sampler {sampler.name!r} proposed nothing.")
@@ -402,6 +417,18 @@ class Study:
         seen = {self._space.identity(t.configuration) for t in trials if t.is_taken}
         drawn = self._space.unseen(seen, np.random.default_rng([self.seed, self._n_read]))
         return Candidate(drawn, self._space.decode(drawn), "random", seconds)
+
+    def _proposal_failed(self, name: str, failure: Failure, seconds: float, error: Exception) -> None:
+        """Store it beside the trials; a known kind goes on as one clear error, anything else as it is."""
+        facts = {"sampler": name, "seconds": seconds, "at": time.time(), "n_trials": len(self._visible())}
+        self.note(_FAILED_PROPOSALS, [*self.failed_proposals(), {**facts, **asdict(failure)}])
+        if failure.kind != "crash":
+            n = sum(record.trial.is_complete for record in self._records.values())
+            raise ProposalFailure(
+                f"The sampler {name!r} failed ({failure.kind}) after {seconds:.0f} seconds: {failure.message} "
+                f"The study keeps its {n} measured trials and this failure.",
+                failure.kind,
+            ) from error
 
     def _enter(self, candidate: Candidate, n_trials: int) -> Record | None:
         """Write the proposal as a running trial, then look who was first; None when somebody else was."""

@@ -28,6 +28,8 @@ class FrontRow:
         percent: nominal parameters in percent of the backbone.
         nominal: parameters by the papers' rule; `stored` and `trained` likewise, see `autopeft.architecture`.
         seconds: of training and evaluation.
+        proposal_seconds: that the sampler took to propose it.
+        search_seconds: of the search that it came from, see `search_seconds`.
         latency: median seconds of one evaluation batch.
         peak_memory: bytes.
     """
@@ -42,6 +44,8 @@ class FrontRow:
     split: str
     seed: int
     seconds: float
+    proposal_seconds: float
+    search_seconds: float
     latency: float
     peak_memory: int
     origin: str
@@ -54,13 +58,43 @@ class FrontRow:
         return {**rest, "architecture": self.architecture.as_dict(), "fingerprint": self.architecture.fingerprint}
 
 
-def front_rows(trials: Sequence[Trial]) -> tuple[FrontRow, ...]:
-    """The rows of the front by increasing cost; none when nothing has been measured."""
+def front_rows(trials: Sequence[Trial], *, is_answering: bool = False) -> tuple[FrontRow, ...]:
+    """The rows of the front by increasing cost; none when nothing has been measured.
+
+    Args:
+        is_answering: see `search_seconds`.
+    """
     by_number = {trial.number: trial for trial in trials}
-    return tuple(_front_row(by_number[point.key]) for point in front_of(trials).points)
+    keys = [point.key for point in front_of(trials).points]
+    return tuple(_front_row(by_number[key], search_seconds(trials, key, is_answering=is_answering)) for key in keys)
 
 
-def _front_row(trial: Trial) -> FrontRow:
+def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_answering: bool = False) -> float:
+    """What a search took: the numerator of BIPEFT's table 3, whose denominator is one retraining run.
+
+    A sampler that learns from trials needs all of them for each of its points: all proposals, trainings and
+    evaluations, failed ones too, count. One that answers budgets by a search of its own has its answer before it is
+    measured: its proposals count, and for one trial that trial's alone (a run that serves several budgets counts for
+    the first that it was needed for). A trial that was repeated brings the proposal of the one that it repeats.
+
+    Args:
+        number: of the trial in question, or None for the whole study.
+        is_answering: whether the sampler answers budgets.
+    """
+    if not is_answering:
+        spent = timing(trials)
+        return spent.proposing + spent.measuring + spent.failing
+    if number is None:
+        return math.fsum(trial.proposal_seconds for trial in trials)
+    by_number = {trial.number: trial for trial in trials}
+    one, found = by_number.get(number), 0.0
+    while one is not None:
+        found += one.proposal_seconds
+        one = None if one.retry_of is None else by_number.get(one.retry_of)
+    return found
+
+
+def _front_row(trial: Trial, search: float) -> FrontRow:
     measurement = trial.measurement
     assert measurement is not None  # a front holds measured trials only
     counts = measurement.counts
@@ -75,6 +109,8 @@ def _front_row(trial: Trial) -> FrontRow:
         split=measurement.split,
         seed=trial.seed,
         seconds=measurement.seconds,
+        proposal_seconds=trial.proposal_seconds,
+        search_seconds=search,
         latency=measurement.latency,
         peak_memory=measurement.peak_memory,
         origin=trial.origin,
