@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,7 +18,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from rich.console import Console
 
+from autopeft.catalogue import catalogue
+from autopeft.console import described, front_table
 from autopeft.study import Study
 from small_case import Called, Case, call
 
@@ -87,6 +91,31 @@ def test_front_as_a_table_as_json_and_at_a_budget(searched: Path, tmp_path: Path
     assert f"trial {cheapest['number']}:" in call("front", searched, "--at", f"{cheapest['percent'] + 1e-4}%").out
     assert call("front", searched, "--plot", tmp_path / "front.svg").code == 0
     assert "<svg" in (tmp_path / "front.svg").read_text()
+
+
+def test_the_front_and_the_lists_fit_a_terminal_of_eighty_columns(searched: Path) -> None:
+    with Study.open(searched / "study.db") as study:
+        for width in (80, 140):
+            shown = io.StringIO()
+            Console(file=shown, width=width).print(front_table(study, width))
+            lines = shown.getvalue().splitlines()
+            assert max(map(len, lines)) <= width
+            for point in study.front().points:  # no architecture is cut to pieces
+                text = str(study.trial(int(point.key)).architecture)
+                assert any(line.rstrip().endswith(text) for line in lines), text
+    shown = io.StringIO()
+    known = catalogue("samplers")["samplers"]
+    Console(file=shown, width=80).print(described(known))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    starts = [line[2:].split(" ")[0] for line in lines if line[2:3] != " "]
+    assert starts == list(known)
+
+
+def test_everything_that_can_be_listed_is_described() -> None:
+    for kind, rows in catalogue().items():
+        assert all(rows.values()), kind
+        assert not any("``" in about for about in rows.values()), kind
 
 
 def test_check_says_what_would_be_searched_and_writes_nothing(case: Case, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 
 from autopeft import backbones, methods, samplers, spaces, tasks
@@ -23,10 +26,10 @@ def catalogue(what: str = "") -> dict[str, dict[str, str]]:
         "methods": _methods,
         "backbones": _backbones,
         "tasks": _tasks,
-        "samplers": lambda: {name: _first_line(samplers.lookup(name)) for name in samplers.names()},
+        "samplers": lambda: {name: _sampler(name) for name in samplers.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
-        "spaces": lambda: {name: "" for name in spaces.NAMES},
+        "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},
     }
     if what and what not in known:
         raise UnknownNameError("kind", what, known)
@@ -47,5 +50,15 @@ def _tasks() -> Rows:
     return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in found.items()}
 
 
+def _sampler(name: str) -> str:
+    """What its function says of itself; a factory that is an object is described by the file that exports it."""
+    factory = samplers.lookup(name)
+    if inspect.isfunction(factory):
+        return _first_line(factory)
+    files = [sys.modules[f"{samplers.__name__}.{info.name}"] for info in pkgutil.iter_modules(samplers.__path__)]
+    return next(_first_line(file) for file in files if name in file.MEMBERS)
+
+
 def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().split("\n")[0]
+    """The first line of a docstring, without the marks of reStructuredText."""
+    return (thing.__doc__ or "").strip().split("\n")[0].replace("`", "")

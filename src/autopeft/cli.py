@@ -139,7 +139,7 @@ def search(
             _run(session, study, signal, show, folder, storage)
         if not len(study.front()):
             raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
-        out.print(front_table(study))
+        out.print(front_table(study, out.width))
         write_front_picture(study, folder / "front.png")
         out.print(
             f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%",
@@ -236,7 +236,7 @@ def front(
                 highlight=False,
             )
         else:
-            out.print(front_table(study))
+            out.print(front_table(study, out.width))
 
 
 @app.command()
@@ -377,6 +377,7 @@ def list_(
 ) -> None:
     """List what can be named."""
     from autopeft.catalogue import catalogue
+    from autopeft.console import described
 
     known = catalogue(what)
     if as_json:
@@ -384,8 +385,11 @@ def list_(
         return
     for kind, rows in known.items():
         out.print(f"[bold]{kind}[/]")
+        if out.is_terminal:  # a line a name where it may be filtered, columns where it is read
+            out.print(described(rows), highlight=False)
+            continue
         for name, about in rows.items():
-            out.print(f"  {name:20} {about}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"  {name:20} {about}".rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from autopeft import draw, plot
 from autopeft import settings as settings_module
@@ -27,36 +29,46 @@ from autopeft.settings import Settings
 from autopeft.study import Claimed, Event, Failed, Study, Told
 from autopeft.summary import RetrainSummary, front_rows
 
+WIDE = 120
+"""Columns from which on a table of the front has room for the architectures."""
 
-def front_table(study: Study) -> Table:
-    """The front as a table for a terminal, by increasing cost."""
+
+def front_table(study: Study, width: int = WIDE) -> RenderableType:
+    """The front for a terminal of `width` columns, by increasing cost.
+
+    Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
+    """
     rows = front_rows(study.trials())
-    metric = study.objective
+    metric, is_wide = study.objective, width >= WIDE
     title = f"Pareto front: {len(rows)} points, {metric} on validation, one seed each"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name in ("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"):
-        table.add_column(name, justify="right", no_wrap=name != "% nominal")
-    table.add_column("architecture (layers from 1)", overflow="fold")
+    numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
+    names = numbers if is_wide else _plain_table(("trial",))
+    names.add_column("architecture (layers from 1)", overflow="fold")
     for row in rows:
         counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
-        table.add_row(
-            str(row.number),
-            f"{row.percent:.4f}",
-            *counts,
-            f"{row.value:.4f}",
-            f"{row.seconds:.1f}",
-            str(row.architecture),
-        )
+        cells = [str(row.number), f"{row.percent:.4f}", *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
+        numbers.add_row(*cells, *([str(row.architecture)] if is_wide else []))
+        if not is_wide:
+            names.add_row(str(row.number), str(row.architecture))
+    return numbers if is_wide else Group(numbers, names)
+
+
+def _plain_table(numbers: Sequence[str], title: str | None = None) -> Table:
+    """A table whose only line is below the header, with columns of numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def simple_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A table of text."""
-    table = Table(title=title, title_justify="left")
-    for name in header:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+def described(rows: Mapping[str, str]) -> Table:
+    """Names, and beside them what they are, wrapped within its own column."""
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=0)
+    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(overflow="fold")
+    for name, about in rows.items():
+        table.add_row("", Text(name), Text(about))
     return table
 
 

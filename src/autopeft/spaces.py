@@ -86,6 +86,20 @@ def named(
     return SearchSpace.build(backbone, axes, layers="all" if name == "SA" else "search", budget=budget)
 
 
+def about(name: str) -> str:
+    """The methods of the space called `name`, and what is searched, in a line.
+
+    Raises:
+        UnknownNameError: there is no such space.
+    """
+    if name not in NAMES:
+        raise UnknownNameError("space", name, NAMES)
+    if name in _BIPEFT:
+        return f"{', '.join(method for method, _ in _BIPEFT[name])}: a size for every placement"
+    searched = {"SA": "one size, all layers on", "Scaling": "one common size, all layers on"}
+    return f"{', '.join(_AUTOPEFT[name])}: {searched.get(name, 'a size for each, a switch for every layer')}"
+
+
 def _axes(parts: Sequence[tuple[str, tuple[str, ...]]], sizes: tuple[int, ...] | None) -> list[Axis]:
     found = []
     for name, roles in parts:
