@@ -146,6 +146,56 @@ def test_list_names_every_member_of_a_kind(kind: str) -> None:
     assert all(name in text for name in known[kind])
 
 
+def test_every_budget_is_answered_by_one_architecture_and_its_search_is_timed(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = case.write(tmp_path / "asked.yaml", space={}, initial=None, trials=60)
+    budgets = ("--budget", "2%", "--budget", "8%", "--set", "sampler_options.steps=4")
+    found = call("search", asked, "--sampler", "bipeft", *budgets, "--out", folder)
+    assert found.code == 0, found.err
+    assert "All 2 budgets are answered" in found.out
+    assert [trial.origin for trial in trials(folder)] == ["bipeft", "bipeft"]
+    for row in json.loads(call("front", folder, "--json").out):
+        assert row["search_seconds"] == row["proposal_seconds"] == trials(folder)[row["number"]].proposal_seconds > 0
+    report = call("report", folder, "--to", tmp_path / "report.md")
+    assert report.code == 0
+    assert "search (proposing alone)" in (tmp_path / "report.md").read_text()
+    told = call("train", folder, "--trial", 0, "--seeds", 1, "--epochs", 1, "--learning-rates", "", "--json")
+    assert told.code == 0, told.err
+    facts = json.loads(told.out)
+    assert facts["search"]["seconds"] == trials(folder)[0].proposal_seconds
+    assert facts["search"]["per_retraining"] == pytest.approx(facts["search"]["seconds"] / facts["seconds"][0])
+
+
+def test_the_search_seconds_of_others_are_those_of_all_their_trials(searched: Path) -> None:
+    spent = sum(t.proposal_seconds + t.measurement.seconds for t in trials(searched))
+    rows = json.loads(call("front", searched, "--json").out)
+    assert [row["search_seconds"] for row in rows] == pytest.approx([spent] * len(rows))
+
+
+def test_a_sampler_that_diverges_is_one_message_and_what_was_measured_stays(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = case.write(tmp_path / "asked.yaml", space={"name": "S2"}, initial=1, trials=60)
+    rate = ("--set", "sampler_options.learning_rate=1e30", "--set", "sampler_options.steps=8")
+    for _ in range(2):
+        found = call("search", asked, "--sampler", "bipeft", "--budget", "8%", *rate, "--out", folder)
+        assert found.code == 1
+        assert "The sampler 'bipeft' failed (nan)" in found.err.replace("\n", " ")
+        assert "Traceback" not in found.err
+        assert "Pareto front: 1 points" in found.out
+    (measured,) = trials(folder)
+    assert (measured.origin, measured.is_complete) == ("initial", True)
+    with Study.open(folder / "study.db") as study:
+        assert [row["kind"] for row in study.failed_proposals()] == ["nan", "nan"]
+    call("report", folder, "--to", tmp_path / "report.md")
+    assert "The sampler bipeft failed (nan)" in (tmp_path / "report.md").read_text()
+
+
+def test_several_budgets_are_for_samplers_that_answer_them(case: Case, tmp_path: Path) -> None:
+    found = call("search", case.write(tmp_path / "asked.yaml"), "--budget", "1%", "--budget", "2%", "--out", tmp_path)
+    assert found.code == 2
+    assert "'random' has one budget" in found.err
+
+
 def test_train_a_point_of_the_front_save_it_and_predict(searched: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     found = call(

@@ -14,7 +14,7 @@ from autopeft import protocols, samplers, tasks
 from autopeft.attach import count
 from autopeft.backbones import Backbone
 from autopeft.experiment import Experiment, architecture_of, read
-from autopeft.session import build_space
+from autopeft.session import build_space, resolved
 from autopeft.settings import load, read_yaml
 
 FOLDER = Path(__file__).parent.parent / "experiments"
@@ -65,7 +65,8 @@ def test_every_file_names_what_there_is(path: Path) -> None:
         task = tasks.lookup(settings.task)
         assert settings.protocol in protocols.PROTOCOLS
         assert settings.protocol in task.protocols
-        if found.kind == "compare":
+        if found.kind != "retrain":
+            settings = resolved(settings)
             space = build_space(backbone(settings.model), settings.space)
             factory = samplers.lookup(settings.sampler)
             if not getattr(factory, "needs_evaluator", False):
@@ -124,10 +125,11 @@ def test_bipeft_is_built_on_a_small_model() -> None:
     built = 0
     for found in experiments():
         for change in found.samplers.values():
-            if change.get("sampler") == "bipeft":
+            if change.get("sampler", found.settings.sampler) == "bipeft":
                 options = {**change["sampler_options"], "evaluator": evaluator}
-                if "budgets" in options:
+                if "budgets" in options or found.kind == "contest":
                     options["budgets"] = ["5%"]
-                samplers.build("bipeft", named(change["space"]["name"], small), 0, options)
+                name = change["space"]["name"] if "space" in change else str(found.settings.space.name)
+                samplers.build("bipeft", named(name, small), 0, options)
                 built += 1
     assert built > 40

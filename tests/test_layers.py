@@ -18,15 +18,15 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("failure", "lease", "record", "storage", "identity", "study", "outcome", "surrogate", "saas_nuts"),
     ("acquisition", "local_search", "proposal", "rules", "selection", "checkpoint"),
     # What is trained.
-    ("attention", "backbones", "methods", "spaces", "attach"),
+    ("dropout", "attention", "backbones", "methods", "spaces", "attach"),
     ("examples", "metrics", "tables", "task", "protocols", "tasks"),
     ("batches", "heads", "text_to_text", "learner", "train", "evaluate", "saving", "export", "prediction", "supernet"),
     # Strategies; those that train may use the rows above.
     ("bayes_settings", "bilevel_settings", "bilevel_selector", "weights", "bilevel", "sparse_settings", "sparse"),
     ("halves", "budgeted", "samplers", "proxy"),
     ("label", "plot", "fronts", "draw", "summary", "comparison", "report"),
-    ("settings", "retraining", "workers", "catalogue", "session", "forecast", "experiment", "console"),
-    ("experiment_report",),
+    ("settings", "retraining", "workers", "catalogue", "session", "forecast", "contest", "experiment", "console"),
+    ("experiment_report", "contest_report"),
     ("cli",),
     ("__init__", "__main__"),
 )

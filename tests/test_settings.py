@@ -120,3 +120,13 @@ def test_the_initial_design_may_be_empty_or_left_open() -> None:
     assert from_dict({"task": "mrpc", "initial": 0}).initial == 0
     with pytest.raises(SettingsError, match="`initial` must be at least 0, but got -1"):
         from_dict({"task": "mrpc", "initial": -1})
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers_in_options_too() -> None:
+    options = {"learning_rate": "1e-3", "budgets": ["1e4", "0.5%"], "preset": "paper", "inner": {"a": "-2.5E2"}}
+    assert from_dict({"task": "mrpc", "sampler_options": options}).sampler_options == {
+        "learning_rate": 1e-3,
+        "budgets": [1e4, "0.5%"],
+        "preset": "paper",
+        "inner": {"a": -250.0},
+    }

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from autopeft import settings as settings_module
-from autopeft.errors import AutopeftError, InputError, SettingsError
+from autopeft.errors import AutopeftError, InputError, ProposalFailure, SettingsError
 from autopeft.settings import Settings
 
 app = typer.Typer(
@@ -103,7 +103,9 @@ def search(
     label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%.")] = None,
+    budget: Annotated[
+        list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
+    ] = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
@@ -120,31 +122,44 @@ def search(
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
         "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
-        "space.name": space, "space.budget": budget, "recipe.epochs": epochs, "files.train": train,
-        "files.validation": validation, "files.test": test, "files.text": text or None, "files.label": label,
-        "space.methods": methods.split(",") if methods else None, "sampler_options.preset": preset,
+        "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
+        "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
+        "files.label": label, "space.methods": methods.split(",") if methods else None,
+        "sampler_options.preset": preset,
     }  # fmt: skip
-    settings = _settings(file, plain, sets)
+    settings = _with_budgets(_settings(file, plain, sets), budget)
     if methods and settings.space.name:
         raise SettingsError(f"--methods {methods} and the named space {settings.space.name!r} exclude each other.")
-    from autopeft.console import SearchProgress, front_table, progress_bar, write_front_picture
+    from autopeft.console import SearchProgress, front_table, progress_bar
 
     folder = folder or Path("runs") / _name(settings)
     with _study(settings, folder, storage) as (session, study):
         with progress_bar() as progress:
-            show = SearchProgress(progress, study, settings.trials)
+            show = SearchProgress(progress, study, session.total)
             signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow", highlight=False)
-            _run(session, study, signal, show, folder, storage)
-        if not len(study.front()):
-            raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
-        out.print(front_table(study, out.width))
-        write_front_picture(study, folder / "front.png")
-        out.print(
-            f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%",
-            highlight=False,
-        )
+            try:
+                _run(session, study, signal, show, folder, storage)
+            except ProposalFailure:
+                if len(study.front()):
+                    out.print(front_table(study, out.width))
+                raise
+        _show_found(study, folder)
+
+
+def _show_found(study: Any, folder: Path) -> None:
+    from autopeft.console import budgets_line, front_table, write_front_picture
+
+    if not len(study.front()):
+        raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
+    out.print(front_table(study, out.width))
+    write_front_picture(study, folder / "front.png")
+    if answered := budgets_line(study):
+        out.print(answered, highlight=False)
+    out.print(
+        f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%", highlight=False
+    )
 
 
 def _run(session: Any, study: Any, signal: Any, show: Any, folder: Path, storage: str | None) -> None:
@@ -217,11 +232,11 @@ def front(
     as_json: AsJson = False,
 ) -> None:
     """Show the Pareto front of a study, or pick a point of it by budget."""
-    from autopeft.console import front_table, write_front_picture
+    from autopeft.console import answers, front_table, write_front_picture
     from autopeft.summary import front_rows
 
     with _opened(folder) as study:
-        rows = front_rows(study.trials())
+        rows = front_rows(study.trials(), is_answering=answers(study))
         if at is not None:
             number = _picked(study, at)
             rows = tuple(row for row in rows if row.number == number)
@@ -300,9 +315,23 @@ def train(
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
         on_run=lambda seed, m: err.print(f"seed {seed}: {m.objective} {m.value:.4f} on test", highlight=False),
     )
+    facts = {**found.as_dict(), "search": _searched(source, at, trial, found.seconds)}
     if to is not None:
-        write_cell(to, found.as_dict())
-    _show_retrained(found.as_dict(), as_json, save)
+        write_cell(to, facts)
+    _show_retrained(facts, as_json, save)
+
+
+def _searched(source: Path, at: str | None, trial: int | None, retraining: float) -> dict[str, Any] | None:
+    """Seconds of the search that the architecture came from, in all and as a multiple of one retraining run."""
+    if not source.is_dir() or (at is None and trial is None):
+        return None
+    from autopeft.console import answers
+    from autopeft.summary import search_seconds
+
+    with _opened(source) as study:
+        number = trial if trial is not None else _picked(study, at or "")
+        seconds = search_seconds(study.trials(), number, is_answering=answers(study))
+    return {"seconds": seconds, "per_retraining": seconds / retraining if retraining else None}
 
 
 def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> None:
@@ -318,6 +347,10 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
         f"learning rate {found['learning_rate']:g}",
         highlight=False,
     )
+    if found["search"] is not None and found["search"]["per_retraining"] is not None:
+        search = found["search"]
+        ratio = search["per_retraining"]
+        out.print(f"Search: {search['seconds']:.1f} s, {ratio:.2f} times a retraining run.", highlight=False)
     if save is not None:
         out.print(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).", highlight=False)
 
@@ -436,6 +469,18 @@ def _settings(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Se
     for key, value in given.items():
         _put(data, key.split("."), _plain(value))
     return settings_module.from_dict(data)
+
+
+def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
+    """Several budgets go to a sampler that answers each; a single one limits the space, whatever the sampler."""
+    if len(budgets) < 2:
+        return settings
+    from autopeft.session import answers_budgets
+
+    if not answers_budgets(settings.sampler):
+        raise SettingsError(f"The sampler {settings.sampler!r} has one budget: give one range, such as 0.1%-0.5%.")
+    options = {**settings.sampler_options, "budgets": list(budgets), "count": settings.space.count}
+    return settings.with_changes(sampler_options=options)
 
 
 def _put(data: dict[str, Any], path: list[str], value: Any) -> None:

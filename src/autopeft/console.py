@@ -27,7 +27,7 @@ from autopeft.proxy import ProxySignal
 from autopeft.report import ReportData
 from autopeft.settings import Settings
 from autopeft.study import Claimed, Event, Failed, Study, Told
-from autopeft.summary import RetrainSummary, front_rows
+from autopeft.summary import RetrainSummary, front_rows, search_seconds
 
 WIDE = 120
 """Columns from which on a table of the front has room for the architectures."""
@@ -38,7 +38,7 @@ def front_table(study: Study, width: int = WIDE) -> RenderableType:
 
     Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
     """
-    rows = front_rows(study.trials())
+    rows = front_rows(study.trials(), is_answering=answers(study))
     metric, is_wide = study.objective, width >= WIDE
     title = f"Pareto front: {len(rows)} points, {metric} on validation, one seed each"
     numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
@@ -70,6 +70,22 @@ def described(rows: Mapping[str, str]) -> Table:
     for name, about in rows.items():
         table.add_row("", Text(name), Text(about))
     return table
+
+
+def answers(study: Study) -> bool:
+    """Whether the study's sampler answers budgets by a search of its own."""
+    return bool(study.settings.get("sampler_settings", {}).get("budgets"))
+
+
+def budgets_line(study: Study) -> str:
+    """That every budget is answered, and how long it took; empty where the sampler has none or is not done."""
+    if not answers(study):
+        return ""
+    budgets, trials = study.settings["sampler_settings"]["budgets"], study.trials()
+    if sum(trial.origin == study.settings["sampler"] and trial.is_complete for trial in trials) < len(budgets):
+        return ""
+    seconds = search_seconds(trials, is_answering=True)
+    return f"All {len(budgets)} budgets are answered, in {seconds:.0f} s of search: {'; '.join(budgets)}."
 
 
 class SearchProgress:
@@ -120,8 +136,17 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
         splits={"search": "validation", "report": "test"},
         retrained=retrained,
         signal=rows,
-        notes=() if signal is None or signal.has_signal else (str(signal),),
+        notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
+        is_answering=answers(study),
     )
+
+
+def _failed_proposals(study: Study) -> list[str]:
+    return [
+        f"The sampler {row['sampler']} failed ({row['kind']}) with {row['n_trials']} trials there, after "
+        f"{row['seconds']:.1f} s: {row['message']}"
+        for row in study.failed_proposals()
+    ]
 
 
 def _facts(study: Study, settings: Settings) -> Mapping[str, Any]:

@@ -1,8 +1,9 @@
 """Experiments: comparisons described in YAML that resume cell by cell.
 
-Two kinds. ``compare`` runs searches with several samplers and search seeds on the same initial designs; ``retrain``
-trains points of fronts and baselines on several seeds with the same care. Every cell is a JSON file, written when
-it is done; a cell that exists is not run again, and `missing` lists what is left.
+Three kinds. ``compare`` runs searches with several samplers and search seeds on the same initial designs; ``retrain``
+trains points of fronts and baselines on several seeds with the same care; ``contest`` searches at each of several
+parameter budgets and retrains what was found on paired cuts of the data, see `autopeft.contest`. Every cell is a JSON
+file, written when it is done; a cell that exists is not run again, and `missing` lists what is left.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from typing import Any
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
-from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
+from autopeft.contest import Contest, contest, run_cell
+from autopeft.errors import AutopeftError, ProposalFailure, SettingsError, TrialFailure, UnknownNameError
 from autopeft.identity import versions
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
 from autopeft.retraining import baseline, retrain, write_cell
-from autopeft.session import Session
+from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml
 from autopeft.study import Study
+from autopeft.summary import search_seconds
 from autopeft.trial import Trial, front_of
 
 log = logging.getLogger(__name__)
@@ -37,16 +40,17 @@ class Experiment:
 
     Args:
         path: the file.
-        kind: "compare" or "retrain".
+        kind: "compare", "retrain" or "contest".
         title: one sentence for people.
         settings: shared by all cells.
-        samplers: for "compare": name to changes of the settings.
+        samplers: for "compare" and "contest": name to changes of the settings.
         seeds: search seeds, or the seeds of retraining.
         architectures: for "retrain": name to a baseline's name, or to a mapping that says where the architecture
             is found: ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, cells, at}``, the best
             point of finished searches within a budget in percent. A ``learning_rate`` beside it takes the place of
             the choice among `learning_rates`.
         learning_rates: for "retrain": what every architecture chooses from.
+        contest: for "contest": budgets and retraining.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Experiment:
     samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     architectures: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
+    contest: Contest | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +72,8 @@ class Experiment:
         """Names of all cells, the most telling first: seed by seed for searches, as listed for retraining."""
         if self.kind == "retrain":
             return tuple(self.architectures)
+        if self.contest is not None:
+            return tuple(self.contest.cells(self.seeds))
         return tuple(f"{name}-seed{seed}" for seed in self.seeds for name in self.samplers)
 
     def settings_of(self, cell: str, tuned: Settings | None = None) -> Settings:
@@ -78,6 +85,8 @@ class Experiment:
         shared = tuned or self.settings
         if self.kind == "retrain":
             return shared
+        if self.contest is not None:
+            return self.contest.settings(shared, *self.contest.cells(self.seeds)[cell])
         sampler, _, seed = cell.rpartition("-seed")
         return settings_module.from_dict(_merged(shared.as_dict(), {**self.samplers[sampler], "seed": int(seed)}))
 
@@ -89,6 +98,7 @@ class Experiment:
 _KEYS = {
     "compare": {"kind", "title", "settings", "samplers", "seeds"},
     "retrain": {"kind", "title", "settings", "architectures", "seeds", "learning_rates"},
+    "contest": {"kind", "title", "settings", "samplers", "seeds", "budgets", "retraining"},
 }
 
 
@@ -119,6 +129,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         samplers=raw.get("samplers") or {},
         architectures=raw.get("architectures") or {},
         learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
+        contest=contest(raw, path) if kind == "contest" else None,
     )
     for cell in found.cells():
         found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
@@ -126,7 +137,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
 
 
 def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
-    named = "samplers" if raw["kind"] == "compare" else "architectures"
+    named = "architectures" if raw["kind"] == "retrain" else "samplers"
     wrong = []
     if not isinstance(raw["settings"], Mapping):
         wrong.append(f"`settings` is a mapping, but got {raw['settings']!r}")
@@ -164,18 +175,33 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
 
     Raises:
         UnknownNameError: there is no such cell.
+        AutopeftError: cells failed; all others have been run, and what each failed at is told.
     """
     if only is not None and only not in experiment.cells():
         raise UnknownNameError("cell", only, experiment.cells())
     cells = [cell for cell in experiment.missing(results) if only in (None, cell)]
+    failed: dict[str, str] = {}
     for number, cell in enumerate(cells, start=1):
         announce(f"{experiment.name}: {cell} ({number} of {len(cells)})")
-        if experiment.kind == "compare":
-            data = _search_cell(experiment, cell, results, work)
-        else:
-            data = _retrain_cell(experiment, cell, results)
+        try:
+            data = _cell(experiment, cell, results, work)
+        except (ProposalFailure, TrialFailure) as error:
+            failed[cell] = str(error)
+            announce(f"{experiment.name}: {cell} failed: {error}")
+            continue
         write_cell(results / experiment.name / f"{cell}.json", data)
         announce(f"{experiment.name}: {cell} done: {data['headline']}")
+    if failed:
+        raise AutopeftError("; ".join(f"the cell {cell} failed: {message}" for cell, message in failed.items()))
+
+
+def _cell(experiment: Experiment, cell: str, results: Path, work: Path) -> dict[str, Any]:
+    if experiment.kind == "retrain":
+        return _retrain_cell(experiment, cell, results)
+    if experiment.contest is not None:
+        settings = experiment.settings_of(cell, _tuned_settings(experiment, results))
+        return run_cell(experiment.title, settings, experiment.contest, work / experiment.name / cell)
+    return _search_cell(experiment, cell, results, work)
 
 
 # -- searches --------------------------------------------------------------------------------------------------
@@ -191,7 +217,7 @@ def _search_cell(experiment: Experiment, cell: str, results: Path, work: Path) -
         return session.evaluator(architecture, training_seed) if reused is None else reused
 
     with session.study(work / experiment.name / cell) as study:
-        study.run(evaluate, session.sampler(), session.settings.trials, session.initial)
+        study.run(evaluate, session.sampler(), session.total, session.initial)
         return search_result(experiment.title, session, study)
 
 
@@ -242,7 +268,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     measured = [(t.measurement.percent, t.measurement.value) for t in trials if t.measurement is not None]
     n_initial = len(session.initial)
     largest = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters
-    reference = reference_point(measured[:n_initial], largest)
+    reference = reference_point(measured[:n_initial] or measured, largest)
     curve = hypervolume_curve(measured, reference)
     front = front_of(trials)
     return {
@@ -255,6 +281,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
         "n_initial": n_initial,
         "reference": list(reference),
         "hypervolume": [float(value) for value in curve],
+        "search_seconds": search_seconds(trials, is_answering=answers_budgets(session.settings.sampler)),
         "front": [[point.key, point.cost, point.value] for point in front.points],
         "trials": [_trial(trial) for trial in trials],
         "cardinality": session.space.cardinality,

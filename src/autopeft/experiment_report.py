@@ -14,6 +14,7 @@ from typing import Any
 from autopeft import draw, plot
 from autopeft.architecture import Counts
 from autopeft.comparison import Comparison, Scale, compare, paired
+from autopeft.contest_report import contested
 from autopeft.errors import SettingsError
 from autopeft.experiment import Experiment
 from autopeft.fronts import fronts_data
@@ -51,8 +52,10 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
     cells = done(experiment, results)
     if not cells:
         raise SettingsError(f"No cell of {experiment.name!r} is done in {str(folder)!r}; it has {experiment.cells()}.")
-    is_search = experiment.kind == "compare"
-    body, pictures = (_compared if is_search else _retrained)(experiment, cells, folder)
+    if experiment.kind == "contest":
+        body, pictures = contested(experiment, cells)
+    else:
+        body, pictures = (_compared if experiment.kind == "compare" else _retrained)(experiment, cells, folder)
     lines = [f"# {experiment.title}", "", *_missing(experiment, results), *_setting(cells), *body]
     for name, data in pictures.items():
         draw.save(draw.picture(data), folder / f"{name}.png")

@@ -6,6 +6,7 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -221,7 +222,7 @@ def _value(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
             return {}
         return {str(k): _value(get_args(hint)[1], v, f"{path}.{k}", mistakes) for k, v in named.items()}
     if origin is dict:
-        return value if isinstance(value, dict) else _wrong("a mapping", value, path, mistakes)
+        return _numbered(value) if isinstance(value, dict) else _wrong("a mapping", value, path, mistakes)
     if origin is Literal:
         choices = get_args(hint)
         return value if value in choices else _wrong(f"one of {', '.join(choices)}", value, path, mistakes)
@@ -258,6 +259,16 @@ def _scalar(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
         return value
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return _wrong(names.get(hint, str(hint)), value, path, mistakes)
+
+
+def _numbered(value: Any) -> Any:
+    """Options without a type: what YAML reads as text but is a number, such as 1e-3, becomes one."""
+    if isinstance(value, dict):
+        return {key: _numbered(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbered(item) for item in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
+    return float(value) if is_number else value
 
 
 def _made(kind: Any, arguments: dict[str, Any], path: str, mistakes: list[str]) -> Any:

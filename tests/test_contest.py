@@ -1,0 +1,142 @@
+"""Contests: searches at parameter budgets, retrained on paired cuts, with their seconds apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+import yaml
+
+from autopeft.contest import Contest
+from autopeft.contest_report import differences_table, results_table
+from autopeft.errors import AutopeftError, SettingsError
+from autopeft.experiment import read, run
+from autopeft.experiment_report import done as cells_of
+from autopeft.experiment_report import write_summary
+from autopeft.session import Session
+from small_case import Case
+
+SAMPLERS: dict[str, Any] = {
+    "apet": {"sampler": "apet", "sampler_options": {"draws": 2}, "space": {"name": "S2"}, "initial": 0},
+    "prune": {"sampler": "prunepeft", "space": {"name": "S2"}, "initial": 0, "recipe": {"clip": 0.5}},
+    "random": {"sampler": "random", "trials": 3, "initial": 2},
+}
+CELLS = tuple(f"{name}-at{at}-seed4" for at in ("4", "9") for name in SAMPLERS)
+
+
+def write(case: Case, path: Path, **changes: Any) -> Path:
+    data = {
+        "kind": "contest",
+        "title": "Three ways",
+        "settings": case.data(),
+        "samplers": SAMPLERS,
+        "seeds": [4],
+        "budgets": ["4%", "9%"],
+        "retraining": {"seeds": [0, 1], "recipe": {"steps": 3}},
+    }
+    path.write_text(yaml.safe_dump({**data, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``three.yaml`` and all of its cells in ``results``."""
+    folder = tmp_path_factory.mktemp("contest")
+    run(read(write(case, folder / "three.yaml")), folder / "results", folder / "work", lambda text: None)
+    return folder
+
+
+def cell(done: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((done / "results" / "three" / f"{name}.json").read_text())
+    return found
+
+
+def test_a_cell_is_a_rival_at_a_budget_and_the_budget_limits_its_space(case: Case, tmp_path: Path) -> None:
+    found = read(write(case, tmp_path / "three.yaml"))
+    assert found.cells() == CELLS
+    own = found.settings_of("prune-at9-seed4")
+    assert (own.sampler, own.seed, own.data_seed, own.recipe.clip, own.recipe.steps) == ("prunepeft", 4, 4, 0.5, 2)
+    assert (own.space.name, own.space.budget, own.space.count) == ("S2", "9%", "nominal")
+    assert found.settings_of("random-at4-seed4").space.methods == found.settings.space.methods
+
+
+def test_every_cell_is_within_its_budget_and_told_with_its_seconds(done: Path) -> None:
+    for name in CELLS:
+        found = cell(done, name)
+        assert found["budget"]["most"] == {"4": 1281, "9": 2882}[name.split("at")[1][0]]  # of 32,032 parameters
+        for one in found["found"]:
+            assert 0 < one["counts"]["nominal"] <= found["budget"]["most"]
+            assert one["counts"]["nominal"] <= one["counts"]["stored"] <= one["counts"]["trained"]
+            assert one["seeds"] == [0, 1]
+            assert one["summary"]["mean"] == pytest.approx(mean(one["values"]))
+            assert one["split"] == "test"
+        seconds = mean(one["seconds"] for one in found["found"])
+        assert found["search"]["per_retraining"] == pytest.approx(found["search"]["seconds"] / seconds)
+    assert [len(cell(done, name)["found"]) for name in CELLS[:3]] == [2, 1, 1]
+
+
+def test_a_random_search_costs_its_trials_and_a_draw_next_to_nothing(done: Path) -> None:
+    searched, drawn = cell(done, "random-at9-seed4"), cell(done, "apet-at9-seed4")
+    assert (searched["search"]["trials"], drawn["search"]["trials"]) == (3, 2)
+    assert drawn["search"]["seconds"] < 0.5 * searched["search"]["seconds"]
+    assert searched["found"][0]["searched_value"] is not None
+
+
+def test_cells_that_are_done_are_not_run_again_and_the_page_has_every_row(case: Case, done: Path) -> None:
+    found = read(done / "three.yaml")
+    assert found.missing(done / "results") == ()
+    said: list[str] = []
+    run(found, done / "results", done / "work", said.append)
+    assert said == []
+    page = write_summary(found, done / "results").read_text()
+    assert "search / retraining" in page
+    rows = cells_of(found, done / "results")
+    table = results_table(found, rows)
+    assert [row[:2] for row in table.rows] == [(name, at) for at in ("4%", "9%") for name in SAMPLERS]
+    values = [value for one in cell(done, CELLS[0])["found"] for value in one["values"]]
+    assert table.rows[0][table.header.index("mean")] == f"{mean(values):.4f}"
+    assert table.rows[0][table.header.index("std")] == f"{stdev(values):.4f}"
+    assert table.rows[0][table.header.index("n")] == "4"
+    differences = differences_table(found, rows, "apet")
+    assert [(row[0], row[1], row[4]) for row in differences.rows] == [
+        ("prune", "4%", "2"),
+        ("random", "4%", "2"),
+        ("prune", "9%", "2"),
+        ("random", "9%", "2"),
+    ]
+    runs = list(zip(*(one["values"] for one in cell(done, CELLS[0])["found"]), strict=True))
+    other = cell(done, CELLS[1])["found"][0]["values"]
+    assert differences.rows[0][2] == f"{mean(a - mean(b) for a, b in zip(other, runs, strict=True)):+.4f}"
+
+
+def test_the_cut_moves_with_the_seed_unless_that_would_move_the_test_part(case: Case) -> None:
+    asked = Contest(("4%",), (0,))
+    data = case.data()
+    parts = {part: data["files"][part] for part in ("train", "test")}
+    for given, does_move in (({**parts}, True), ({"train": parts["train"]}, False)):
+        files = {"text": ["text"], "label": "label", **given}
+        search = Session.build(case.settings(files=files, data_seed=4))
+        again = asked.evaluator(search, 0)
+        is_same = again.splits.validation.digest() == search.evaluator.splits.validation.digest()
+        assert is_same is not does_move
+        assert again.splits.test.digest() == search.evaluator.splits.test.digest()
+
+
+def test_a_rival_that_diverges_costs_no_other_its_cell(case: Case, tmp_path: Path) -> None:
+    wild = {**SAMPLERS["prune"], "sampler_options": {"learning_rate": 1e30, "steps": 6}}
+    path = write(case, tmp_path / "two.yaml", samplers={"wild": wild, "apet": SAMPLERS["apet"]}, budgets=["4%"])
+    with pytest.raises(AutopeftError, match=r"the cell wild-at4-seed4 failed: The sampler 'prunepeft' failed .nan."):
+        run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
+    assert read(path).missing(tmp_path / "results") == ("wild-at4-seed4",)
+
+
+def test_mistakes_in_a_file_are_told_together(case: Case, tmp_path: Path) -> None:
+    path = write(case, tmp_path / "bad.yaml", budgets=[4], retraining={"seeds": [-1]})
+    with pytest.raises(SettingsError, match=r"`budgets` is a list of limits.*; `retraining` is a mapping of `seeds`"):
+        read(path)
+    path = write(case, tmp_path / "bad.yaml", samplers={"x": {"sampler": "random", "trails": 3}})
+    with pytest.raises(SettingsError, match="unknown key `trails`"):
+        read(path)
