@@ -151,6 +151,21 @@ def test_with_all_sizes_allowed_the_best_units_are_kept(seed: int, budget: int) 
     assert sizes.tolist() == [(row >= best[-1]).sum() for row in units]
 
 
+@given(data=st.data(), variant=st.sampled_from(VARIANTS), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_the_places_changes_nothing(data: st.DataObject, variant: Variant, seed: int) -> None:
+    """Importances are whole numbers, so that there are ties, which the names of the places must break."""
+    n = data.draw(st.integers(2, 7))
+    rng = np.random.default_rng(seed)
+    of = candidates([[1, 4, 8]] * n, (rng.integers(2, 9, (n, 1)) * np.array([1, 4, 8])).tolist())
+    found = [Importance(float(rng.integers(3)), *(rng.integers(0, 3, (2, 8)).astype(float))) for _ in range(n)]
+    budget = data.draw(st.integers(int(of.counts.min()), int(of.counts.max(1).sum())))
+    order = data.draw(st.permutations(range(n)))
+    turned = Candidates(tuple(of.keys[i] for i in order), of.sizes[order], of.counts[order])
+    sizes = keep_of(variant)(found, of, budget)
+    assert keep_of(variant)([found[i] for i in order], turned, budget).tolist() == sizes[order].tolist()
+
+
 # -- what importance is ------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,15 @@ def test_the_expected_count_is_the_budget(
     assert (n * sigmoid((a - zeta) / sharpness)).sum() == pytest.approx(budget, rel=1e-9)
 
 
+@given(pairs=st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 100)), min_size=2, max_size=20), data=st.data())
+@examples(max_examples=60, deadline=None)
+def test_the_order_of_the_modules_changes_nothing(pairs: list[tuple[float, int]], data: st.DataObject) -> None:
+    a, n = (np.array(column) for column in zip(*pairs, strict=True))
+    order = data.draw(st.permutations(range(len(pairs))))
+    budget = 0.4 * n.sum()
+    assert shift(a[order], n[order], budget) == pytest.approx(shift(a, n, budget), abs=1e-9)
+
+
 def test_the_shift_of_equal_logits_is_known() -> None:
     """All p equal 1/4 when the budget is a quarter of the total: (0.7 - ζ) / 2 = logit(1/4) = -log 3."""
     zeta = shift(np.full(5, 0.7), np.array([1, 2, 3, 4, 10]), 5.0, sharpness=2.0)

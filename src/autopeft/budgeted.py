@@ -137,7 +137,6 @@ class BudgetedFactory:
         name: of the sampler.
         presets: frozen dataclasses of settings by name, "recommended" among them.
         start: checks the question further and gives the search, without any work yet.
-        about: one line for the catalogue.
         is_budget_needed: whether a search with these settings is for a budget; where not, and none is given, it has
             one that everything fits.
         space: the named space that it searches when none is asked for.
@@ -147,7 +146,6 @@ class BudgetedFactory:
     name: str
     presets: Mapping[str, Any]
     start: Callable[[Question, Any], Search]
-    about: str
     is_budget_needed: Callable[[Any], bool] = lambda settings: True
     space: str = "S2"
     needs_evaluator: bool = True

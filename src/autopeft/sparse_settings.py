@@ -87,5 +87,5 @@ PRESETS: Mapping[str, SparseSettings] = MappingProxyType(
 )
 """The paper's numbers; the same with the learning rate of the recipe with which what is found will be trained.
 
-LoRA is scaled as the space has it (by 1), and not by the 16 that the authors' release takes at rank 1.
+LoRA is scaled as the space's method has it, in S2 by 1; the authors' release scales by 16, as `lora_s3delta` does.
 """

@@ -91,11 +91,4 @@ class ApetSearch:
         return tuple(found)
 
 
-MEMBERS = {
-    NAME: BudgetedFactory(
-        NAME,
-        {"recommended": ApetSettings()},
-        ApetSearch,
-        "APET (2023): modules and sizes drawn at random up to each budget; nothing is trained",
-    )
-}
+MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": ApetSettings()}, ApetSearch)}

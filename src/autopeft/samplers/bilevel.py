@@ -78,7 +78,6 @@ class BilevelAnswers:
 class BilevelFactory:
     """A `BudgetedFactory` whose searches can be interrupted."""
 
-    about = "BIPEFT (2024): gates in a supernet, unstable modules removed step by step; one search for each budget"
     space = "S2"
     needs_evaluator = True
 
@@ -109,7 +108,7 @@ class BilevelFactory:
         def start(question: Question, settings: BilevelSettings) -> BilevelAnswers:
             return BilevelAnswers(question, settings, folder, checkpoint_every)
 
-        factory = BudgetedFactory(NAME, PRESETS, start, self.about, lambda settings: settings.is_selecting, self.space)
+        factory = BudgetedFactory(NAME, PRESETS, start, lambda settings: settings.is_selecting, self.space)
         return factory(space, seed, **options)
 
 

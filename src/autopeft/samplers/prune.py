@@ -318,11 +318,4 @@ class PruneAnswers:
         return replace(own, epochs=epochs, steps=settings.steps or steps, learning_rate=rate)
 
 
-MEMBERS = {
-    NAME: BudgetedFactory(
-        NAME,
-        {"recommended": PruneSettings()},
-        PruneAnswers,
-        "PrunePEFT (2023): all modules trained once, what the loss depends on most is kept; one run for all budgets",
-    )
-}
+MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": PruneSettings()}, PruneAnswers)}

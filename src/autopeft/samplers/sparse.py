@@ -62,11 +62,4 @@ class SparseAnswers:
         return found
 
 
-MEMBERS = {
-    NAME: BudgetedFactory(
-        NAME,
-        PRESETS,
-        SparseAnswers,
-        "S3Delta (2022): soft gates under one shift that meets the budget, second order; one search for each budget",
-    )
-}
+MEMBERS = {NAME: BudgetedFactory(NAME, PRESETS, SparseAnswers)}
