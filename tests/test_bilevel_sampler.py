@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -173,48 +172,6 @@ def test_a_study_measures_what_each_budget_gave(evaluator: Evaluator, tmp_path: 
         assert trial.measurement is not None
         assert trial.measurement.counts.stored <= most
         assert trial.proposal_seconds > 0
-
-
-# -- batches -----------------------------------------------------------------------------------------------
-
-
-def test_the_halves_are_disjoint_complete_and_seen_once_an_epoch(evaluator: Evaluator) -> None:
-    problem = HalvedTask(evaluator, 7, seed=5)
-    seen = []
-    for half in (0, 1):
-        steps = -(-80 // 7)
-        for epoch in range(2):
-            indices = np.concatenate([problem.indices(half, epoch * steps + step) for step in range(steps)])
-            assert len(set(indices.tolist())) == len(indices) == 80
-        seen.append(set(indices.tolist()))
-    assert seen[0] | seen[1] == set(range(160))
-    assert not seen[0] & seen[1]
-    assert problem.steps_per_epoch == 12
-
-
-def test_the_cut_of_the_data_moves_with_the_seed(evaluator: Evaluator) -> None:
-    """Two random halves of 160 share 40 examples on average, with a deviation of 3.2: never 60 (6 deviations)."""
-    halves = [
-        set(np.concatenate([HalvedTask(evaluator, 8, seed).indices(0, step) for step in range(10)]).tolist())
-        for seed in (1, 1, 2)
-    ]
-    assert halves[0] == halves[1]
-    assert 20 < len(halves[0] & halves[2]) < 60
-
-
-def test_a_search_is_as_long_as_its_settings_or_else_the_recipe_say(evaluator: Evaluator) -> None:
-    problem = HalvedTask(evaluator, 8, 1)  # 80 examples in the first half: 10 steps an epoch
-    assert [problem.steps(None, None), problem.steps(0.5, None), problem.steps(0.5, 3)] == [20, 5, 3]
-    short = HalvedTask(evaluator.with_recipe(steps=7), 8, 1)
-    assert [short.steps(None, None), short.steps(0.5, None), short.steps(0.01, None)] == [7, 5, 1]
-
-
-def test_the_batch_of_a_step_does_not_depend_on_what_was_asked_before(evaluator: Evaluator) -> None:
-    forward, backward = (HalvedTask(evaluator, 16, seed=5) for _ in range(2))
-    ordered = [forward.indices(1, step).tolist() for step in range(12)]
-    turned = [backward.indices(1, step).tolist() for step in reversed(range(12))]
-    assert ordered == turned[::-1]
-    assert ordered != [HalvedTask(evaluator, 16, seed=6).indices(1, step).tolist() for step in range(12)]
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------

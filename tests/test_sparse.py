@@ -23,7 +23,6 @@ from autopeft.backbones import Backbone
 from autopeft.bilevel import TRAIN, VALIDATION
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, UnknownNameError
 from autopeft.evaluate import Evaluator
-from autopeft.halves import HalvedTask
 from autopeft.samplers.sparse import one_size
 from autopeft.sparse import Found, Plan, SoftGates, SparseSearch, shift
 from autopeft.sparse_settings import PRESETS, SparseSettings
@@ -385,13 +384,6 @@ def test_one_example_cannot_be_halved(evaluator: Evaluator) -> None:
     alone = Evaluator(evaluator.backbone, tiny.SENTIMENT, parts, evaluator.recipe)
     with pytest.raises(SettingsError, match="S3Delta cuts the training part in two halves, but it has 1 examples"):
         build(alone)
-
-
-def test_validation_is_the_mean_over_the_second_half(evaluator: Evaluator) -> None:
-    """30 examples: the second half has 15, in batches of 8 and 7, or all at once."""
-    split, whole = HalvedTask(evaluator, 8, 5), HalvedTask(evaluator, 100, 5)
-    whole_loss = whole.validation()  # the second task's fresh head is the one in place
-    assert split.validation() == pytest.approx(whole_loss, rel=1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(evaluator: Evaluator) -> None:

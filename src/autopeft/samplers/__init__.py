@@ -35,7 +35,12 @@ class Sampler(Protocol):
 
 
 SamplerFactory = Callable[..., Sampler]
-"""``build(space, seed, **options) -> Sampler``; unknown options raise `SettingsError`."""
+"""``build(space, seed, **options) -> Sampler``; unknown options raise `SettingsError`.
+
+A factory whose samplers search on their own, for parameter budgets and not from what was measured, has two attributes:
+`needs_evaluator`, true, for it is passed the `Evaluator` of the search as an option, and `space`, the named space that
+is searched when none is asked for. Its samplers have `n_answers`, the most configurations that they will propose.
+"""
 
 
 def lookup(name: str) -> SamplerFactory:
