@@ -103,6 +103,7 @@ def train(model: Any, data: Dataset, options: argparse.Namespace) -> StepTimer:
             max_steps=options.warmup + options.steps,
             seed=options.seed,
             use_cpu=options.device == "cpu",
+            bf16=options.bf16,
             report_to="none",
         )
         trainer = AdapterTrainer(model=model, args=settings, train_dataset=data, callbacks=[timer])
@@ -140,6 +141,7 @@ def report(options: argparse.Namespace, timer: StepTimer, trained: int, load: tu
         "batch": options.batch,
         "max_length": 128,
         "padding": "max_length",
+        "precision": "bf16" if options.bf16 else "float32",
         "layers": options.layers,
         "parallel": options.width,
         "prefix": options.prefix,
@@ -174,6 +176,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prefix", type=int, default=3, help="length of the prefix")
     parser.add_argument("--prefix-hidden", type=int, default=800, help="inner size of the prefix's map")
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 4, 5], help="active layers, from 0")
+    parser.add_argument("--bf16", action="store_true", help="automatic mixed precision")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return parser.parse_args(arguments)
 

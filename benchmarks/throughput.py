@@ -2,9 +2,10 @@
 
     python benchmarks/throughput.py --peer-python .venv-peer/bin/python --data FOLDER
 
-Three sides take turns, round after round, each in a process of its own: the peer (pads to 128 tokens, as its own
-example does), ours in default use (pads to the longest of the batch, buckets by length), and ours padded to 128 as
-well. The ratios compare medians over rounds of each process's median and mean seconds per step.
+The sides take turns, round after round, each in a process of its own: the peer (pads to 128 tokens, as its own
+example does), ours in default use (pads to the longest of the batch, buckets by length), ours padded to 128 as well,
+and both again in bf16. The ratios compare medians over rounds of each process's median and mean seconds per step, all
+to the peer in its default use, and those in bf16 to the peer in bf16 as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 
 import machine
 
-SIDES = ("peer", "ours", "ours-padded")
+PEERS = ("peer", "peer-bf16")
+SIDES = (*PEERS, "ours", "ours-bf16", "ours-padded")
 HERE = Path(__file__).parent
 WIDTH, PREFIX, LAYERS, MAX_LENGTH = 48, 3, (3, 4, 5), 128
 
@@ -66,8 +68,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     backbone = Backbone.from_pretrained(options.model)
     total = options.warmup + options.steps
     recipe = Recipe(
-        learning_rate=1e-3, steps=total, batch_size=options.batch, max_length=MAX_LENGTH, evaluate_every=1e6
-    )
+        learning_rate=1e-3, steps=total, batch_size=options.batch, max_length=MAX_LENGTH, evaluate_every=1e6,
+        precision="bf16" if options.side.endswith("bf16") else "float32",
+    )  # fmt: skip
     evaluator = Evaluator(backbone, task, tasks.load(task, data=options.data), recipe)
     learner = PaddedLearner(evaluator.learner) if options.side == "ours-padded" else evaluator.learner
     sizes = {"parallel": ("ffn", WIDTH), "prefix": ("kv", PREFIX)}
@@ -96,13 +99,14 @@ def run_side(side: str, options: argparse.Namespace, seed: int) -> dict[str, Any
     model = str(_folder(options.model))
     shared = ["--steps", options.steps, "--warmup", options.warmup, "--batch", options.batch]
     shared += ["--threads", options.threads, "--seed", seed, "--model", model]
-    if side == "peer":
+    if side in PEERS:
         folder = next(f for f in (options.data / "glue" / "mrpc", options.data / "mrpc", options.data) if f.is_dir())
         words = [options.peer_python, HERE / "peer_adapters.py", *shared, "--data", folder]
+        words += ["--bf16"] if side.endswith("bf16") else []
     else:
         words = [sys.executable, __file__, "--side", side, *shared, "--data", options.data]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
-    if side == "peer":
+    if side in PEERS:
         environment.pop("PYTHONPATH", None)
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -115,10 +119,12 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """Medians over rounds, and how many times as fast ours is."""
     keys = ("median_seconds_per_step", "seconds_per_step")
     medians = {side: {key: statistics.median(r[side][key] for r in rounds) for key in keys} for side in SIDES}
+    pairs = {f"{side} to {PEERS[0]}": (side, PEERS[0]) for side in SIDES if side != PEERS[0]}
+    pairs[f"ours-bf16 to {PEERS[1]}"] = ("ours-bf16", PEERS[1])
     ratios = {
-        side: {key: medians["peer"][key] / medians[side][key] for key in keys} for side in SIDES if side != "peer"
+        name: {key: medians[peer][key] / medians[side][key] for key in keys} for name, (side, peer) in pairs.items()
     }
-    by_round = {side: [r["peer"][keys[1]] / r[side][keys[1]] for r in rounds] for side in ratios}
+    by_round = {name: [r[peer][keys[1]] / r[side][keys[1]] for r in rounds] for name, (side, peer) in pairs.items()}
     return {"seconds": medians, "times_as_fast": ratios, "times_as_fast_by_round": by_round}
 
 
@@ -144,7 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="throughput", help="name of the result")
-    parser.add_argument("--side", choices=SIDES[1:], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=[side for side in SIDES if side not in PEERS], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
