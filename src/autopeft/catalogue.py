@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 
 from autopeft import backbones, methods, samplers, spaces, tasks
@@ -51,12 +48,9 @@ def _tasks() -> Rows:
 
 
 def _sampler(name: str) -> str:
-    """What its function says of itself; a factory that is an object is described by the file that exports it."""
+    """What a factory says of itself: as its attribute ``about``, or in its docstring."""
     factory = samplers.lookup(name)
-    if inspect.isfunction(factory):
-        return _first_line(factory)
-    files = [sys.modules[f"{samplers.__name__}.{info.name}"] for info in pkgutil.iter_modules(samplers.__path__)]
-    return next(_first_line(file) for file in files if name in file.MEMBERS)
+    return getattr(factory, "about", "") or _first_line(factory)
 
 
 def _first_line(thing: object) -> str:
