@@ -219,7 +219,7 @@ def test_an_architecture_that_is_not_described(case: Case, tmp_path: Path, wante
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"kind": "compete"}, "one of compare, retrain, but got 'compete'"),
+        ({"kind": "compete"}, "one of compare, retrain, contest, but got 'compete'"),
         ({"architectures": {}}, r"exactly \[.*\]; see \['architectures'\]"),
         ({"settings": 3}, "`settings` is a mapping, but got 3"),
         ({"samplers": []}, "`samplers` is a mapping with one entry at least"),
