@@ -17,6 +17,7 @@ from autopeft import experiment, samplers, settings
 from autopeft.architecture import Architecture
 from autopeft.cli import app
 from autopeft.kinds import lookup
+from small_case import Case
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -88,6 +89,21 @@ def test_python_is_readable_and_names_what_there_is(path: Path) -> None:
 def test_examples_can_be_imported_without_beginning_to_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(path.parent))
     assert __import__(path.stem).main
+
+
+def test_the_first_example_runs_to_its_end(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a tiny model, whose settings stand in for those of the example."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    small = case.settings(trials=4, initial=3, learning_rates=[1e-3])
+    monkeypatch.setattr(autopeft, "Settings", lambda **_: small)
+    __import__("search_reviews").main(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert "on validation with" in lines[0]
+    assert "'n': 2" in lines[1]
+    assert "stored parameters" in lines[2]
+    assert [line.split(" ", 2)[2] for line in lines[3:]] == ["a wonderful film", "two hours that I want back"]
 
 
 def test_the_method_and_the_sampler_of_the_examples_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
