@@ -202,6 +202,17 @@ def test_an_architecture_from_a_file_and_a_learning_rate_of_its_own(case: Case, 
     assert cells["full"]["learning_rate"] in (pytest.approx(1e-3 / 30), pytest.approx(3e-3 / 30))
 
 
+def test_learning_rates_may_be_chosen_under_another_recipe(case: Case, tmp_path: Path) -> None:
+    path = retraining(case, tmp_path / "points.yaml", architectures={"lora": "lora:2"}, seeds=[40])
+    path.write_text(path.read_text() + "tuning: {epochs: 0.5}\n")
+    assert read(path).tuning == {"epochs": 0.5}
+    run(read(path), tmp_path / "r", tmp_path / "w", lambda text: None)
+    assert cell(tmp_path / "r" / "points", "lora")["tuning"] == {"epochs": 0.5}
+    path.write_text(path.read_text().replace("epochs: 0.5", "epcohs: 1"))
+    with pytest.raises(SettingsError, match="did you mean `recipe.epochs`"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "wanted", [3, {}, {"search": "two"}, {"file": "a", "baseline": "b"}, {"file": "a", "at": 1}, {"cells": ["a"]}]
 )

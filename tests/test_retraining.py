@@ -11,6 +11,7 @@ import pytest
 import tiny
 from autopeft.attach import count
 from autopeft.errors import SettingsError
+from autopeft.proxy import sweep
 from autopeft.retraining import BASELINES, baseline, retrain, write_cell
 from autopeft.saving import load, read_record
 from autopeft.session import Session
@@ -65,6 +66,14 @@ def test_the_best_run_on_validation_is_saved(session: Session, tmp_path: Path) -
 def test_no_seed(session: Session) -> None:
     with pytest.raises(SettingsError, match="at least one seed"):
         retrain(session.evaluator, "none", baseline("serial", session.backbone), ())
+
+
+def test_the_learning_rate_may_be_chosen_under_another_recipe(session: Session) -> None:
+    evaluator, architecture = session.evaluator, baseline("serial:2", session.backbone)
+    found = retrain(evaluator, "a", architecture, (3,), learning_rates=(1e-4, 1e-2), tuning={"steps": 4})
+    alone = sweep(evaluator.with_recipe(steps=4), architecture, (1e-4, 1e-2), 3)
+    assert found.sweep == alone
+    assert found.test[0].extra["steps"] == 20
 
 
 def test_full_fine_tuning_tries_a_thirtieth_of_each_rate(session: Session) -> None:

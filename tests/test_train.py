@@ -147,6 +147,9 @@ def test_patience_counts_evaluations_without_improvement() -> None:
 def test_evaluations_within_an_epoch_and_at_the_end() -> None:
     fitted, _ = run(Slope(), Recipe(epochs=1, batch_size=2, evaluate_every=0.4), 10)
     assert [(epoch.epoch, epoch.step) for epoch in fitted.history] == [(0.4, 2), (0.8, 4), (1.0, 5)]
+    # Half of five steps is no whole number: the end is evaluated once, not a step before as well.
+    halves, _ = run(Slope(), Recipe(epochs=1, batch_size=2, evaluate_every=0.5), 10)
+    assert [epoch.step for epoch in halves.history] == [3, 5]
 
 
 def test_the_loss_is_the_mean_since_the_last_evaluation() -> None:

@@ -50,6 +50,7 @@ class Experiment:
             point of finished searches within a budget in percent. A ``learning_rate`` beside it takes the place of
             the choice among `learning_rates`.
         learning_rates: for "retrain": what every architecture chooses from.
+        tuning: for "retrain", may be absent: changes of the recipe while the learning rate is chosen.
         contest: for "contest": budgets and retraining.
     """
 
@@ -61,6 +62,7 @@ class Experiment:
     samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     architectures: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     contest: Contest | None = None
 
     @property
@@ -101,6 +103,8 @@ _KEYS = {
     "contest": {"kind", "title", "settings", "samplers", "seeds", "budgets", "retraining"},
 }
 
+_OPTIONAL = {"retrain": {"tuning"}}
+
 
 def read(path: str | Path, data: str | None = None) -> Experiment:
     """The experiment in a YAML file.
@@ -115,7 +119,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
     kind = str(raw.get("kind"))
     if kind not in _KEYS:
         raise SettingsError(f"{path}: `kind` is one of {', '.join(_KEYS)}, but got {kind!r}.")
-    wrong = sorted(set(raw) ^ _KEYS[kind])
+    wrong = sorted((set(raw) ^ _KEYS[kind]) - _OPTIONAL.get(kind, set()))
     if wrong:
         raise SettingsError(f"{path}: an experiment of kind {kind!r} has exactly {sorted(_KEYS[kind])}; see {wrong}.")
     _check_kinds(raw, path)
@@ -129,8 +133,11 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         samplers=raw.get("samplers") or {},
         architectures=raw.get("architectures") or {},
         learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
+        tuning=raw.get("tuning") or {},
         contest=contest(raw, path) if kind == "contest" else None,
     )
+    if found.tuning:
+        settings_module.from_dict(_merged(found.settings.as_dict(), {"recipe": found.tuning}))
     for cell in found.cells():
         found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
     return found
@@ -323,7 +330,7 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     evaluator, rates = session.evaluator, experiment.learning_rates
     if isinstance(wanted, Mapping) and "learning_rate" in wanted:
         evaluator, rates = evaluator.with_recipe(learning_rate=float(wanted["learning_rate"])), ()
-    found = retrain(evaluator, cell, architecture, experiment.seeds, learning_rates=rates)
+    found = retrain(evaluator, cell, architecture, experiment.seeds, learning_rates=rates, tuning=experiment.tuning)
     summary = found.summary()
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
     return {
@@ -331,6 +338,7 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
         "title": experiment.title,
         "headline": f"{found.test[0].objective} {summary['mean']:.4f} {spread} on test",
         "settings": session.settings.as_dict(),
+        "tuning": dict(experiment.tuning),
         "splits": session.evaluator.splits.describe(open_test=True),
         "versions": versions(),
     }

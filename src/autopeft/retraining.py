@@ -7,7 +7,7 @@ and baseline gets the same care: its own learning rate, chosen on the validation
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -93,6 +93,7 @@ def retrain(
     seeds: Sequence[int] = DEFAULT_SEEDS,
     *,
     learning_rates: Sequence[float] = (),
+    tuning: Mapping[str, Any] | None = None,
     save_to: Path | None = None,
     facts: dict[str, Any] | None = None,
     on_run: Callable[[int, Measurement], None] | None = None,
@@ -102,6 +103,7 @@ def retrain(
     Args:
         learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's. Full
             fine-tuning tries a thirtieth of each.
+        tuning: changes of the recipe while the learning rate is chosen, such as fewer epochs; None for none.
         save_to: folder for the run with the best validation score; None saves nothing.
         facts: what else goes into the saved card.
 
@@ -112,8 +114,9 @@ def retrain(
         raise SettingsError("Retraining needs at least one seed.")
     if "full" in architecture.methods:
         learning_rates = tuple(rate / _FULL_DIVISOR for rate in learning_rates)
-    chosen = sweep(evaluator, architecture, learning_rates, seeds[0]) if learning_rates else None
-    if chosen is not None:
+    chosen = None
+    if learning_rates:
+        chosen = sweep(evaluator.with_recipe(**(tuning or {})), architecture, learning_rates, seeds[0])
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
     tests: list[Measurement] = []
     validation: list[float] = []

@@ -170,7 +170,7 @@ class _Run:
         self.evaluate, self.objective = evaluate, objective
         self.per_epoch = math.ceil(n_examples / recipe.batch_size)
         self.planned = recipe.n_steps(n_examples)
-        self.between = max(1, round(recipe.evaluate_every * self.per_epoch))
+        self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
         self.optimiser = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
         )
@@ -209,7 +209,7 @@ class _Run:
         return loss
 
     def is_evaluation_due(self) -> bool:
-        return self.done % self.between == 0 or self.done == self.planned
+        return self.done // self.between > (self.done - 1) // self.between or self.done == self.planned
 
     def evaluate_and_stop(self) -> bool:
         """Evaluate, remember the best, and say whether patience has run out."""
