@@ -209,7 +209,7 @@ def test_learning_rates_may_be_chosen_under_another_recipe(case: Case, tmp_path:
     run(read(path), tmp_path / "r", tmp_path / "w", lambda text: None)
     assert cell(tmp_path / "r" / "points", "lora")["tuning"] == {"epochs": 0.5}
     path.write_text(path.read_text().replace("epochs: 0.5", "epcohs: 1"))
-    with pytest.raises(SettingsError, match="did you mean `recipe.epochs`"):
+    with pytest.raises(SettingsError, match=r"did you mean `recipe\.epochs`"):
         read(path)
 
 
