@@ -174,7 +174,6 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._factor)
         self.done, self.losses = 0, torch.zeros((), device=parameters[0].device)
         self.since, self.history, self.kept = 0, list[Epoch](), -1
         self.best: list[Tensor] | None = None
@@ -188,13 +187,16 @@ class _Run:
         return max(0.0, (self.planned - step) / max(1.0, self.planned - warm))
 
     def step(self, batch: Batch) -> None:
+        # Not a scheduler of PyTorch: it and the optimiser refer to each other, so that the optimiser's state outlives
+        # the run until the garbage collector happens to pass, and a search of many runs needs more memory.
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * self._factor(self.done)
         with autocast(self.recipe, self.parameters[0].device):
             loss = self.learner.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimiser.step()
-        self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.losses += loss.detach()
         self.done, self.since = self.done + 1, self.since + 1
