@@ -21,7 +21,9 @@ import yaml
 from rich.console import Console
 
 from autopeft.catalogue import catalogue
+from autopeft.cli import _unlimited
 from autopeft.console import described, front_table
+from autopeft.settings import Settings
 from autopeft.study import Study
 from small_case import Called, Case, call
 
@@ -233,6 +235,12 @@ def test_train_a_trial_a_baseline_and_an_architecture_file(searched: Path, case:
     text = call("train", asked, "--baseline", "serial:2", *few[:-1]).out
     assert "single seed" in text
     assert "on test" in text
+
+
+def test_a_limit_of_the_search_is_lifted_unless_it_is_said_again() -> None:
+    searched = Settings(task="mrpc", train_limit=100)
+    assert _unlimited(searched, ["recipe.clip=0"]).train_limit is None
+    assert _unlimited(searched, ["recipe.clip=0", "train_limit = 100"]) is searched
 
 
 def test_worker_joins_a_study_that_has_begun(case: Case, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def train(
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     candidates = _rates(rates)
-    session = Session.build(settings.with_changes(train_limit=None))
+    session = Session.build(_unlimited(settings, sets) if source.is_dir() else settings)
     name, chosen = _chosen(session, source, at, trial, architecture, baseline)
     err.print(f"Retraining {name}: {chosen}", highlight=False)
     found = retrain(
@@ -319,6 +319,12 @@ def train(
     if to is not None:
         write_cell(to, facts)
     _show_retrained(facts, as_json, save)
+
+
+def _unlimited(settings: Settings, sets: list[str]) -> Settings:
+    """A search's limit on the examples makes it cheap and is no wish for the retraining, unless it is said again."""
+    is_said = any(pair.partition("=")[0].strip() == "train_limit" for pair in sets)
+    return settings if is_said else settings.with_changes(train_limit=None)
 
 
 def _searched(source: Path, at: str | None, trial: int | None, retraining: float) -> dict[str, Any] | None:
