@@ -445,8 +445,10 @@ def test_an_interrupted_search_gives_its_trial_back_and_continues(case: Case, tm
     asked, folder = case.write(tmp_path / "asked.yaml", trials=40, recipe=recipe), tmp_path / "run"
     with started("search", asked, "--out", folder) as process:
         wait_until_finished(folder, process, 1)
+        while not any(trial.state == "running" for trial in trials(folder)):  # between trials, none is given back
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "the same command continues" in err
     assert "Traceback" not in err
