@@ -243,7 +243,6 @@ def _retrained(
     points = {name: _point(name, cell) for name, cell in cells.items()}
     wanted = experiment.architectures
     names = {name for name in wanted if isinstance(wanted[name], str) or "baseline" in wanted[name]}
-    split = next(iter(cells.values()))
     lines = ["## Numbers", "", markdown_table(retrained_table(cells)), ""]
     searched = [name for name in cells if name not in names]
     if searched and names & set(cells):
@@ -251,7 +250,7 @@ def _retrained(
     picture = plot.results_data(
         [points[name] for name in searched],
         [points[name] for name in cells if name in names],
-        metric=f"{split['split']} {split['objective']}",
+        metric=str(next(iter(cells.values()))["objective"]),
         title=experiment.title,
     )
     return [*lines, "## Pictures", ""], {"results": picture}
