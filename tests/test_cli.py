@@ -425,7 +425,10 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     source = str(Path(__file__).parent.parent / "src")
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
     pipe = subprocess.PIPE
+    # A shell starts what it puts in the background with interrupts ignored, and so would be all processes from there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             yield process
         finally:

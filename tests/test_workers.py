@@ -14,7 +14,7 @@ import pytest
 
 from autopeft.errors import AutopeftError, InputError
 from autopeft.study import Study
-from autopeft.workers import available_cores, environment_of_workers, remembered_interrupts, run_workers
+from autopeft.workers import available_cores, environment_of_workers, run_workers
 
 SOURCE = Path(__file__).parent.parent / "src"
 BARE = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
@@ -158,40 +158,3 @@ def test_workers_finish_a_study_together(tmp_path: Path) -> None:
     run_workers(command, 2, tmp_path, environment=os.environ | {"PYTHONPATH": str(SOURCE)})
     with Study.open(path) as study:
         assert len({trial.architecture for trial in study.trials() if trial.is_complete}) == 10
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_was_lost_is_raised_again(number: signal.Signals) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(number, signal.default_int_handler)
-    try:
-        with remembered_interrupts() as again:
-            again()  # nothing came
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(number)
-            with pytest.raises(KeyboardInterrupt):  # somebody swallowed it
-                again()
-        assert signal.getsignal(number) is signal.default_int_handler
-    finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
-
-
-def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
-    seen: list[object] = []
-
-    def elsewhere() -> None:
-        with remembered_interrupts() as again:
-            again()
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        elsewhere()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert seen == [signal.SIG_IGN, signal.default_int_handler]

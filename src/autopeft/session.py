@@ -21,7 +21,6 @@ from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError, StudyMismatchError
 from autopeft.evaluate import Evaluator
-from autopeft.objective import Measurement
 from autopeft.proxy import ProxySignal, middle, sweep
 from autopeft.samplers.random_search import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
@@ -30,7 +29,7 @@ from autopeft.study import Event, Study
 from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.tasks.files import Loader, from_files
-from autopeft.workers import remembered_interrupts, run_workers
+from autopeft.workers import run_workers
 
 log = logging.getLogger(__name__)
 
@@ -147,14 +146,7 @@ class Session:
         Raises:
             ProposalFailure: a sampler that trains ran into NaN or out of memory.
         """
-        evaluator = self.tuned(signal)
-        with remembered_interrupts() as interrupt_again:
-
-            def evaluate(architecture: Architecture, seed: int) -> Measurement:
-                interrupt_again()
-                return evaluator(architecture, seed)
-
-            study.run(evaluate, self.sampler(signal), self.total, self.initial, on_event)
+        study.run(self.tuned(signal), self.sampler(signal), self.total, self.initial, on_event)
 
 
 def answers_budgets(sampler: str) -> bool:

@@ -141,35 +141,6 @@ def terminate_as_interrupt() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@contextmanager
-def remembered_interrupts() -> Iterator[Callable[[], None]]:
-    """Give a function that raises `KeyboardInterrupt` again if one came since the context began.
-
-    An interrupt that arrives while a database connection is handed back can be lost: that happens in the callback of a
-    weak reference, which no exception leaves. Whoever calls the function before each trial stops there at the latest.
-    Handlers are changed in the main thread only, and only where Python's own stands.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.default_int_handler(number, frame)
-
-    def again() -> None:
-        if came:
-            raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
-    for number in numbers if is_main else ():
-        signal.signal(number, note)
-    try:
-        yield again
-    finally:
-        for number in numbers if is_main else ():
-            signal.signal(number, signal.default_int_handler)
-
-
 def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> _Worker:
     with log.open("ab") as output:
         offset = output.tell()
