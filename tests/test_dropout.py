@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig
 
+from autopeft.backbones import Backbone, families
 from autopeft.dropout import dropout, quick_dropout
 
 
@@ -85,3 +87,37 @@ def test_layers_are_as_before_afterwards() -> None:
     assert [dict(vars(module)) for module in model.modules()] == before
     torch.manual_seed(0)
     assert not torch.equal(model(torch.ones(1000)), quick)
+
+
+@pytest.mark.parametrize("family", sorted(families()))
+def test_one_rate_takes_the_place_of_every_rate_of_a_family(family: str) -> None:
+    found = families()[family]
+    # Rates are 0.1 unless the family's attention alone has one.
+    config = AutoConfig.for_model(found.model_types[0], **{**found.tiny, "attention_dropout": 0.1})
+    backbone = Backbone.from_config(config)
+    inputs = {"input_ids": torch.arange(14).view(2, 7)}
+    if found.is_text_to_text:
+        inputs["decoder_input_ids"] = torch.arange(6).view(2, 3)
+    model = backbone.model
+    expected = model.eval()(**inputs)[0]
+    model.train()
+    assert not torch.allclose(model(**inputs)[0], expected)
+    with quick_dropout(model, 0.0):
+        torch.testing.assert_close(model(**inputs)[0], expected)
+    with quick_dropout(model, None):
+        assert not torch.allclose(model(**inputs)[0], expected)
+    assert not torch.allclose(model(**inputs)[0], expected)
+
+
+def test_the_rates_return_after_an_error() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0))
+    seen: list[float] = []
+
+    def stop() -> None:
+        seen.extend(layer.p for layer in model)
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), quick_dropout(model, 0.3):
+        stop()
+    assert seen == [0.3, 0.3]
+    assert [layer.p for layer in model] == [0.5, 0]

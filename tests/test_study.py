@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -527,7 +528,13 @@ def kill_while_holding(path: Path, victim: subprocess.Popen[bytes]) -> list[int]
     with study:
         victim.send_signal(signal.SIGSTOP)
         study._refresh()
-        held = [r.trial.number for r in study._records.values() if r.is_running and r.lease.pid == victim.pid]
+        taken = Counter(record.fingerprint for record in study._records.values() if record.is_taken)
+        held = [
+            record.trial.number
+            for record in study._records.values()
+            # One that somebody else claimed as well, and was about to be withdrawn, would not be repeated.
+            if record.is_running and record.lease.pid == victim.pid and taken[record.fingerprint] == 1
+        ]
         if not held or study.n_finished() < 3:
             victim.send_signal(signal.SIGCONT)
             return []

@@ -37,14 +37,33 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 @contextmanager
-def quick_dropout(model: nn.Module) -> Iterator[None]:
-    """Let every dropout layer of `model` use `dropout` until the context ends."""
+def quick_dropout(model: nn.Module, p: float | None = None) -> Iterator[None]:
+    """Let every dropout layer of `model` use `dropout` until the context ends.
+
+    Args:
+        p: takes the place of every rate of the model, those of attention included; None leaves them.
+    """
     layers = [layer for layer in model.modules() if type(layer) is nn.Dropout and not layer.inplace]
+    rates = _rates(model)
     for layer in layers:
         # An attribute of the instance, as the prefix seam is: the module, its hooks and its state stay as they are.
         layer.__dict__["forward"] = lambda x, layer=layer: dropout(x, layer.p, layer.training)
     try:
+        for module, name, rate in rates:
+            setattr(module, name, rate if p is None else p)
         yield
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
+        for module, name, rate in rates:
+            setattr(module, name, rate)
+
+
+def _rates(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    """Where a transformers model keeps its rates: in dropout layers, or as a number, as T5's attention does."""
+    return [
+        (module, name, rate)
+        for module in model.modules()
+        for name in (("p",) if isinstance(module, nn.Dropout) else ("dropout", "attention_dropout"))
+        if isinstance(rate := getattr(module, name, None), (int, float))
+    ]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from autopeft.batches import collate, training_order
 from autopeft.bilevel import TRAIN, VALIDATION
+from autopeft.dropout import quick_dropout
 from autopeft.errors import SettingsError
 from autopeft.evaluate import Evaluator
 from autopeft.train import autocast
@@ -81,11 +82,12 @@ class HalvedTask:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The learner's model in training mode."""
+        """The learner's model in training mode, with the recipe's dropout."""
         model = self._evaluator.learner.model
         model.train()
         try:
-            yield
+            with quick_dropout(model, self._evaluator.recipe.dropout):
+                yield
         finally:
             model.eval()
 

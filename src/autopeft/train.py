@@ -36,6 +36,7 @@ class Recipe:
         steps: optimiser steps instead of `epochs`, or None.
         data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
         batch_size: examples a step.
+        dropout: takes the place of every dropout rate of the model and its head; None leaves them as they are.
         weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
         patience: evaluations without improvement after which training stops; None for never.
         evaluate_every: epochs between evaluations; the end is always evaluated.
@@ -50,6 +51,7 @@ class Recipe:
     steps: int | None = None
     data_fraction: float = 1.0
     batch_size: int = 32
+    dropout: float | None = None
     weight_decay: float = 0.0
     warmup: float = 0.0
     clip: float = 1.0
@@ -85,6 +87,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("steps", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
     ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
     ("batch_size", "a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
+    ("dropout", "None or at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
     ("weight_decay", "at least 0", lambda v: 0 <= v < math.inf),
     ("warmup", "at least 0 and below 1", lambda v: 0 <= v < 1),
     ("clip", "at least 0", lambda v: 0 <= v < math.inf),
@@ -142,7 +145,7 @@ def fit(
     """
     device = next(iter(parameters)).device
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), quick_dropout(learner.model):
+    with torch.random.fork_rng(devices=devices), quick_dropout(learner.model, recipe.dropout):
         torch.manual_seed(seed)
         run = _Run(learner, list(parameters), recipe, evaluate, objective, len(encoded))
         for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
