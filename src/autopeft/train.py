@@ -175,7 +175,7 @@ class _Run:
         self.planned = recipe.n_steps(n_examples)
         self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
         self.optimiser = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.done, self.losses = 0, torch.zeros((), device=parameters[0].device)
         self.since, self.history, self.kept = 0, list[Epoch](), -1
