@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from autopeft.bilevel import BilevelSearch
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
+from autopeft.halves import HalvedTask
 from autopeft.session import Session, architectures_of, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study import Event, Told
@@ -145,6 +147,14 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     assert resolved(asked) == asked
 
 
+def test_a_sampler_that_answers_budgets_works_in_one_process(caplog: pytest.LogCaptureFixture) -> None:
+    asked = Settings(task="sst2", sampler="s3delta", workers=3)
+    with caplog.at_level(logging.WARNING):
+        assert resolved(asked).workers == 1
+    assert "One process, not 3: each would repeat the search that 's3delta' does." in caplog.text
+    assert resolved(asked.with_changes(sampler="random")).workers == 3
+
+
 def test_a_sampler_that_answers_budgets_gives_one_trial_for_each_and_nothing_else(case: Case, tmp_path: Path) -> None:
     options = {"budgets": ["2%", "8%"], "count": "nominal", "steps": 6, "triggers": 2}
     settings = case.settings(sampler="bipeft", sampler_options=options, space={}, initial=None, trials=60)
@@ -174,3 +184,28 @@ def test_a_sampler_that_trains_does_so_at_the_learning_rate_that_the_sweep_chose
     options = {"budgets": ["2%"], "steps": 3, "triggers": 1}
     search(case.settings(sampler="bipeft", sampler_options=options, space={}, learning_rates=[7e-3]), tmp_path).close()
     assert rates == [7e-3]
+
+
+@pytest.mark.parametrize("name", ["bipeft", "s3delta"])
+def test_a_sampler_that_trains_keeps_an_interrupted_search_beside_the_study(
+    case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    options = {"budgets": ["2%"], "steps": 8, "checkpoint_every": 2, **({"triggers": 2} if name == "bipeft" else {})}
+    settings = case.settings(sampler=name, sampler_options=options, space={}, initial=None, learning_rates=[])
+    whole = search(settings, tmp_path / "whole").trials()
+    original, seen = HalvedTask.loss, list[int]()
+
+    def loss(self: HalvedTask, half: int, step: int) -> Any:
+        seen.append(step)
+        if step == 5 and 5 not in seen[:-1]:
+            raise KeyboardInterrupt
+        return original(self, half, step)
+
+    monkeypatch.setattr(HalvedTask, "loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings, tmp_path / "part")
+    before = len(seen)
+    again = search(settings, tmp_path / "part").trials()
+    assert seen[before] >= 4
+    assert [trial.architecture for trial in again] == [trial.architecture for trial in whole]
+    assert [path.suffix for path in (tmp_path / "part" / "searches").iterdir()] == [".safetensors"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.bilevel import TRAIN, VALIDATION
-from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, UnknownNameError
+from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, StudyMismatchError, UnknownNameError
 from autopeft.evaluate import Evaluator
 from autopeft.samplers.sparse import one_size
 from autopeft.sparse import Found, Plan, SoftGates, SparseSearch, shift
@@ -316,6 +317,46 @@ def test_the_same_seed_gives_the_same_and_the_global_numbers_are_left_alone() ->
     assert np.array_equal(first.probabilities, second.probabilities)
     assert not np.array_equal(first.probabilities, other.probabilities)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Interrupted(Exception):
+    """Stands for a lost machine."""
+
+
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, order=1, keep="last"), replace(QUICK, evaluate_every=0.1)])
+@pytest.mark.parametrize("at", [4, 7])
+def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
+    settings: SparseSettings, at: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "search.safetensors"
+    whole, first, second = (fresh(settings, steps=10) for _ in range(3))
+    expected = whole.run()
+    original = first.problem.loss
+
+    def loss(half: int, step: int) -> Tensor:
+        if step == at:
+            raise Interrupted
+        return original(half, step)
+
+    first.problem.loss = loss  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        first.run(path, every=3)
+    found = second.run(path, every=3)
+    assert np.array_equal(found.probabilities, expected.probabilities)
+    assert found.architecture == expected.architecture
+    for name, value in whole.state().tensors.items():
+        assert torch.equal(second.state().tensors[name], value), name
+    again = fresh(settings, steps=10)
+    again.problem.loss = lambda half, step: pytest.fail("it was over")  # type: ignore[method-assign]
+    assert again.run(path).architecture == expected.architecture
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "search.safetensors"
+    fresh(QUICK, steps=3).run(path)
+    for other in (fresh(QUICK, steps=4), fresh(replace(QUICK, order=1), steps=3)):
+        with pytest.raises(StudyMismatchError, match="other settings, data, space or budget"):
+            other.run(path)
 
 
 def test_a_loss_that_is_not_finite_is_a_typed_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ a file of `autopeft.samplers` adds its settings and its `Search`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -18,6 +21,7 @@ from autopeft.architecture import Architecture, CountKind, ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, UnknownNameError
 from autopeft.evaluate import Evaluator, checkpointing
 from autopeft.proposal import check_seed, taken, with_options
+from autopeft.rules import COUNT
 from autopeft.samplers import Sampler
 from autopeft.selection import Candidates
 from autopeft.space import Configuration, SearchSpace
@@ -53,12 +57,24 @@ class Question:
         evaluator: what is searched with: backbone, training part and recipe.
         space: every placement has a size of its own and can be absent.
         limits: what it will be asked for.
+        checkpoint: the folder where an interrupted search is kept and found again, or None.
+        checkpoint_every: steps between checkpoints.
     """
 
     evaluator: Evaluator
     space: SearchSpace
     seed: int
     limits: tuple[ParameterBudget, ...]
+    checkpoint: Path | None = None
+    checkpoint_every: int = 300
+
+    def file(self, name: str, identity: str) -> Path | None:
+        """Where the search called `name` with this identity is kept: it also depends on how and on what is trained."""
+        if self.checkpoint is None:
+            return None
+        evaluator = self.evaluator
+        text = json.dumps([identity, evaluator.recipe.as_dict(), evaluator.n_train, evaluator.splits.train.digest()])
+        return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
 @contextmanager
@@ -162,6 +178,8 @@ class BudgetedFactory:
         budgets: Sequence[str | int | ParameterBudget] | str | int | ParameterBudget = (),
         count: CountKind | None = None,
         preset: str = "recommended",
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 300,
         **options: Any,
     ) -> Sampler:
         """The sampler.
@@ -170,6 +188,7 @@ class BudgetedFactory:
             space: every placement needs a size of its own and must be able to be absent (spaces S1 and S2).
             budgets: upper limits, "1.39‱", "0.5%", or counts; the space's own when empty.
             count: which count the budgets limit; that of the space's budget, else "stored".
+            checkpoint, checkpoint_every: see `Question`; searches that take no steps keep nothing.
             options: fields of the settings, in place of the preset's.
 
         Raises:
@@ -179,6 +198,8 @@ class BudgetedFactory:
         if preset not in self.presets:
             raise UnknownNameError("preset", preset, self.presets)
         settings = with_options(self.presets[preset], options, self.name)
+        if not COUNT[1](checkpoint_every):
+            raise SettingsError(f"`checkpoint_every` is {COUNT[0]}, but got {checkpoint_every!r}.")
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
         Candidates.of(space)
@@ -186,7 +207,8 @@ class BudgetedFactory:
         if not wanted and space.budget is None and not self.is_budget_needed(settings):
             wanted = (ParameterBudget(space.cost(space.largest(), count or "stored"), count=count or "stored"),)
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
-        question = Question(evaluator, space, seed, limits)
+        folder = None if checkpoint is None else Path(checkpoint)
+        question = Question(evaluator, space, seed, limits, folder, checkpoint_every)
         return BudgetedSampler(self.name, question, asdict(settings), self.start(question, settings))
 
 

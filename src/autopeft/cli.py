@@ -165,7 +165,7 @@ def _show_found(study: Any, folder: Path) -> None:
 def _run(session: Any, study: Any, signal: Any, show: Any, folder: Path, storage: str | None) -> None:
     settings: Settings = session.settings
     if settings.workers == 1:
-        session.run(study, signal, show)
+        session.run(study, signal, show, folder)
         return
     from autopeft.session import worker_command
     from autopeft.workers import run_workers

@@ -107,7 +107,7 @@ def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> di
     session = Session.build(settings)
     is_answering = answers_budgets(settings.sampler)
     with session.study(folder) as study:
-        session.run(study, None)
+        session.run(study, None, folder=folder)
         trials = study.trials()
         sampler = dict(study.settings["sampler_settings"])
     chosen = _chosen(trials, is_answering)

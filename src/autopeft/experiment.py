@@ -223,8 +223,9 @@ def _search_cell(experiment: Experiment, cell: str, results: Path, work: Path) -
         reused = known.get((architecture.fingerprint, training_seed))
         return session.evaluator(architecture, training_seed) if reused is None else reused
 
-    with session.study(work / experiment.name / cell) as study:
-        study.run(evaluate, session.sampler(), session.total, session.initial)
+    folder = work / experiment.name / cell
+    with session.study(folder) as study:
+        study.run(evaluate, session.sampler(folder=folder), session.total, session.initial)
         return search_result(experiment.title, session, study)
 
 

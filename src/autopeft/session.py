@@ -38,6 +38,9 @@ STUDY = "search"
 
 _PROXY = "proxy"
 
+_SEARCHES = "searches"
+"""The folder inside a study's that keeps the interrupted searches of samplers that train."""
+
 _INITIAL = 20
 """Random configurations before a sampler that learns from what was measured is asked."""
 
@@ -76,8 +79,11 @@ class Session:
         initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 
-    def sampler(self, signal: ProxySignal | None = None) -> samplers.Sampler:
+    def sampler(self, signal: ProxySignal | None = None, folder: str | Path | None = None) -> samplers.Sampler:
         """The sampler that the settings name; one that trains does so at the learning rate that the sweep chose.
+
+        Args:
+            folder: of the study, where an interrupted search of such a sampler is kept; None to keep nothing.
 
         Raises:
             SettingsError: it does not know one of its options.
@@ -85,7 +91,8 @@ class Session:
         settings = self.settings
         options = dict(settings.sampler_options)
         if answers_budgets(settings.sampler):
-            options["evaluator"] = self.tuned(signal)
+            kept = None if folder is None else Path(folder) / _SEARCHES
+            options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
         return samplers.build(settings.sampler, self.space, settings.seed, options)
 
     @property
@@ -140,13 +147,17 @@ class Session:
         study: Study,
         signal: ProxySignal | None,
         on_event: Callable[[Event], None] | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         """Search in this process until the study has all its trials.
+
+        Args:
+            folder: see `sampler`.
 
         Raises:
             ProposalFailure: a sampler that trains ran into NaN or out of memory.
         """
-        study.run(self.tuned(signal), self.sampler(signal), self.total, self.initial, on_event)
+        study.run(self.tuned(signal), self.sampler(signal, folder), self.total, self.initial, on_event)
 
 
 def answers_budgets(sampler: str) -> bool:
@@ -159,7 +170,7 @@ def answers_budgets(sampler: str) -> bool:
 
 
 def resolved(settings: Settings) -> Settings:
-    """`settings` with what depends on the sampler filled in: the initial design, and the space where none is named.
+    """`settings` with what depends on the sampler filled in: initial design, workers, the space where none is named.
 
     Raises:
         UnknownNameError: there is no such sampler.
@@ -171,7 +182,11 @@ def resolved(settings: Settings) -> Settings:
     space = settings.space
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
         space = replace(space, name=getattr(samplers.lookup(settings.sampler), "space", None))
-    return settings.with_changes(initial=initial, space=space)
+    workers = settings.workers
+    if is_answering and workers > 1:
+        log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
+        workers = 1
+    return settings.with_changes(initial=initial, space=space, workers=workers)
 
 
 def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], None] | None = None) -> Study:
@@ -191,10 +206,10 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     signal = session.proxy(study)
     if signal is not None:
         log.info("%s", signal)
-    if settings.workers == 1:
-        session.run(study, signal, on_event)
+    if session.settings.workers == 1:
+        session.run(study, signal, on_event, folder)
     else:
-        run_workers(worker_command(folder), settings.workers, Path(folder) / "logs")
+        run_workers(worker_command(folder), session.settings.workers, Path(folder) / "logs")
     return study
 
 
@@ -212,7 +227,7 @@ def join(folder: str | Path, *, storage: str | None = None, device: str | None =
     settings = settings_module.load(Path(folder) / "settings.yaml")
     session = Session.build(settings.with_changes(device=device) if device else settings)
     study = session.study(folder, storage)
-    session.run(study, session.proxy(study))
+    session.run(study, session.proxy(study), folder=folder)
     return study
 
 

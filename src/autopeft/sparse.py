@@ -16,10 +16,14 @@ so here only that is copied.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +31,17 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from autopeft import checkpoint as disk
 from autopeft.architecture import Architecture
 from autopeft.bilevel import TRAIN, VALIDATION, Problem
-from autopeft.errors import NonFiniteFailure, SettingsError
+from autopeft.checkpoint import Checkpoint
+from autopeft.errors import NonFiniteFailure, SettingsError, StudyMismatchError
 from autopeft.selection import Floats, Ints, indicator
 from autopeft.sparse_settings import SparseSettings
 from autopeft.supernet import Supernet
+from autopeft.weights import restored
+
+_log = logging.getLogger(__name__)
 
 _ALMOST = 1e-12  # probabilities stay this far from 0 and 1 where their logit is taken
 
@@ -116,7 +125,7 @@ class Found:
     Args:
         parameters: its count, in the supernet's kind.
         probabilities: of all placements in canonical order, ``(n,)``, at the evaluation that was kept.
-        seconds: wall-clock time.
+        seconds: wall-clock time, of this run alone if it went on from a checkpoint.
     """
 
     architecture: Architecture
@@ -139,6 +148,7 @@ class SparseSearch:
             raise SettingsError("S3Delta decides which modules there are, so each must have one size; see `one_size`.")
         candidates.check_budget(plan.budget)
         self.done, self._counts = 0, candidates.counts[:, 0]
+        self._best, self._kept = math.inf, np.zeros(len(candidates))
         self.gates = SoftGates(self._counts, plan.budget, settings)
         self._ones = torch.ones(len(candidates), 1, device=supernet.device)
         self._weights = [*(p for i in range(len(supernet)) for p in supernet.parameters_of(i)), *problem.head]
@@ -149,35 +159,49 @@ class SparseSearch:
             [self.gates.logits], lr=settings.gate_learning_rate, weight_decay=settings.gate_weight_decay
         )
 
-    def run(self) -> Found:
+    def run(self, path: Path | None = None, every: int = 300) -> Found:
         """Search to the end.
 
+        Args:
+            path: where to keep the checkpoint; a search that finds its own there goes on from it.
+            every: steps between checkpoints.
+
         Raises:
-            NonFiniteFailure: a loss became NaN or infinite.
+            NonFiniteFailure: a loss became NaN or infinite; the last checkpoint stays.
+            StudyMismatchError: the checkpoint belongs to another search.
         """
         started = time.perf_counter()
         devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.problem.training():
             self.supernet.train()
-            probabilities = self._searched() if self._counts.sum() > self.plan.budget else self._probabilities()
+            is_needed = self._counts.sum() > self.plan.budget
+            probabilities = self._searched(path, every) if is_needed else self._probabilities()
         self.supernet.train(False)
         rank, everyone = self.supernet.candidates.rank, np.ones(len(self._counts), dtype=bool)
         chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self.plan.budget, "skip")
         architecture = self.supernet.architecture(self.supernet.candidates.sizes[:, 0] * chosen)
         return Found(architecture, int(self._counts[chosen].sum()), probabilities, time.perf_counter() - started)
 
-    def _searched(self) -> Floats:
+    def _searched(self, path: Path | None, every: int) -> Floats:
         """The probabilities at the best evaluation, or the last."""
         between = max(1, round(self.settings.evaluate_every * self.problem.steps_per_epoch))
-        best, kept = math.inf, self._probabilities()
+        found = None if path is None else disk.read(path)
+        if found is not None:
+            self.load(found)
+            _log.info("S3Delta: going on from step %d of %d.", self.done, self.plan.steps)
         while self.done < self.plan.steps:
             self.step()
-            if self.settings.keep == "last" or (self.done % between and self.done < self.plan.steps):
-                continue
-            loss = self._evaluated()
-            if loss < best:
-                best, kept = loss, self._probabilities()
-        return kept if self.settings.keep == "best" else self._probabilities()
+            is_last = self.done == self.plan.steps
+            if self.settings.keep == "best" and (is_last or self.done % between == 0):
+                self._keep_if_better()
+            if path is not None and (is_last or self.done % every == 0):
+                disk.write(path, self.state())
+        return self._kept if self.settings.keep == "best" else self._probabilities()
+
+    def _keep_if_better(self) -> None:
+        loss = self._evaluated()
+        if loss < self._best:
+            self._best, self._kept = loss, self._probabilities()
 
     def step(self) -> None:
         """One step: the gates on the second half, then the weights on the first with gates drawn anew."""
@@ -194,6 +218,45 @@ class SparseSearch:
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         self.done += 1
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint must share with this search."""
+        candidates = self.supernet.candidates
+        text = json.dumps([asdict(self.settings), repr(self.plan), candidates.keys, candidates.counts.tolist()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def state(self) -> Checkpoint:
+        """Everything that `load` needs to go on as if nothing had happened."""
+        tensors = {"kept": torch.from_numpy(self._kept)}
+        for name, _, parameter, moments in self._parts():
+            tensors |= {name: parameter, **{f"{name}/{key}": value for key, value in moments.items()}}
+        return Checkpoint(tensors, {"identity": self.identity, "done": self.done, "best": self._best})
+
+    @torch.no_grad()
+    def load(self, found: Checkpoint) -> None:
+        """Go on from what `state` gave; this search must be fresh.
+
+        Raises:
+            StudyMismatchError: it belongs to another search.
+        """
+        if found.facts["identity"] != self.identity:
+            raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
+        self.done, self._best = int(found.facts["done"]), float(found.facts["best"])
+        self._kept = found.tensors["kept"].numpy()
+        for name, optimiser, parameter, _ in self._parts():
+            parameter.copy_(found.tensors[name])
+            prefix = f"{name}/"
+            moments = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
+            optimiser.state[parameter] = restored(moments, parameter)
+
+    def _parts(self) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor, Mapping[str, Tensor]]]:
+        """Everything that is trained: its name, who trains it, and the moments so far."""
+        yield "gates", self._gate_optimiser, self.gates.logits, self._gate_optimiser.state[self.gates.logits]
+        for number, weight in enumerate(self._weights):
+            yield f"weight.{number}", self._optimiser, weight, self._optimiser.state[weight]
 
     # -- gradients -------------------------------------------------------------------------------------------
 

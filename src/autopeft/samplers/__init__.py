@@ -38,8 +38,9 @@ SamplerFactory = Callable[..., Sampler]
 """``build(space, seed, **options) -> Sampler``; unknown options raise `SettingsError`.
 
 A factory whose samplers search on their own, for parameter budgets and not from what was measured, has two attributes:
-`needs_evaluator`, true, for it is passed the `Evaluator` of the search as an option, and `space`, the named space that
-is searched when none is asked for. Its samplers have `n_answers`, the most configurations that they will propose.
+`needs_evaluator`, true, for it is passed the `Evaluator` of the search as the option `evaluator`, and as `checkpoint` a
+folder (or None) where it may keep an interrupted search; and `space`, the named space that is searched when none is
+asked for. Its samplers have `n_answers`, the most configurations that they will propose.
 """
 
 

@@ -54,7 +54,8 @@ class SparseAnswers:
         rate = settings.learning_rate or evaluator.recipe.learning_rate
         plan = Plan(problem.steps(settings.epochs, settings.steps), rate, limit.most, seed)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
-            found = SparseSearch(supernet, problem, settings, plan).run()
+            search = SparseSearch(supernet, problem, settings, plan)
+            found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
         _log.info(
             "S3Delta: %s answered with %d modules and %d parameters after %d steps and %.0f seconds.",
             limit, len(found.architecture), found.parameters, plan.steps, found.seconds,
