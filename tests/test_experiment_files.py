@@ -36,6 +36,7 @@ def backbone(model: str) -> Backbone:
             **LARGE, vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
         ),
         "t5-base": lambda: T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12),
+        "runs/t5-tiny": lambda: T5Config(d_model=256, d_kv=64, d_ff=768, num_layers=4, num_heads=4),
         "t5-large": lambda: T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16),
     }[model]()
     return Backbone.from_config(config, device="meta")
