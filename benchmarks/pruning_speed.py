@@ -23,9 +23,9 @@ import torch
 
 import machine
 from autopeft import samplers
-from autopeft.bilevel import TRAIN, VALIDATION, BilevelSearch
 from autopeft.budgeted import supernet_of
-from autopeft.halves import HalvedTask
+from autopeft.differentiable.bilevel import TRAIN, VALIDATION, BilevelSearch
+from autopeft.differentiable.halves import HalvedTask
 from autopeft.session import Session
 from autopeft.settings import from_dict
 

@@ -32,7 +32,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from autopeft.checkpoint import Checkpoint, read, write
+from autopeft.differentiable.checkpoint import Checkpoint, read, write
 from autopeft.dropout import quick_dropout
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"

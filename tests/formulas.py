@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from autopeft.architecture import Architecture, Cost, Counts, Line
-from autopeft.lease import LeaseRules
 from autopeft.objective import Epoch, Measurement
 from autopeft.space import Choice, Configuration, SearchSpace, Slot
+from autopeft.store.lease import LeaseRules
 from autopeft.study import Study
 from autopeft.trial import Trial
 

@@ -15,7 +15,7 @@ import yaml
 
 import tiny
 from autopeft import cli
-from autopeft.examples import Examples
+from autopeft.data.examples import Examples
 from autopeft.settings import Settings, from_dict
 
 CHANGES: dict[str, Any] = {

@@ -16,7 +16,7 @@ from autopeft.architecture import Architecture, Cost, Counts, Line, ParameterBud
 from autopeft.attach import count
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BudgetError
-from autopeft.heads import head_parameters
+from autopeft.training.heads import head_parameters
 
 SITES = st.builds(
     "{}.{}.{}".format, st.sampled_from(["encoder", "decoder"]), st.integers(0, 3), st.sampled_from(["ffn", "q"])

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft.batches import Encoded, Ragged, collate, evaluation_order, training_order
+from autopeft.training.batches import Encoded, Ragged, collate, evaluation_order, training_order
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 50_000), max_size=7), max_size=9)
 CPU = torch.device("cpu")

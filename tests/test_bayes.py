@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from autopeft.architecture import ParameterBudget
-from autopeft.bayes_settings import PRESETS, BayesSettings
+from autopeft.bayes.local_search import Ledger, climb, mutate, spread, walk
+from autopeft.bayes.outcome import CostAxis, OutcomeTransform
+from autopeft.bayes.settings import PRESETS, BayesSettings
 from autopeft.errors import SettingsError, UnknownNameError
-from autopeft.local_search import Ledger, climb, mutate, spread, walk
 from autopeft.objective import hypervolume
-from autopeft.outcome import CostAxis, OutcomeTransform
 from autopeft.samplers import build
 from autopeft.samplers.bayes import SaasNehvi
 from autopeft.samplers.random_search import initial_design
@@ -109,7 +109,7 @@ def test_architectures_of_one_cost_still_span_an_area() -> None:
 
 def fitted(kind: Any = "gp", n: int = 12) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A surrogate of a smooth function on three inputs, its inputs, and their costs."""
-    from autopeft.surrogate import Nuts, fit
+    from autopeft.bayes.surrogate import Nuts, fit
 
     rng = np.random.default_rng(0)
     x = torch.as_tensor(rng.random((n, 3)))
@@ -120,7 +120,7 @@ def fitted(kind: Any = "gp", n: int = 12) -> tuple[Any, torch.Tensor, torch.Tens
 
 
 def test_log_h_against_high_precision_values() -> None:
-    from autopeft.acquisition import log_h
+    from autopeft.bayes.acquisition import log_h
 
     # φ(u) + u Φ(u) at u = 0: 1 / sqrt(2 π); u = 2: 2.008490702617; u = -8: 8.550224e-18 (asymptotic series of
     # Mills' ratio, φ/u² (1 - 3/u² + 15/u⁴ - 105/u⁶ + 945/u⁸)).
@@ -132,7 +132,7 @@ def test_log_h_against_high_precision_values() -> None:
 
 
 def test_log_h_has_no_seams() -> None:
-    from autopeft.acquisition import log_h
+    from autopeft.bayes.acquisition import log_h
 
     for seam in (0.0, -1000.0):
         below, above = log_h(torch.tensor([seam - 1e-7, seam + 1e-7], dtype=torch.float64))
@@ -141,8 +141,8 @@ def test_log_h_has_no_seams() -> None:
 
 
 def test_with_an_empty_baseline_it_is_the_expected_area() -> None:
-    from autopeft.acquisition import KnownCostNehvi
-    from autopeft.surrogate import joint
+    from autopeft.bayes.acquisition import KnownCostNehvi
+    from autopeft.bayes.surrogate import joint
 
     model, x, cost = fitted()
     # A reference cost below all costs leaves no baseline; the candidate costs 0.2 less than that reference.
@@ -163,7 +163,7 @@ def test_the_closed_form_agrees_with_botorch(kind: str, n_pending: int) -> None:
     from botorch.models import ModelList
     from botorch.models.deterministic import GenericDeterministicModel
 
-    from autopeft.acquisition import KnownCostNehvi, SampledNehvi
+    from autopeft.bayes.acquisition import KnownCostNehvi, SampledNehvi
     from autopeft.proposal import quiet
 
     with quiet(0):
@@ -185,7 +185,7 @@ def test_the_closed_form_agrees_with_botorch(kind: str, n_pending: int) -> None:
 
 
 def test_pruning_changes_nothing_but_the_size_of_the_baseline() -> None:
-    from autopeft.acquisition import KnownCostNehvi
+    from autopeft.bayes.acquisition import KnownCostNehvi
 
     model, x, cost = fitted(n=30)
     candidates = torch.as_tensor(np.random.default_rng(2).random((20, 3)))
@@ -200,7 +200,7 @@ def test_pruning_changes_nothing_but_the_size_of_the_baseline() -> None:
 
 
 def test_hopeless_candidates_still_have_an_order() -> None:
-    from autopeft.acquisition import KnownCostNehvi
+    from autopeft.bayes.acquisition import KnownCostNehvi
 
     model, x, cost = fitted()
     function = KnownCostNehvi(model, x, cost, (80.0, 1.0), n_samples=16, seed=0)
@@ -349,9 +349,9 @@ def test_bad_options_are_listed_together() -> None:
 
 
 def test_nuts_without_its_libraries_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    import autopeft.surrogate
+    import autopeft.bayes.surrogate
 
-    monkeypatch.setattr(autopeft.surrogate, "find_spec", lambda name: None)
+    monkeypatch.setattr(autopeft.bayes.surrogate, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"needs numpyro and jax: pip install 'autopeft\[saas\]'"):
         build("saas-nehvi", tiny_space(), 0, {"preset": "paper"})
 
@@ -439,12 +439,12 @@ def test_a_surrogate_that_fails_costs_one_random_proposal(
 ) -> None:
     from botorch.exceptions.errors import ModelFittingError
 
-    import autopeft.surrogate
+    import autopeft.bayes.surrogate
 
     def broken(*args: Any, **options: Any) -> Any:
         raise (ModelFittingError if is_botorchs else RuntimeError)("no convergence")
 
-    monkeypatch.setattr(autopeft.surrogate, "fit", broken)
+    monkeypatch.setattr(autopeft.bayes.surrogate, "fit", broken)
     space = autopeft_space()
     trials = history(space, initial_design(space, 0, 5))
     assert len(build("saas-nehvi", space, 0).ask(trials, 3)) == 3
@@ -482,7 +482,7 @@ def test_padding_does_not_change_what_nuts_sees() -> None:
     import jax.numpy as jnp
     from numpyro.infer.util import log_density
 
-    from autopeft.saas_nuts import _saas
+    from autopeft.bayes.saas_nuts import _saas
 
     rng = np.random.default_rng(0)
     x, y = rng.random((5, 3)), rng.standard_normal(5)
@@ -505,8 +505,8 @@ def test_nuts_agrees_with_botorchs_own() -> None:
     from botorch.fit import fit_fully_bayesian_model_nuts
     from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
 
+    from autopeft.bayes.surrogate import Nuts, run_nuts
     from autopeft.proposal import quiet
-    from autopeft.surrogate import Nuts, run_nuts
 
     rng = np.random.default_rng(0)
     x = torch.as_tensor(rng.random((40, 9)))
@@ -529,7 +529,7 @@ def test_nuts_agrees_with_botorchs_own() -> None:
 def test_nuts_that_fails_falls_back_to_the_map_fit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import autopeft.surrogate
+    import autopeft.bayes.surrogate
 
     seeds: list[int] = []
 
@@ -537,7 +537,7 @@ def test_nuts_that_fails_falls_back_to_the_map_fit(
         seeds.append(seed)
         raise RuntimeError("diverged")
 
-    monkeypatch.setattr(autopeft.surrogate, "run_nuts", diverging)
+    monkeypatch.setattr(autopeft.bayes.surrogate, "run_nuts", diverging)
     space = autopeft_space()
     trials = history(space, initial_design(space, 0, 5))
     assert len(build("saas-nehvi", space, 0, {"surrogate": "saas-nuts"}).ask(trials, 1)) == 1

@@ -16,9 +16,9 @@ from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.attach import count
 from autopeft.budgeted import BudgetedSampler
+from autopeft.differentiable.halves import HalvedTask
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, SpaceExhaustedError, UnknownNameError
 from autopeft.evaluate import Evaluator
-from autopeft.halves import HalvedTask
 from autopeft.space import SearchSpace
 from autopeft.study import Study
 from autopeft.train import Recipe

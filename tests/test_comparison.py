@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autopeft.comparison import Comparison, Paired, compare, paired, trial_from_cell, trials_of
 from autopeft.errors import DataError
+from autopeft.experiments.comparison import Comparison, Paired, compare, paired, trial_from_cell, trials_of
 from autopeft.trial import TrialState
 
 Points = list[tuple[float, float] | None]

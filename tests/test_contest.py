@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from autopeft.contest import Contest
-from autopeft.contest_report import differences_table, results_table
 from autopeft.errors import AutopeftError, SettingsError
-from autopeft.experiment import read, run
-from autopeft.experiment_report import done as cells_of
-from autopeft.experiment_report import write_summary
+from autopeft.experiments.contest import Contest
+from autopeft.experiments.contest_report import differences_table, results_table
+from autopeft.experiments.experiment import read, run
+from autopeft.experiments.report import done as cells_of
+from autopeft.experiments.report import write_summary
 from autopeft.session import Session
 from small_case import Case
 

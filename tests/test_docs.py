@@ -12,8 +12,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from typer.main import get_command
 
-from autopeft import bayes_settings, bilevel_settings, samplers
+from autopeft import samplers
+from autopeft.bayes import settings as bayes_settings
 from autopeft.cli import app
+from autopeft.differentiable import bilevel_settings
 from autopeft.samplers.evolution import EvolutionSettings
 from autopeft.samplers.optuna_samplers import GeneticSettings, OptunaSettings
 from autopeft.samplers.random_search import RandomSettings

@@ -13,15 +13,15 @@ import torch
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import count
 from autopeft.backbones import Backbone
-from autopeft.batches import collate
+from autopeft.data.examples import Examples
 from autopeft.errors import DataError, NonFiniteFailure
 from autopeft.evaluate import Evaluator
-from autopeft.examples import Examples
-from autopeft.heads import Head, head_parameters, loss_of, pooled
-from autopeft.learner import EncoderLearner
 from autopeft.objective import Measurement
 from autopeft.task import Task
 from autopeft.train import Recipe
+from autopeft.training.batches import collate
+from autopeft.training.heads import Head, head_parameters, loss_of, pooled
+from autopeft.training.learner import EncoderLearner
 from tiny import LEADS, SENTIMENT, backbone, everywhere, fitting, output, sentiment, splits
 
 SERIAL = Architecture((Placement("encoder.0.ffn", "serial", 4),))

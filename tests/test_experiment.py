@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from autopeft import experiment as module
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
-from autopeft.experiment import Experiment, read, run
+from autopeft.experiments import experiment as module
+from autopeft.experiments.experiment import Experiment, read, run
 from autopeft.objective import hypervolume
 from autopeft.study import Study
 from small_case import Case, call

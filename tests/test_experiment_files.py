@@ -10,10 +10,11 @@ import pytest
 from transformers import BertConfig, RobertaConfig, T5Config
 
 import tiny
-from autopeft import protocols, samplers, tasks
+from autopeft import samplers, tasks
 from autopeft.attach import count
 from autopeft.backbones import Backbone
-from autopeft.experiment import Experiment, architecture_of, read
+from autopeft.data import protocols
+from autopeft.experiments.experiment import Experiment, architecture_of, read
 from autopeft.session import build_space, resolved
 from autopeft.settings import load, read_yaml
 

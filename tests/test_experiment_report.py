@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from autopeft.errors import SettingsError
-from autopeft.experiment import read, run
-from autopeft.experiment_report import done, retrained_table, write_summary
+from autopeft.experiments.experiment import read, run
+from autopeft.experiments.report import done, retrained_table, write_summary
 from small_case import Case, call
 
 

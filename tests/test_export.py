@@ -14,8 +14,8 @@ from autopeft.attach import attach
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.export import check_exportable, to_peft
-from autopeft.heads import Head, HeadedModel
 from autopeft.saving import Described, save
+from autopeft.training.heads import Head, HeadedModel
 
 MIXED = Architecture(
     (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autopeft.errors import AutopeftError, InfeasibleFailure, NonFiniteFailure, OutOfMemoryFailure, TrialFailure
-from autopeft.failure import CrashWatch, failure_of
+from autopeft.store.failure import CrashWatch, failure_of
 
 
 def raised(error: Exception) -> Exception:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tiny
+from autopeft.differentiable.halves import HalvedTask
 from autopeft.evaluate import Evaluator
-from autopeft.halves import HalvedTask
 from autopeft.train import Recipe
 
 

@@ -97,6 +97,6 @@ def test_settings_that_json_cannot_hold_are_named_before_anything_is_made(tmp_pa
 def test_other_versions_are_a_warning(
     path: Path, study: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("autopeft.identity.versions", lambda: dict(study.versions) | {"torch": "0.1"})
+    monkeypatch.setattr("autopeft.store.identity.versions", lambda: dict(study.versions) | {"torch": "0.1"})
     made(path).close()
     assert f"torch {study.versions['torch']}, now 0.1" in caplog.text

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from autopeft.errors import SettingsError
-from autopeft.lease import Heart, Lease, LeaseRules
+from autopeft.store.lease import Heart, Lease, LeaseRules
 
 NOW = 1_000_000.0
 MINE = Lease.mine(NOW)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft import metrics
-from autopeft.examples import Examples
+from autopeft.data import metrics
+from autopeft.data.examples import Examples
 
 LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 1])
 PREDICTED = np.array([1, 1, 0, 0, 0, 1, 0, 0])  # tp 2, fn 2, fp 1, tn 3

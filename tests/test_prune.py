@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import tiny
 from autopeft import samplers, spaces
 from autopeft.attach import count
-from autopeft.batches import Batch, Encoded, Ragged
 from autopeft.budgeted import BudgetedSampler
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.evaluate import Evaluator
@@ -35,6 +34,7 @@ from autopeft.selection import Candidates, Floats
 from autopeft.space import SearchSpace
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe
+from autopeft.training.batches import Batch, Encoded, Ragged
 from planted import Planted, backbone, space_of
 
 PLANTED = (("encoder.0.q", "lora"), ("encoder.0.v", "lora"))

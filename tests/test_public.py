@@ -13,9 +13,10 @@ import pytest
 from typer.main import get_command
 
 import autopeft
-from autopeft import experiment, samplers, settings
+from autopeft import samplers, settings
 from autopeft.architecture import Architecture
 from autopeft.cli import app
+from autopeft.experiments import experiment
 from autopeft.kinds import lookup
 from small_case import Case
 

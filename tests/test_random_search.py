@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopeft.bayes_settings import BayesSettings
+from autopeft.bayes.settings import BayesSettings
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.proposal import generator, taken, with_options
 from autopeft.samplers import build

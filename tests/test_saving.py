@@ -20,8 +20,8 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
-from autopeft.heads import Head, HeadedModel
 from autopeft.saving import FORMAT, Described, card, load, read_record, save
+from autopeft.training.heads import Head, HeadedModel
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, tokenizer
 
 ABOUT = Described("classification", ("bad", "good"), ("text",), {"task": "tiny/sentiment", "seed": 3})

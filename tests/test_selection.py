@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from autopeft.bilevel_selector import Beliefs, Pass, Selector, n_triggers
-from autopeft.bilevel_settings import PRESETS, BilevelSettings
+from autopeft.differentiable.bilevel_settings import PRESETS, BilevelSettings
+from autopeft.differentiable.selector import Beliefs, Pass, Selector, n_triggers
 from autopeft.errors import BudgetError, SettingsError
 from autopeft.selection import (
     Candidates,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autopeft.bilevel import BilevelSearch
+from autopeft.differentiable.bilevel import BilevelSearch
+from autopeft.differentiable.halves import HalvedTask
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
-from autopeft.halves import HalvedTask
 from autopeft.session import Session, architectures_of, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study import Event, Told

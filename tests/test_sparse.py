@@ -21,12 +21,12 @@ import tiny
 from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.bilevel import TRAIN, VALIDATION
+from autopeft.differentiable.bilevel import TRAIN, VALIDATION
+from autopeft.differentiable.sparse import Found, Plan, SoftGates, SparseSearch, shift
+from autopeft.differentiable.sparse_settings import PRESETS, SparseSettings
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, StudyMismatchError, UnknownNameError
 from autopeft.evaluate import Evaluator
 from autopeft.samplers.sparse import one_size
-from autopeft.sparse import Found, Plan, SoftGates, SparseSearch, shift
-from autopeft.sparse_settings import PRESETS, SparseSettings
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe
 from planted import Planted, backbone, space_of

@@ -13,7 +13,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from autopeft.errors import AutopeftError, InputError
-from autopeft.storage import (
+from autopeft.store.database import (
     Store,
     check_is_local,
     file_system_of,
@@ -80,7 +80,7 @@ def test_a_study_on_a_network_mount_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mounts()
-    monkeypatch.setattr("autopeft.storage.mounts", lambda: (("/", "ext4"), (str(tmp_path.resolve()), "nfs")))
+    monkeypatch.setattr("autopeft.store.database.mounts", lambda: (("/", "ext4"), (str(tmp_path.resolve()), "nfs")))
     for storage in (tmp_path / "deep" / "a.db", f"sqlite:///{tmp_path}/deep/a.db"):
         with pytest.raises(InputError, match="which is nfs"):
             open_store(storage, is_new_allowed=True)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft import tasks
+from autopeft.data.examples import Examples
+from autopeft.data.protocols import PROTOCOLS, Source, cut, stratified
+from autopeft.data.tables import Table
 from autopeft.errors import DataError, SettingsError, UnknownNameError
-from autopeft.examples import Examples
-from autopeft.protocols import PROTOCOLS, Source, cut, stratified
-from autopeft.tables import Table
 from autopeft.task import Task
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -11,14 +11,14 @@ import torch
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach
 from autopeft.backbones import Backbone
-from autopeft.batches import collate
+from autopeft.data.examples import Examples
 from autopeft.errors import DataError
 from autopeft.evaluate import Evaluator
-from autopeft.examples import Examples
-from autopeft.learner import learner_for
 from autopeft.task import Task
-from autopeft.text_to_text import TextToTextLearner
 from autopeft.train import Recipe
+from autopeft.training.batches import collate
+from autopeft.training.learner import learner_for
+from autopeft.training.text_to_text import TextToTextLearner
 from tiny import SENTIMENT, backbone, everywhere, fill, sentiment, splits
 
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autopeft.batches import Batch, Encoded, Ragged
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.train import Recipe, autocast, fit
+from autopeft.training.batches import Batch, Encoded, Ragged
 
 
 class Slope:

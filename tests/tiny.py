@@ -16,8 +16,8 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import Attached
 from autopeft.backbones import Backbone, families, family_of
-from autopeft.examples import Examples
-from autopeft.protocols import Splits
+from autopeft.data.examples import Examples
+from autopeft.data.protocols import Splits
 from autopeft.task import Task
 
 MODEL_TYPES = tuple(name for family in families().values() for name in family.model_types)

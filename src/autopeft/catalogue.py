@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from autopeft import backbones, methods, samplers, spaces, tasks
+from autopeft.data.protocols import PROTOCOLS
 from autopeft.errors import UnknownNameError
 from autopeft.kinds import members
-from autopeft.protocols import PROTOCOLS
 from autopeft.retraining import BASELINES
 
 Rows = Mapping[str, str]

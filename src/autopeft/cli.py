@@ -62,7 +62,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from autopeft.identity import versions
+        from autopeft.store.identity import versions
 
         out.print(f"autopeft {versions()['autopeft']}", highlight=False)
         raise typer.Exit
@@ -444,7 +444,7 @@ def experiment(
     ] = False,
 ) -> None:
     """Run an experiment: cells that have a result are not run again."""
-    from autopeft import experiment as experiments
+    from autopeft.experiments import experiment as experiments
 
     found = experiments.read(file, data)
     if dry:
@@ -452,7 +452,7 @@ def experiment(
         return
     if not summary:
         experiments.run(found, results, work, lambda text: out.print(text, highlight=False), cell)
-    from autopeft.experiment_report import write_summary
+    from autopeft.experiments.report import write_summary
 
     out.print(f"Summary: {write_summary(found, results)}", highlight=False)
 

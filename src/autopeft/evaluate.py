@@ -21,13 +21,13 @@ import torch
 from autopeft.architecture import Architecture, Counts
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
-from autopeft.batches import Encoded, collate, evaluation_order
-from autopeft.examples import Examples
-from autopeft.learner import Learner, learner_for
+from autopeft.data.examples import Examples
 from autopeft.objective import Measurement
 from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.train import Fit, Recipe, autocast, fit
+from autopeft.training.batches import Encoded, collate, evaluation_order
+from autopeft.training.learner import Learner, learner_for
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
 _LATENCY_PASSES = 5

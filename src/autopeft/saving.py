@@ -25,7 +25,7 @@ from autopeft.architecture import Architecture
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
-from autopeft.heads import Head, HeadedModel
+from autopeft.training.heads import Head, HeadedModel
 
 FORMAT = 1
 """Version of the folder's format."""

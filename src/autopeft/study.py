@@ -27,13 +27,13 @@ from optuna.trial import TrialState as StoredState
 
 from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SpaceExhaustedError
-from autopeft.failure import CrashWatch, failure_of
-from autopeft.identity import Identity, find, find_or_make
-from autopeft.lease import Heart, Lease, LeaseRules
 from autopeft.objective import Measurement, ParetoFront
-from autopeft.record import Candidate, Record, plain, read_trial, write_trial
 from autopeft.space import Configuration, SearchSpace
-from autopeft.storage import Store, open_store, storage_errors
+from autopeft.store.database import Store, open_store, storage_errors
+from autopeft.store.failure import CrashWatch, failure_of
+from autopeft.store.identity import Identity, find, find_or_make
+from autopeft.store.lease import Heart, Lease, LeaseRules
+from autopeft.store.record import Candidate, Record, plain, read_trial, write_trial
 from autopeft.trial import Failure, Trial, TrialState, front_of
 
 _logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Study:
         """The study called `name`; it is made when there is none.
 
         Args:
-            storage: path of a SQLite file on a local disk, or a database URL (see `autopeft.storage`).
+            storage: path of a SQLite file on a local disk, or a database URL (see `autopeft.store.database`).
             objective: the metric to maximise; the nominal parameters in percent are minimised beside it.
             settings: what must not change when the study is resumed, JSON-ready. The caller leaves out what may,
                 such as the number of trials or of workers.

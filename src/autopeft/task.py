@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autopeft.data.examples import Examples
+from autopeft.data.metrics import mean_exact_match, mean_token_f1, measure
+from autopeft.data.tables import Table, listed
 from autopeft.errors import DataError
-from autopeft.examples import Examples
-from autopeft.metrics import mean_exact_match, mean_token_f1, measure
-from autopeft.tables import Table, listed
 
 Kind = Literal["classification", "regression", "multiple_choice"]
 Format = Callable[["Task", Table], Examples]
@@ -57,11 +57,11 @@ class Task:
         label: name of the label column.
         label_names: the classes in the order of their ids; empty for regression; for multiple choice the names of
             the choices, or empty where they differ from example to example.
-        metrics: what it is scored by (names of `autopeft.metrics.METRICS`); the first is the objective.
+        metrics: what it is scored by (names of `autopeft.data.metrics.METRICS`); the first is the objective.
         hub: where it is on the Hub, or None when it is only local.
         parts: role (train, validation, test) and the name of the split that plays it. The test splits of GLUE
             and SuperGLUE have no labels, so their original validation split plays ``test``.
-        protocols: the ways of splitting that it allows (`autopeft.protocols`); the first is the default.
+        protocols: the ways of splitting that it allows (`autopeft.data.protocols`); the first is the default.
         is_large: which of its two forms BIPEFT's protocol takes.
         objectives: pairs of protocol and metric, where the paper of that protocol reports another metric first.
         verbalisers: what a text-to-text model is to say for each class; the class digits unless given.

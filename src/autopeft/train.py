@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autopeft.batches import Batch, Encoded, collate, training_order
 from autopeft.dropout import quick_dropout
 from autopeft.errors import NonFiniteFailure, SettingsError
-from autopeft.learner import Learner
 from autopeft.objective import Epoch
+from autopeft.training.batches import Batch, Encoded, collate, training_order
+from autopeft.training.learner import Learner
 
 _CHECK_EVERY = 50
 

@@ -3,8 +3,8 @@
 import pytest
 
 from autopeft import tasks
-from autopeft.metrics import METRICS
-from autopeft.protocols import PROTOCOLS
+from autopeft.data.metrics import METRICS
+from autopeft.data.protocols import PROTOCOLS
 from autopeft.task import Task
 
 NAMES = tasks.names()

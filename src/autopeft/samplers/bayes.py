@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.bayes_settings import PRESETS, BayesSettings
+from autopeft.bayes.local_search import Ledger, Score, climb, mutate, spread, walk
+from autopeft.bayes.outcome import CostAxis, OutcomeTransform
+from autopeft.bayes.settings import PRESETS, BayesSettings
 from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
-from autopeft.local_search import Ledger, Score, climb, mutate, spread, walk
 from autopeft.objective import metric_and_cost, reference_point
-from autopeft.outcome import CostAxis, OutcomeTransform
 from autopeft.proposal import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers import Sampler
 from autopeft.samplers.random_search import random_unseen
@@ -59,7 +59,7 @@ class SaasNehvi:
         self._axis = CostAxis.of(space, settings.cost_scale)
         if settings.surrogate == "saas-nuts":
             with quiet(seed):
-                from autopeft.surrogate import check_nuts
+                from autopeft.bayes.surrogate import check_nuts
 
                 check_nuts()
 
@@ -79,7 +79,7 @@ class SaasNehvi:
             return random_unseen(self._space, seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))):
-            from autopeft.surrogate import FAILURES
+            from autopeft.bayes.surrogate import FAILURES
 
             try:
                 acquisition = self._acquisition(trials, int(rng.integers(2**31)))
@@ -186,7 +186,7 @@ class SaasNehvi:
     def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
         import torch
 
-        from autopeft.acquisition import KnownCostNehvi
+        from autopeft.bayes.acquisition import KnownCostNehvi
 
         settings = self._settings
         x = self._encoded(data.configurations)
@@ -213,7 +213,7 @@ class SaasNehvi:
         from botorch.models import ModelList
         from botorch.models.deterministic import GenericDeterministicModel
 
-        from autopeft.acquisition import SampledNehvi
+        from autopeft.bayes.acquisition import SampledNehvi
 
         settings = self._settings
         is_known = settings.cost_model == "exact"
@@ -245,7 +245,7 @@ class SaasNehvi:
     def _fit(self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int) -> Any:
         import torch
 
-        from autopeft.surrogate import Nuts, fit
+        from autopeft.bayes.surrogate import Nuts, fit
 
         nuts = Nuts(self._settings.warmup, self._settings.samples, self._settings.thinning)
         target = torch.as_tensor(y, dtype=torch.float64).unsqueeze(-1)

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Sequence
 
 from autopeft.architecture import Architecture, ParameterBudget
-from autopeft.bilevel import BilevelSearch, Found, Plan
-from autopeft.bilevel_settings import PRESETS, BilevelSettings
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
-from autopeft.halves import HalvedTask, check_halves
+from autopeft.differentiable.bilevel import BilevelSearch, Found, Plan
+from autopeft.differentiable.bilevel_settings import PRESETS, BilevelSettings
+from autopeft.differentiable.halves import HalvedTask, check_halves
 
 _log = logging.getLogger(__name__)
 

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
-from autopeft.batches import Encoded
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
-from autopeft.learner import Learner
 from autopeft.proposal import complain
 from autopeft.rules import COUNT, POSITIVE, Rule, broken, one_of, or_none
 from autopeft.selection import Bools, Candidates, Floats, Ints, indicator, projected
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe, fit
+from autopeft.training.batches import Encoded
+from autopeft.training.learner import Learner
 
 _log = logging.getLogger(__name__)
 

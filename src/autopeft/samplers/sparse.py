@@ -9,11 +9,11 @@ from typing import Literal
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
-from autopeft.halves import HalvedTask, check_halves
+from autopeft.differentiable.halves import HalvedTask, check_halves
+from autopeft.differentiable.sparse import Found, Plan, SparseSearch
+from autopeft.differentiable.sparse_settings import PRESETS, SparseSettings
 from autopeft.selection import Candidates
 from autopeft.space import Choice, SearchSpace
-from autopeft.sparse import Found, Plan, SparseSearch
-from autopeft.sparse_settings import PRESETS, SparseSettings
 
 _log = logging.getLogger(__name__)
 

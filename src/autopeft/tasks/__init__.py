@@ -10,12 +10,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from autopeft.data.examples import Examples
+from autopeft.data.protocols import PROTOCOLS, Source, Splits, cut
+from autopeft.data.tables import Table, find_part, from_hub, read
 from autopeft.errors import DataError
-from autopeft.examples import Examples
 from autopeft.kinds import lookup as _lookup
 from autopeft.kinds import members
-from autopeft.protocols import PROTOCOLS, Source, Splits, cut
-from autopeft.tables import Table, find_part, from_hub, read
 from autopeft.task import Hub, Task, plain
 
 __all__ = ["PROTOCOLS", "Examples", "Hub", "Source", "Splits", "Table", "Task", "load", "lookup", "names", "plain"]
@@ -49,7 +49,7 @@ def load(
     seed: int = 0,
     train_limit: int | None = None,
 ) -> Splits:
-    """The parts of `task`, divided by `protocol` (see `autopeft.protocols`).
+    """The parts of `task`, divided by `protocol` (see `autopeft.data.protocols`).
 
     Args:
         data: a folder that holds ``<task name>/train.jsonl`` (or ``<short name>/...``, or the files themselves)
@@ -61,7 +61,7 @@ def load(
 
     Raises:
         DataError: the data cannot be had or used.
-        UnknownNameError, SettingsError: see `autopeft.protocols.cut`.
+        UnknownNameError, SettingsError: see `autopeft.data.protocols.cut`.
     """
     return cut(task, source(task, data), protocol, seed, train_limit)
 

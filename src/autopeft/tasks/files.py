@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from autopeft.data.examples import Examples
+from autopeft.data.metrics import METRICS
+from autopeft.data.protocols import Source, Splits, cut
+from autopeft.data.tables import Table, listed, read
 from autopeft.errors import DataError
-from autopeft.examples import Examples
-from autopeft.metrics import METRICS
-from autopeft.protocols import Source, Splits, cut
-from autopeft.tables import Table, listed, read
 from autopeft.task import Kind, Task, label_key, missing_columns, plain, read_labels, text_mistakes
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Loader:
     decided: tuple[str, ...] = ()
 
     def __call__(self, protocol: str = "holdout", seed: int = 0, train_limit: int | None = None) -> Splits:
-        """The splits; see `autopeft.protocols.cut`. Only "holdout" is allowed for files."""
+        """The splits; see `autopeft.data.protocols.cut`. Only "holdout" is allowed for files."""
         return cut(self.task, self.source, protocol, seed, train_limit)
 
 
@@ -101,7 +101,7 @@ def from_files(
         kind: what to make of the labels.
         choices: for multiple choice, the columns of the choices, two at least.
         delimiter: of CSV files, where it should not be guessed.
-        metrics: names of `autopeft.metrics.METRICS`, objective first; by default accuracy and macro-F1,
+        metrics: names of `autopeft.data.metrics.METRICS`, objective first; by default accuracy and macro-F1,
             Spearman and Pearson, or accuracy.
         name: of the task; ``files/<name of the train file>`` by default.
 

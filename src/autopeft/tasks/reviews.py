@@ -23,8 +23,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from autopeft.data.tables import Table
 from autopeft.errors import DataError
-from autopeft.tables import Table
 from autopeft.task import Task
 
 logger = logging.getLogger(__name__)

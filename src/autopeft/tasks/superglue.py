@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from autopeft.data.examples import Examples
+from autopeft.data.metrics import normalised
+from autopeft.data.tables import Row, Table, listed
 from autopeft.errors import DataError
-from autopeft.examples import Examples
-from autopeft.metrics import normalised
-from autopeft.tables import Row, Table, listed
 from autopeft.task import Hub, Task, columns_or_raise, read_labels, text_mistakes
 
 _PROTOCOLS = ("holdout", "autopeft-superglue", "bipeft")

@@ -22,9 +22,9 @@ from optuna.study import StudyDirection
 import autopeft
 from autopeft.errors import InputError, SettingsError, StudyMismatchError, UnknownNameError
 from autopeft.objective import metric_and_cost
-from autopeft.record import plain
 from autopeft.space import SearchSpace
-from autopeft.storage import Store, optuna_logs_as_ours
+from autopeft.store.database import Store, optuna_logs_as_ours
+from autopeft.store.record import plain
 
 _logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from botorch.utils.sampling import draw_sobol_normal_samples
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
-from autopeft.surrogate import joint
+from autopeft.bayes.surrogate import joint
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as scores
 
-from autopeft.examples import Examples
+from autopeft.data.examples import Examples
 
 Metric = Callable[[NDArray[Any], Examples], float]
 """``metric(predictions, examples)``: class ids, numbers, or indices of the choices taken; shape ``(n,)``."""

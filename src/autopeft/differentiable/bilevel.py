@@ -22,15 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autopeft import checkpoint as disk
 from autopeft.architecture import Architecture
-from autopeft.bilevel_selector import Beliefs, Pass, Selector, Trigger, n_triggers
-from autopeft.bilevel_settings import BilevelSettings
-from autopeft.checkpoint import Checkpoint
+from autopeft.differentiable import checkpoint as disk
+from autopeft.differentiable.bilevel_settings import BilevelSettings
+from autopeft.differentiable.checkpoint import Checkpoint
+from autopeft.differentiable.selector import Beliefs, Pass, Selector, Trigger, n_triggers
+from autopeft.differentiable.weights import Weights, restored
 from autopeft.errors import BudgetError, NonFiniteFailure, StudyMismatchError
 from autopeft.selection import Ints, projected
 from autopeft.supernet import Gates, State, Supernet, hard_sizes, temperature
-from autopeft.weights import Weights, restored
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from autopeft import plot
 from autopeft.architecture import Counts
-from autopeft.comparison import paired
-from autopeft.experiment import Experiment
+from autopeft.experiments.comparison import paired
+from autopeft.experiments.experiment import Experiment
 from autopeft.plot import NamedPoint, Picture
 from autopeft.report import Table, markdown_table
 

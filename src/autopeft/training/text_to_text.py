@@ -17,10 +17,10 @@ from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
 from autopeft.backbones import Backbone
-from autopeft.batches import Batch, Encoded, Ragged
+from autopeft.data.examples import Examples
 from autopeft.errors import DataError
-from autopeft.examples import Examples
 from autopeft.task import Task
+from autopeft.training.batches import Batch, Encoded, Ragged
 
 Answer = Literal["score", "generate"]
 

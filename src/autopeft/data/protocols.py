@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autopeft.data.examples import Examples, repeated_inputs
 from autopeft.errors import DataError, SettingsError, UnknownNameError
-from autopeft.examples import Examples, repeated_inputs
 from autopeft.task import Kind, Task
 
 logger = logging.getLogger(__name__)

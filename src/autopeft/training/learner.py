@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.backbones import Backbone
-from autopeft.batches import Batch, Encoded, Ragged
+from autopeft.data.examples import Examples
 from autopeft.errors import DataError
-from autopeft.examples import Examples
-from autopeft.heads import Head, HeadedModel, head_parameters, loss_of
 from autopeft.task import Task
+from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of
 
 
 class Learner(Protocol):
@@ -123,7 +123,7 @@ class EncoderLearner:
 def learner_for(backbone: Backbone, task: Task) -> Learner:
     """The kind of learner that fits the backbone."""
     if backbone.family.is_text_to_text:
-        from autopeft.text_to_text import TextToTextLearner  # the other kind knows this module
+        from autopeft.training.text_to_text import TextToTextLearner  # the other kind knows this module
 
         return TextToTextLearner(backbone, task)
     return EncoderLearner(backbone, task)

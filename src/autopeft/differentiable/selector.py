@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from autopeft.bilevel_settings import BilevelSettings
-from autopeft.checkpoint import Checkpoint
+from autopeft.differentiable.bilevel_settings import BilevelSettings
+from autopeft.differentiable.checkpoint import Checkpoint
 from autopeft.selection import (
     Bools,
     Candidates,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from autopeft.outcome import CostScale, TransformKind
+from autopeft.bayes.outcome import CostScale, TransformKind
 from autopeft.proposal import complain
 from autopeft.space import Encoding
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autopeft.batches import collate, training_order
-from autopeft.bilevel import TRAIN, VALIDATION
+from autopeft.differentiable.bilevel import TRAIN, VALIDATION
 from autopeft.dropout import quick_dropout
 from autopeft.errors import SettingsError
 from autopeft.evaluate import Evaluator
 from autopeft.train import autocast
+from autopeft.training.batches import collate, training_order
 
 
 def check_halves(evaluator: Evaluator, name: str) -> None:

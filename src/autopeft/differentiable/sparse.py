@@ -31,15 +31,15 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from autopeft import checkpoint as disk
 from autopeft.architecture import Architecture
-from autopeft.bilevel import TRAIN, VALIDATION, Problem
-from autopeft.checkpoint import Checkpoint
+from autopeft.differentiable import checkpoint as disk
+from autopeft.differentiable.bilevel import TRAIN, VALIDATION, Problem
+from autopeft.differentiable.checkpoint import Checkpoint
+from autopeft.differentiable.sparse_settings import SparseSettings
+from autopeft.differentiable.weights import restored
 from autopeft.errors import NonFiniteFailure, SettingsError, StudyMismatchError
 from autopeft.selection import Floats, Ints, indicator
-from autopeft.sparse_settings import SparseSettings
 from autopeft.supernet import Supernet
-from autopeft.weights import restored
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from autopeft import draw, plot
 from autopeft.architecture import Counts
-from autopeft.comparison import Comparison, Scale, compare, paired
-from autopeft.contest_report import contested
 from autopeft.errors import SettingsError
-from autopeft.experiment import Experiment
+from autopeft.experiments.comparison import Comparison, Scale, compare, paired
+from autopeft.experiments.contest_report import contested
+from autopeft.experiments.experiment import Experiment
 from autopeft.fronts import fronts_data
 from autopeft.plot import NamedPoint, Picture
 from autopeft.proxy import ProxySignal

@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as StoredState
 
 from autopeft.architecture import Architecture
-from autopeft.lease import Lease
 from autopeft.objective import Measurement
 from autopeft.space import Choice, Configuration
+from autopeft.store.lease import Lease
 from autopeft.trial import Failure, Trial, TrialState
 
 

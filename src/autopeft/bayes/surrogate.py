@@ -114,8 +114,8 @@ def _fit_nuts(x: Tensor, y: Tensor, wanted: Any, seed: int, nuts: Nuts) -> Any:
 
 
 def run_nuts(x: Tensor, y: Tensor, wanted: Any, *, seed: int, nuts: Nuts) -> Any:
-    """`autopeft.saas_nuts.fit`, imported when it is first needed: JAX is an extra, and slow to import."""
-    from autopeft import saas_nuts
+    """`autopeft.bayes.saas_nuts.fit`, imported when it is first needed: JAX is an extra, and slow to import."""
+    from autopeft.bayes import saas_nuts
 
     return saas_nuts.fit(x, y, wanted, seed=seed, nuts=nuts)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autopeft.bilevel_settings import BilevelSettings
+from autopeft.differentiable.bilevel_settings import BilevelSettings
 from autopeft.supernet import Supernet
 
 Floats = NDArray[np.float64]

@@ -2,8 +2,8 @@
 
 Three kinds. ``compare`` runs searches with several samplers and search seeds on the same initial designs; ``retrain``
 trains points of fronts and baselines on several seeds with the same care; ``contest`` searches at each of several
-parameter budgets and retrains what was found on paired cuts of the data, see `autopeft.contest`. Every cell is a JSON
-file, written when it is done; a cell that exists is not run again, and `missing` lists what is left.
+parameter budgets and retrains what was found on paired cuts of the data, see `autopeft.experiments.contest`. Every
+cell is a JSON file, written when it is done; a cell that exists is not run again, and `missing` lists what is left.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
-from autopeft.contest import Contest, contest, run_cell
 from autopeft.errors import AutopeftError, ProposalFailure, SettingsError, TrialFailure, UnknownNameError
-from autopeft.identity import versions
+from autopeft.experiments.contest import Contest, contest, run_cell
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
 from autopeft.retraining import baseline, retrain, write_cell
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml
+from autopeft.store.identity import versions
 from autopeft.study import Study
 from autopeft.summary import search_seconds
 from autopeft.trial import Trial, front_of

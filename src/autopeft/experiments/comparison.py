@@ -31,7 +31,7 @@ Scale = Literal["linear", "log"]
 _FREE = 1e-6  # percent; less than one parameter of a hundred million has no logarithm worth telling
 
 Cell = Mapping[str, Any]
-"""One finished search as `autopeft.experiment.search_result` wrote it."""
+"""One finished search as `autopeft.experiments.experiment.search_result` wrote it."""
 
 
 def trial_from_cell(row: Mapping[str, Any], cell: Cell) -> Trial:

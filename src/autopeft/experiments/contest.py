@@ -19,11 +19,11 @@ from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.evaluate import Evaluator
-from autopeft.identity import versions
 from autopeft.objective import Measurement
 from autopeft.retraining import retrain
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
+from autopeft.store.identity import versions
 from autopeft.summary import search_seconds
 from autopeft.trial import Trial, front_of
 

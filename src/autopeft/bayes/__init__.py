@@ -1,0 +1,1 @@
+"""Bayesian optimisation on the lattice: surrogates, acquisition, local search."""

@@ -1,0 +1,1 @@
+"""Data as rows and examples: tables, splits, metrics."""

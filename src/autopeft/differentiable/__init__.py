@@ -1,0 +1,1 @@
+"""Searches by gradients in a supernet: BIPEFT and S3Delta."""

@@ -1,0 +1,1 @@
+"""Comparisons described in YAML, and the pages made of their results."""

@@ -1,0 +1,1 @@
+"""What lies between a task and a backbone: batches, heads, losses."""
