@@ -1,13 +1,16 @@
 """Studies on formulas, for tests of storage and search.
 
-Also a worker process: ``python formulas.py FILE N SECONDS``.
+Also a worker process: ``python formulas.py STORAGE N SECONDS``, where the storage is a file or a URL.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from autopeft.architecture import Architecture, Cost, Counts, Line
+from autopeft.errors import InputError
 from autopeft.objective import Epoch, Measurement
 from autopeft.space import Choice, Configuration, SearchSpace, Slot
 from autopeft.store.lease import LeaseRules
 from autopeft.study import Study
-from autopeft.trial import Trial
+from autopeft.trial import Trial, TrialState
 
 QUICK = LeaseRules(beat_seconds=0.2, stale_seconds=2.0, poll_seconds=0.02)
 """Leases for tests, in which trials take milliseconds."""
@@ -74,21 +78,70 @@ def formula(architecture: Architecture, seed: int) -> Measurement:
     )
 
 
-def made(path: Path, space: SearchSpace = SPACE, rules: LeaseRules = QUICK, **changes: Any) -> Study:
+def made(where: str | Path, space: SearchSpace = SPACE, rules: LeaseRules = QUICK, **changes: Any) -> Study:
     """The study "search" on `space`, made or resumed; `changes` replace its objective, settings or seed."""
     facts: dict[str, Any] = {"objective": "accuracy", "settings": SETTINGS, "seed": 7} | changes
-    return Study.create_or_resume(path, "search", space, **facts, rules=rules)
+    return Study.create_or_resume(where, "search", space, **facts, rules=rules)
 
 
-def work(path: str, n_trials: int, seconds: float) -> None:
+def work(where: str, n_trials: int, seconds: float) -> None:
     """Be one worker of a study whose trials take `seconds` each."""
 
     def slow(architecture: Architecture, seed: int) -> Measurement:
         time.sleep(seconds)
         return formula(architecture, seed)
 
-    with made(Path(path)) as study:
+    with made(where if "://" in where else Path(where)) as study:
         study.run(slow, Blind(SPACE), n_trials)
+
+
+# -- worker processes ------------------------------------------------------------------------------------------
+
+
+def start(where: str | Path, n_trials: int, seconds: float) -> subprocess.Popen[bytes]:
+    script = Path(__file__)
+    command = [sys.executable, "-W", "error", str(script), str(where), str(n_trials), str(seconds)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1] / "src")}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def finish(worker: subprocess.Popen[bytes]) -> None:
+    _, errors = worker.communicate(timeout=100)
+    assert worker.returncode == 0, errors.decode()
+
+
+def check_finished(where: str | Path, n_trials: int) -> tuple[Trial, ...]:
+    with Study.open(where) as study:
+        trials = study.trials()
+    finished = [trial.architecture for trial in trials if trial.counts_as_finished]
+    assert len(finished) == len(set(finished)) == n_trials
+    assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
+    return trials
+
+
+def kill_while_holding(where: str | Path, victim: subprocess.Popen[bytes]) -> list[int]:
+    """Stop the victim; kill it for good when it holds a trial after three are finished."""
+    if isinstance(where, Path) and not where.exists():
+        return []
+    try:
+        study = Study.open(where)
+    except InputError:
+        return []  # the workers are still making it
+    with study:
+        victim.send_signal(signal.SIGSTOP)
+        study._refresh()
+        taken = Counter(record.fingerprint for record in study._records.values() if record.is_taken)
+        held = [
+            record.trial.number
+            for record in study._records.values()
+            # One that somebody else claimed as well, and was about to be withdrawn, would not be repeated.
+            if record.is_running and record.lease.pid == victim.pid and taken[record.fingerprint] == 1
+        ]
+        if not held or study.n_finished() < 3:
+            victim.send_signal(signal.SIGCONT)
+            return []
+        victim.kill()
+        return held
 
 
 if __name__ == "__main__":

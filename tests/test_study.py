@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,7 +35,18 @@ from autopeft.objective import Measurement
 from autopeft.space import Configuration
 from autopeft.study import Claimed, Event, Failed, Study, Told
 from autopeft.trial import Failure, Trial, TrialState
-from formulas import SETTINGS, SPACE, Blind, formula, made, two_methods
+from formulas import (
+    SETTINGS,
+    SPACE,
+    Blind,
+    check_finished,
+    finish,
+    formula,
+    kill_while_holding,
+    made,
+    start,
+    two_methods,
+)
 
 
 @pytest.fixture
@@ -464,27 +472,6 @@ def test_of_two_simultaneous_claims_the_later_is_withdrawn(path: Path, study: St
             study.trial(1)
 
 
-def start(path: Path, n_trials: int, seconds: float) -> subprocess.Popen[bytes]:
-    script = Path(__file__).parent / "formulas.py"
-    command = [sys.executable, "-W", "error", str(script), str(path), str(n_trials), str(seconds)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1] / "src")}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-
-
-def finish(worker: subprocess.Popen[bytes]) -> None:
-    _, errors = worker.communicate(timeout=100)
-    assert worker.returncode == 0, errors.decode()
-
-
-def check_finished(path: Path, n_trials: int) -> tuple[Trial, ...]:
-    with Study.open(path) as study:
-        trials = study.trials()
-    finished = [trial.architecture for trial in trials if trial.counts_as_finished]
-    assert len(finished) == len(set(finished)) == n_trials
-    assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
-    return trials
-
-
 def test_four_processes_share_a_search(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     workers = [start(path, 24, 0.02) for _ in range(4)]  # all of them also find no file: one makes it
@@ -515,31 +502,6 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path) -> None:
     assert retry.retry_of == killed[0]
     assert retry.architecture == lost[0].architecture
     assert retry.is_complete
-
-
-def kill_while_holding(path: Path, victim: subprocess.Popen[bytes]) -> list[int]:
-    """Stop the victim; kill it for good when it holds a trial after three are finished."""
-    if not path.exists():
-        return []
-    try:
-        study = Study.open(path)
-    except InputError:
-        return []  # the workers are still making it
-    with study:
-        victim.send_signal(signal.SIGSTOP)
-        study._refresh()
-        taken = Counter(record.fingerprint for record in study._records.values() if record.is_taken)
-        held = [
-            record.trial.number
-            for record in study._records.values()
-            # One that somebody else claimed as well, and was about to be withdrawn, would not be repeated.
-            if record.is_running and record.lease.pid == victim.pid and taken[record.fingerprint] == 1
-        ]
-        if not held or study.n_finished() < 3:
-            victim.send_signal(signal.SIGCONT)
-            return []
-        victim.kill()
-        return held
 
 
 # -- samplers that fail at their own work ----------------------------------------------------------------------
