@@ -92,12 +92,22 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "prefix": layers * 2 * d * 10,
         "lora": layers * 2 * 2 * d * 8,  # query and value
         "mam": layers * (2 * d * 30 + 2 * d * (d // 2)),
+        "adamix": layers * 2 * d * (d // 16),
+        "adapterdrop": (layers - 1) * 2 * d * (d // 8),  # 11 / 24 of three layers is one
         "bitfit": layers * (7 * d + found.model.config.intermediate_size),  # q, k, v, o, ffn_out, two norms, ffn_in
         "lnfit": layers * 2 * d,  # the weights of two norms a layer
         "full": found.n_parameters,
     }
     architecture = baseline(name, found)
     assert count(found, architecture, 0).nominal == expected[name]
+
+
+def test_adapterdrop_leaves_the_lower_layers_alone() -> None:
+    found = tiny.backbone("t5")
+    placed = {(found.site(p.site).stack, found.site(p.site).layer) for p in baseline("adapterdrop", found)}
+    depth = {stack: 1 + max(s.layer or 0 for s in found.sites.values() if s.stack == stack) for stack, _ in placed}
+    assert placed == {(s, layer) for s, n in depth.items() for layer in range(int(n * 11 / 24), n)}
+    assert len(depth) == 2
 
 
 def test_a_baseline_takes_another_size() -> None:

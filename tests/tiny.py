@@ -122,8 +122,9 @@ def everywhere(found: Backbone, method: str, size: int = 3) -> Architecture:
 
 @torch.no_grad()
 def fill(attached: Attached, seed: int = 5) -> Attached:
-    """Random weights in every added module, so that nothing is hidden by a zero."""
+    """Random weights in every added module, so that nothing is hidden by a zero, and no chance while computing."""
     generator = torch.Generator().manual_seed(seed)
+    attached.train(False)
     for module in attached.modules.values():
         for parameter in module.parameters():
             parameter.normal_(std=0.3, generator=generator)

@@ -102,12 +102,19 @@ class Evaluator:
         attached = attach(self.backbone, architecture, seed=seed)
         with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
             parameters = [*attached.parameters(), *self.learner.reset(seed)]
+
+            def evaluate() -> Mapping[str, float]:
+                attached.train(False)
+                found = self.score(self._encoded_validation, self._validation)
+                attached.train()
+                return found
+
             fitted = fit(
                 self.learner,
                 parameters,
                 self._train,
                 self.recipe,
-                lambda: self.score(self._encoded_validation, self._validation),
+                evaluate,
                 objective=self.task.metrics[0],
                 seed=seed,
                 on_step=on_step,

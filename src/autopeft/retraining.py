@@ -143,19 +143,24 @@ def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:
 
 @dataclass(frozen=True)
 class Baseline:
-    """An architecture of the literature: the same modules in every layer."""
+    """An architecture of the literature: the same modules in every layer that has any."""
 
     parts: tuple[tuple[str, int | str], ...]
     """Pairs of method and size; ``"D/16"`` divides the hidden size."""
+    skipped: float = 0.0
+    """Share of the layers of each stack, from the input on, that get nothing; rounded down."""
 
     def on(self, backbone: Backbone) -> Architecture:
         """The architecture on `backbone`."""
         placements = []
+        sites = list(backbone.sites.values())
+        depth = {site.stack: 1 + max(s.layer or 0 for s in sites if s.stack == site.stack) for site in sites}
         for name, size in self.parts:
             method = lookup(name)
             units = backbone.hidden_size // int(size[2:]) if isinstance(size, str) else size
-            for site in backbone.sites.values():
-                if site.role in method.roles:
+            for site in sites:
+                is_skipped = site.layer is not None and site.layer < int(self.skipped * depth[site.stack])
+                if site.role in method.roles and not is_skipped:
                     placements.append(Placement(site.key, name, units if method.is_sized else 1))
         return Architecture(tuple(placements))
 
@@ -166,12 +171,15 @@ BASELINES = {
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
+    "adamix": Baseline((("adamix", "D/16"),)),
+    "adapterdrop": Baseline((("serial", "D/8"),), skipped=11 / 24),
     "bitfit": Baseline((("bitfit", 1),)),
     "lnfit": Baseline((("lnfit", 1),)),
     "full": Baseline((("full", 1),)),
 }
 """Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2; of BIPEFT's
-table 1: BitFit and LNFit, wherever the backbone has biases and norms."""
+table 1: BitFit and LNFit, wherever the backbone has biases and norms. AdaMix with b = D/16, as AutoPEFT runs it;
+AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the others."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:

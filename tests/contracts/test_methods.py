@@ -159,8 +159,8 @@ def test_the_first_units_of_a_large_module_are_a_small_one(family: str, method: 
     with attach(found, small) as attached, torch.no_grad():
         attached.load_state(weights)
         own = output(found)
-    torch.testing.assert_close(whole_numbers, own, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(masked, own, atol=5e-6, rtol=5e-6)
+    torch.testing.assert_close(whole_numbers, own, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(masked, own, atol=3e-5, rtol=3e-5)  # other kernels, with other rounding
 
 
 @pytest.mark.parametrize(("family", "method"), CASES)
