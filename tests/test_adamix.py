@@ -55,10 +55,7 @@ def test_what_is_measured_is_what_is_stored() -> None:
         found = run.measure()
         kept = max(epoch.metrics[found.objective] for epoch in found.history)
         assert found.value == kept
-        assert (
-            sum(value.numel() for value in run.attached.state().values())
-            == found.counts.stored
-        )
+        assert sum(value.numel() for value in run.attached.state().values()) == found.counts.stored
 
 
 def test_experts_count_while_they_are_trained_only() -> None:

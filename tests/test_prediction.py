@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import tiny
+from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, DataError
+from autopeft.evaluate import Evaluator
 from autopeft.prediction import predictions
 from autopeft.retraining import baseline, retrain
 from autopeft.saving import load
 from autopeft.session import Session
+from autopeft.task import Task
+from autopeft.train import Recipe
 from small_case import Case
 
 TEXTS = [(f"{'good' if number % 2 else 'bad'} w{number}",) for number in range(40)]  # more than one batch
@@ -40,6 +46,29 @@ def test_labels_and_probabilities_are_those_of_the_model(saved: Path) -> None:
 def test_a_learnt_word_decides(saved: Path) -> None:
     right = [item["label"] == item["text"].split()[0] for item in predictions(saved, TEXTS)]
     assert sum(right) >= 36  # seeds are fixed; chance would give 20
+
+
+@pytest.mark.parametrize("is_number", [False, True])
+def test_a_text_to_text_model_says_labels_and_numbers(is_number: bool, tmp_path: Path) -> None:
+    found = tiny.backbone("t5", with_tokenizer=True)
+    found.model.save_pretrained(tmp_path / "t5")
+    tiny.tokenizer("t5").save_pretrained(tmp_path / "t5")
+    loaded = Backbone.from_pretrained(str(tmp_path / "t5"))
+    task = Task("tiny/numbers", "regression", ("text",), metrics=("spearman",)) if is_number else tiny.SENTIMENT
+    data = [tiny.sentiment(n, seed=seed) for seed, n in enumerate((256, 16))]
+    if is_number:
+        data = [replace(part, labels=part.labels * 2.0 + 1.0) for part in data]  # 1.0 and 3.0
+    recipe = Recipe(epochs=12, batch_size=16, learning_rate=3e-3, max_length=16)
+    parts = replace(tiny.splits(*data, task.kind), label_names=task.label_names)
+    evaluator = Evaluator(loaded, task, parts, recipe)
+    retrain(evaluator, "it", baseline("full", loaded), (40,), save_to=tmp_path / "saved")
+    said = predictions(tmp_path / "saved", TEXTS)
+    assert [item["text"] for item in said] == [text for (text,) in TEXTS]
+    wanted = {"good": 3.0, "bad": 1.0} if is_number else {"good": "good", "bad": "bad"}
+    right = [item["label"] == wanted[item["text"].split()[0]] for item in said]
+    assert sum(right) >= 34  # seeds are fixed; chance would give 20
+    assert all(0.5 <= item["score"] <= 1 for item in said)
+    assert "model.generate(" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_wrong_inputs_are_refused(saved: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_identity_is_everything_but_how_much_and_where() -> None:
     ("data", "expected"),
     [
         ({"task": "a", "trails": 3}, "unknown key `trails`, did you mean `trials`?"),
-        ({"task": "a", "zzz": 3}, "known are data, data_seed"),
+        ({"task": "a", "zzz": 3}, "known are answer, data, data_seed"),
         ({"task": "a", "recipe": {"epoch": 3}}, "unknown key `recipe.epoch`, did you mean `recipe.epochs`?"),
         ({"task": "a", "trials": 2.5}, "`trials` must be a whole number, but got 2.5"),
         ({"task": "a", "trials": True}, "`trials` must be a whole number, but got True"),

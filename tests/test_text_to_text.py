@@ -12,7 +12,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
-from autopeft.errors import DataError
+from autopeft.errors import DataError, SettingsError
 from autopeft.evaluate import Evaluator
 from autopeft.task import Task
 from autopeft.train import Recipe
@@ -36,6 +36,18 @@ def test_a_text_to_text_backbone_gets_this_learner(t5: Backbone) -> None:
     assert learner.n_head == 0
     assert learner.reset(0) == []
     assert not isinstance(learner_for(backbone(with_tokenizer=True), SENTIMENT), TextToTextLearner)
+
+
+def test_how_answers_are_read_is_chosen_and_checked(t5: Backbone) -> None:
+    learner = learner_for(t5, SENTIMENT, "generate")
+    assert isinstance(learner, TextToTextLearner)
+    assert learner.answer == "generate"
+    made = Evaluator(t5, SENTIMENT, splits(sentiment(8), sentiment(4)), Recipe(steps=1), answer="generate")
+    for own in (made, made.with_recipe(steps=2), made.with_recipe(max_length=16)):
+        assert isinstance(own.learner, TextToTextLearner)
+        assert own.learner.answer == "generate"
+    with pytest.raises(SettingsError, match="gives no text, so the answer 'generate' cannot be had"):
+        learner_for(backbone(with_tokenizer=True), SENTIMENT, "generate")
 
 
 def test_sources_and_targets_are_the_task_s_words(t5: Backbone) -> None:

@@ -27,7 +27,7 @@ from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.train import Fit, Recipe, autocast, fit
 from autopeft.training.batches import Encoded, collate, evaluation_order
-from autopeft.training.learner import Learner, learner_for
+from autopeft.training.learner import Answer, Learner, learner_for
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
 _LATENCY_PASSES = 5
@@ -43,15 +43,28 @@ class Evaluator:
         learner: how the task is put to the backbone.
     """
 
-    def __init__(self, backbone: Backbone, task: Task, splits: Splits, recipe: Recipe, *, data_seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        splits: Splits,
+        recipe: Recipe,
+        *,
+        data_seed: int = 0,
+        answer: Answer = "score",
+    ) -> None:
         """Tokenise the training and the validation part.
 
         Args:
             data_seed: draws the subset when ``recipe.data_fraction`` is below 1; the same for every architecture.
+            answer: how a text-to-text model's answer is read.
+
+        Raises:
+            SettingsError: see `autopeft.training.learner.learner_for`.
         """
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
-        self._data_seed = data_seed
-        self.learner: Learner = learner_for(backbone, task)
+        self._data_seed, self._answer = data_seed, answer
+        self.learner: Learner = learner_for(backbone, task, answer)
         self._train = self.learner.encode(_fraction(splits.train, recipe.data_fraction, data_seed), recipe.max_length)
         self._validation = splits.validation
         self._encoded_validation = self.learner.encode(splits.validation, recipe.max_length)
@@ -70,7 +83,9 @@ class Evaluator:
         """The same data and backbone under another recipe; what was encoded is encoded again only if it must be."""
         recipe = replace(self.recipe, **changes)
         if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
-            return Evaluator(self.backbone, self.task, self.splits, recipe, data_seed=self._data_seed)
+            return Evaluator(
+                self.backbone, self.task, self.splits, recipe, data_seed=self._data_seed, answer=self._answer
+            )
         other = object.__new__(Evaluator)
         other.__dict__.update(self.__dict__, recipe=recipe)
         return other

@@ -42,6 +42,7 @@ class Described:
         problem: "classification", "regression" or "multiple_choice".
         label_names: classes by id; empty for the others.
         inputs: names of the text columns it was trained on.
+        prompt, verbalisers: for a text-to-text model, what begins its input and what it says for each class.
         facts: model, data and its split, seeds, metrics: whatever the trainer wants to be known.
     """
 
@@ -49,6 +50,8 @@ class Described:
     label_names: tuple[str, ...]
     inputs: tuple[str, ...]
     facts: Mapping[str, Any]
+    prompt: str = ""
+    verbalisers: tuple[str, ...] = ()
 
 
 def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: Described) -> None:
@@ -145,6 +148,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 def card(record: Mapping[str, Any]) -> str:
     """The model card, in Markdown."""
     counts, facts = record["counts"], record["facts"]
+    is_headed = bool(record["n_outputs"])
+    example = (
+        'logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits'
+        if is_headed
+        else f'model.generate(**model.tokenizer(["{_source(record)}"], return_tensors="pt"))'
+    )
     share = 100 * counts["nominal"] / counts["backbone"]
     rows = "\n".join(f"| {name} | {_plain(value)} |" for name, value in sorted(facts.items()))
     return f"""---
@@ -160,7 +169,7 @@ Parameters: {counts["nominal"]:,} nominal ({share:.3f} % of the backbone), {coun
 import autopeft
 
 model = autopeft.load("path/to/this/folder")
-logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits
+{example}
 ```
 
 | fact | value |
@@ -168,6 +177,11 @@ logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits
 | labels | {", ".join(record["label_names"]) or "a number"} |
 {rows}
 """
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    """How an input of a text-to-text model begins, see `autopeft.task.Task.source_text`."""
+    return " ".join([record["prompt"], *(f"{name}: ..." for name in record["inputs"])])
 
 
 def _record(attached: Attached, head: Head | None, about: Described) -> dict[str, Any]:
@@ -184,6 +198,8 @@ def _record(attached: Attached, head: Head | None, about: Described) -> dict[str
         "problem": about.problem,
         "label_names": list(about.label_names),
         "inputs": list(about.inputs),
+        "prompt": about.prompt,
+        "verbalisers": list(about.verbalisers),
         "n_outputs": 0 if head is None else head.out.out_features,
         "facts": dict(about.facts),
         "versions": {

@@ -75,7 +75,9 @@ class Session:
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
         space = build_space(backbone, settings.space)
-        evaluator = Evaluator(backbone, task, splits, settings.recipe, data_seed=settings.data_seed)
+        evaluator = Evaluator(
+            backbone, task, splits, settings.recipe, data_seed=settings.data_seed, answer=settings.answer
+        )
         initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 

@@ -77,6 +77,8 @@ class Settings:
         data_seed: seed of the splits.
         train_limit: keep at most that many training examples.
         validation_limit: keep at most that many validation examples, a random subset drawn from `data_seed`.
+        answer: how a text-to-text model's answer is read: "score" compares the likelihoods of the labels, "generate"
+            decodes greedily, and what is no label is wrong.
         recipe: how every architecture is trained during the search (the fidelity).
         learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
@@ -96,6 +98,7 @@ class Settings:
     train_limit: int | None = None
     validation_limit: int | None = None
     space: SpaceSettings = field(default_factory=SpaceSettings)
+    answer: Literal["score", "generate"] = "score"
     recipe: Recipe = field(default_factory=Recipe)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     sampler: str = "saas-nehvi"

@@ -6,7 +6,7 @@ Two kinds: an encoder with a head, and a text-to-text model that is asked for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
-from autopeft.errors import DataError
+from autopeft.errors import DataError, SettingsError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of
@@ -120,12 +120,22 @@ class EncoderLearner:
         return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
 
 
-def learner_for(backbone: Backbone, task: Task) -> Learner:
-    """The kind of learner that fits the backbone."""
+Answer = Literal["score", "generate"]
+"""How a text-to-text model's answer is read: the likelihoods of the labels compared, or greedy decoding."""
+
+
+def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Learner:
+    """The kind of learner that fits the backbone.
+
+    Raises:
+        SettingsError: `answer` is "generate" and the backbone gives no text.
+    """
     if backbone.family.is_text_to_text:
         from autopeft.training.text_to_text import TextToTextLearner  # the other kind knows this module
 
-        return TextToTextLearner(backbone, task)
+        return TextToTextLearner(backbone, task, answer)
+    if answer == "generate":
+        raise SettingsError(f"{backbone.name} gives no text, so the answer 'generate' cannot be had from it.")
     return EncoderLearner(backbone, task)
 
 

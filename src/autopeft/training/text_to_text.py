@@ -7,7 +7,7 @@ BIPEFT paper's way; an answer that cannot be parsed is wrong).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ from autopeft.data.examples import Examples
 from autopeft.errors import DataError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
-
-Answer = Literal["score", "generate"]
+from autopeft.training.learner import Answer
 
 _MOST_NEW_TOKENS = 20
 
