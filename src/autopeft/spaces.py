@@ -7,6 +7,8 @@ AutoPEFT (arXiv 2301.12132, section 4 and figure 9): one size a method, shared b
 * ``SA-PA-PT-Layer``: the whole space, 5,451,776 points on BERT-base.
 * ``Scaling``: all layers on, all three methods at one common size.
 
+* ``SA-Switch``: a serial adapter of an eighth of the hidden size, or none, in each layer (table 6).
+
 BIPEFT (EMNLP Findings 2024, section 4.1): every placement has a size of its own, 0, 1, 4 or 8; a bias or a norm
 is there or not.
 
@@ -48,7 +50,9 @@ _BIPEFT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
 }
 
-NAMES = (*_AUTOPEFT, *_BIPEFT)
+_SWITCH = "SA-Switch"
+
+NAMES = (*_AUTOPEFT, _SWITCH, *_BIPEFT)
 """Every space that can be named."""
 
 BIPEFT_SIZES = (0, 1, 4, 8)
@@ -76,6 +80,9 @@ def named(
     if name not in NAMES:
         raise UnknownNameError("space", name, NAMES)
     chosen = None if sizes is None else tuple(sizes)
+    if name == _SWITCH:
+        axis = Axis(methods.lookup("serial"), chosen or (0, backbone.hidden_size // 8))
+        return SearchSpace.build(backbone, [axis], sharing="placement", layers="all", budget=budget)
     if name in _BIPEFT:
         return SearchSpace.build(
             backbone, _axes(_BIPEFT[name], chosen), sharing="placement", layers="all", budget=budget
@@ -96,6 +103,8 @@ def about(name: str) -> str:
         raise UnknownNameError("space", name, NAMES)
     if name in _BIPEFT:
         return f"{', '.join(method for method, _ in _BIPEFT[name])}: a size for every placement"
+    if name == _SWITCH:
+        return "serial: of one size, or none, in each layer"
     searched = {"SA": "one size, all layers on", "Scaling": "one common size, all layers on"}
     return f"{', '.join(_AUTOPEFT[name])}: {searched.get(name, 'a size for each, a switch for every layer')}"
 

@@ -37,16 +37,18 @@ class HalvedTask:
     Which examples form the batch of a step depends on the seed and the number of the step alone.
     """
 
-    def __init__(self, evaluator: Evaluator, batch_size: int, seed: int) -> None:
+    def __init__(self, evaluator: Evaluator, batch_size: int, seed: int, *, is_whole: bool = False) -> None:
         """Make a fresh head.
 
         Args:
             evaluator: with at least two training examples, see `check_halves`.
+            is_whole: the first half is the whole training part, and there is no second.
         """
         n = evaluator.n_train
         self._evaluator, self._size, self._seed = evaluator, batch_size, seed
         order = np.random.default_rng([seed, 0]).permutation(n)
-        self._halves = (order[: (n + 1) // 2], order[(n + 1) // 2 :])
+        first = n if is_whole else (n + 1) // 2
+        self._halves = (order[:first], order[first:])
         self._orders: dict[int, tuple[int, list[NDArray[np.int64]]]] = {}  # the present epoch of each half
         self.head: Sequence[nn.Parameter] = evaluator.learner.reset(seed)
         self.steps_per_epoch = self._batches(TRAIN)

@@ -1,0 +1,54 @@
+"""The Adaptable Adapter (Moosavi et al. 2022, arXiv 2205.01549) as a sampler: layers chosen by switches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.budgeted import BudgetedFactory, Question, supernet_of
+from autopeft.differentiable.halves import HalvedTask
+from autopeft.differentiable.switches import PRESETS, Found, Plan, SwitchSearch, SwitchSettings
+from autopeft.samplers.sparse import one_size
+from autopeft.selection import Candidates
+
+_log = logging.getLogger(__name__)
+
+NAME = "adaptable"
+
+
+class SwitchAnswers:
+    """For each budget one search; what the switches keep beyond the budget is left out, least preferred first."""
+
+    per_budget = 1
+
+    def __init__(self, question: Question, settings: SwitchSettings) -> None:
+        """Raises:
+        BudgetError: the smallest module, at the size that it would have, is above a budget.
+        """
+        self._question, self._settings = question, settings
+        self._space = one_size(question.space, settings.size)
+        for limit in question.limits:
+            Candidates.of(self._space, limit.count).check_budget(limit.most)
+
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """What the search for `limit` ended at."""
+        return (self.search(limit).architecture,)
+
+    def search(self, limit: ParameterBudget) -> Found:
+        """The whole outcome of the search for `limit`."""
+        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        size = settings.batch_size or evaluator.recipe.batch_size
+        problem = HalvedTask(evaluator, size, seed, is_whole=True)
+        rate = settings.learning_rate or evaluator.recipe.learning_rate
+        plan = Plan(problem.steps(settings.epochs, settings.steps), rate, limit.most, seed)
+        with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
+            found = SwitchSearch(supernet, problem, settings, plan).run()
+        _log.info(
+            "Adaptable Adapter: %d of %d modules and %d parameters after %d steps and %.0f seconds.",
+            len(found.architecture), len(found.preference), found.parameters, plan.steps, found.seconds,
+        )  # fmt: skip
+        return found
+
+
+MEMBERS = {NAME: BudgetedFactory(NAME, PRESETS, SwitchAnswers, lambda settings: False, space="SA-Switch")}
