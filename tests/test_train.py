@@ -268,6 +268,7 @@ def test_every_mistake_in_a_recipe_is_listed() -> None:
         ("steps", 1.5),
         ("data_fraction", 0),
         ("data_fraction", 1.1),
+        ("drop_layers", -1),
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("weight_decay", -1),

@@ -27,6 +27,7 @@ from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.train import Fit, Recipe, autocast, fit
 from autopeft.training.batches import Encoded, collate, evaluation_order
+from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learner import Answer, Learner, learner_for
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
@@ -118,8 +119,11 @@ class Evaluator:
         with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
             parameters = [*attached.parameters(), *self.learner.reset(seed)]
 
+            drop = LayerDrop(attached, self.recipe.drop_layers, seed)
+
             def evaluate() -> Mapping[str, float]:
                 attached.train(False)
+                drop.nothing()
                 found = self.score(self._encoded_validation, self._validation)
                 attached.train()
                 return found
@@ -133,6 +137,7 @@ class Evaluator:
                 objective=self.task.metrics[0],
                 seed=seed,
                 on_step=on_step,
+                before_step=drop if self.recipe.drop_layers else None,
             )
             attached.train(False)
             attached.fold()

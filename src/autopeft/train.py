@@ -36,6 +36,8 @@ class Recipe:
         steps: optimiser steps instead of `epochs`, or None.
         data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
         batch_size: examples a step.
+        drop_layers: AdapterDrop's robust training: at every step the modules of the first n layers of every stack are
+            left out, n uniform from 0 to this; evaluation has them all.
         dropout: takes the place of every dropout rate of the model and its head; None leaves them as they are.
         weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
         patience: evaluations without improvement after which training stops; None for never.
@@ -51,6 +53,7 @@ class Recipe:
     steps: int | None = None
     data_fraction: float = 1.0
     batch_size: int = 32
+    drop_layers: int = 0
     dropout: float | None = None
     weight_decay: float = 0.0
     warmup: float = 0.0
@@ -87,6 +90,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("steps", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
     ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
     ("batch_size", "a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
+    ("drop_layers", "a whole number of at least 0", lambda v: isinstance(v, int) and v >= 0),
     ("dropout", "None or at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
     ("weight_decay", "at least 0", lambda v: 0 <= v < math.inf),
     ("warmup", "at least 0 and below 1", lambda v: 0 <= v < 1),
@@ -131,6 +135,7 @@ def fit(
     objective: str,
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> Fit:
     """Train `parameters` on `encoded`.
 
@@ -139,6 +144,7 @@ def fit(
         objective: the metric by which the best evaluation is chosen; larger is better.
         seed: order of the examples and dropout.
         on_step: called with the steps done and the steps planned.
+        before_step: called with the number of the step, from 0.
 
     Raises:
         NonFiniteFailure: the loss or the objective became NaN or infinite.
@@ -149,6 +155,8 @@ def fit(
         torch.manual_seed(seed)
         run = _Run(learner, list(parameters), recipe, evaluate, objective, len(encoded))
         for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
+            if before_step is not None:
+                before_step(run.done)
             run.step(batch)
             if on_step is not None:
                 on_step(run.done, run.planned)

@@ -36,7 +36,7 @@ def contested(experiment: Experiment, cells: Cells) -> tuple[list[str], dict[str
     if table.rows:
         lines += [markdown_table(table), ""]
     points = [_point(f"{name} {budget}", found) for name, budget, found in _rows(experiment, cells)]
-    metric = "{split} {objective}".format(**next(iter(cells.values())))
+    metric = str(next(iter(cells.values()))["objective"])
     picture = plot.results_data(points, [], metric=metric, title=experiment.title)
     return [*lines, "## Pictures", ""], {"results": picture}
 
