@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft import methods, samplers, tasks
+from autopeft import methods, samplers, tasks, tracking
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.backbones import Backbone
@@ -29,6 +29,7 @@ from autopeft.study import Event, Study
 from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.tasks.files import Loader, from_files
+from autopeft.tracking import tracked
 from autopeft.workers import run_workers
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Session:
             InputError: something that the settings name does not exist or does not fit.
         """
         settings = resolved(settings)
+        tracking.check(settings.trackers)
         task, splits = _data(settings)
         backbone = Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
@@ -159,7 +161,9 @@ class Session:
         Raises:
             ProposalFailure: a sampler that trains ran into NaN or out of memory.
         """
-        study.run(self.tuned(signal), self.sampler(signal, folder), self.total, self.initial, on_event)
+        settings = self.settings
+        with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
+            study.run(self.tuned(signal), self.sampler(signal, folder), self.total, self.initial, tell)
 
 
 def answers_budgets(sampler: str) -> bool:

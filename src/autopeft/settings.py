@@ -66,7 +66,7 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole search. What may change when a study is resumed: `trials`, `workers` and `device`.
+    """A whole search. What may change when a study is resumed: `trials`, `workers`, `trackers` and `device`.
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
@@ -87,6 +87,7 @@ class Settings:
             read what was measured but answers budgets.
         seed: of the search and of every training run in it.
         workers: processes on this machine.
+        trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
     """
 
     model: str = "minilm"
@@ -107,6 +108,7 @@ class Settings:
     initial: int | None = None
     seed: int = 42
     workers: int = 1
+    trackers: tuple[str, ...] = ()
     device: str = "cpu"
     trust_remote_code: bool = False
 
@@ -132,7 +134,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
-        for name in ("trials", "workers", "device"):
+        for name in ("trials", "workers", "trackers", "device"):
             del found[name]
         return found
 
