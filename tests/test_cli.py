@@ -118,6 +118,9 @@ def test_everything_that_can_be_listed_is_described() -> None:
     for kind, rows in catalogue().items():
         assert all(rows.values()), kind
         assert not any("``" in about for about in rows.values()), kind
+    for kind in ("methods", "samplers", "spaces"):
+        rows = catalogue(kind)[kind]
+        assert len(set(rows.values())) == len(rows), f"Two {kind} say the same of themselves."
 
 
 def test_check_says_what_would_be_searched_and_writes_nothing(case: Case, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ class BudgetedFactory:
         is_budget_needed: whether a search with these settings is for a budget; where not, and none is given, it has
             one that everything fits.
         space: the named space that it searches when none is asked for.
+        about: one sentence for lists.
         needs_evaluator: whoever builds the sampler passes the `Evaluator` of the search.
     """
 
@@ -164,6 +165,7 @@ class BudgetedFactory:
     start: Callable[[Question, Any], Search]
     is_budget_needed: Callable[[Any], bool] = lambda settings: True
     space: str = "S2"
+    about: str = ""
     needs_evaluator: bool = True
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ def catalogue(what: str = "") -> dict[str, dict[str, str]]:
         "methods": _methods,
         "backbones": _backbones,
         "tasks": _tasks,
-        "samplers": lambda: {name: _sampler(name) for name in samplers.names()},
+        "samplers": lambda: {name: _about(samplers.lookup(name)) for name in samplers.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
         "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},
@@ -35,7 +35,7 @@ def catalogue(what: str = "") -> dict[str, dict[str, str]]:
 
 def _methods() -> Rows:
     found = {name: methods.lookup(name) for name in methods.names()}
-    return {name: f"at {', '.join(m.roles)}; {_first_line(type(m))}" for name, m in found.items()}
+    return {name: f"{_about(m)}; at {', '.join(m.roles)}" for name, m in found.items()}
 
 
 def _backbones() -> Rows:
@@ -47,10 +47,10 @@ def _tasks() -> Rows:
     return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in found.items()}
 
 
-def _sampler(name: str) -> str:
-    """What a factory says of itself: as its attribute ``about``, or in its docstring."""
-    factory = samplers.lookup(name)
-    return getattr(factory, "about", "") or _first_line(factory)
+def _about(member: object) -> str:
+    """What a member says of itself: as its attribute ``about``, or in the docstring of itself or its class."""
+    own: str = getattr(member, "about", "") or _first_line(member).rstrip(".")
+    return own[:1].upper() + own[1:]
 
 
 def _first_line(thing: object) -> str:

@@ -50,6 +50,8 @@ class Method(Protocol):
         reads: the input of its delta; without meaning at the other seams.
         order: deltas at one site apply from the lowest order to the highest.
         is_sized: False when the only size is 1.
+
+    It may have an attribute ``about``, a few words for lists.
     """
 
     @property

@@ -101,6 +101,7 @@ class Adapter:
     roles: tuple[str, ...] = ("ffn",)
     seam: Seam = "delta"
     is_sized: bool = True
+    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per unit a row and a column (and a bias in `stored`); once, the bias of the up-projection."""
@@ -124,19 +125,73 @@ class Adapter:
 
 MEMBERS = {
     # Pfeiffer placement, as in the authors' release, which produced the published numbers.
-    "serial": Adapter("serial", Reads.NORMED_SUM, normal(0.02), order=50),
+    "serial": Adapter(
+        "serial",
+        Reads.NORMED_SUM,
+        normal(0.02),
+        order=50,
+        about="a serial adapter (Pfeiffer): reads the normalised sum behind the feed-forward",
+    ),
     # As AutoPEFT's equation 1 is written: the adapter reads the feed-forward's output.
-    "serial_output": Adapter("serial_output", Reads.OUTPUT, normal(0.02), order=50),
-    "parallel": Adapter("parallel", Reads.INPUT, zero_up, order=60, scale=4.0),
+    "serial_output": Adapter(
+        "serial_output",
+        Reads.OUTPUT,
+        normal(0.02),
+        order=50,
+        about="a serial adapter as AutoPEFT's equation 1 prints it: reads the feed-forward's output",
+    ),
+    "parallel": Adapter(
+        "parallel",
+        Reads.INPUT,
+        zero_up,
+        order=60,
+        scale=4.0,
+        about="a parallel adapter: reads the feed-forward's input, scaled by 4",
+    ),
     # What the authors' release computes on T5, whose arguments arrive in the opposite order:
     # r + f + SA(r + f) + 4 PA(f).
-    "parallel_released": Adapter("parallel_released", Reads.OUTPUT, zero_up, order=45, scale=4.0, roles=("ffn_block",)),
-    "serial_released": Adapter("serial_released", Reads.SUM, normal(0.02), order=50, roles=("ffn_block",)),
+    "parallel_released": Adapter(
+        "parallel_released",
+        Reads.OUTPUT,
+        zero_up,
+        order=45,
+        scale=4.0,
+        roles=("ffn_block",),
+        about="what AutoPEFT's release computes on T5 for a parallel adapter",
+    ),
+    "serial_released": Adapter(
+        "serial_released",
+        Reads.SUM,
+        normal(0.02),
+        order=50,
+        roles=("ffn_block",),
+        about="what AutoPEFT's release computes on T5 for a serial adapter",
+    ),
     # Houlsby et al. 2019 (arXiv 1902.00751): after both sub-layers; swish as in the AutoPEFT release's library.
     "houlsby": Adapter(
-        "houlsby", Reads.OUTPUT, normal(0.02), order=50, activation=functional.silu, roles=("attention", "ffn")
+        "houlsby",
+        Reads.OUTPUT,
+        normal(0.02),
+        order=50,
+        activation=functional.silu,
+        roles=("attention", "ffn"),
+        about="a serial adapter behind both sub-layers (Houlsby et al. 2019)",
     ),
     # BIPEFT's first space on T5: y = f + SA(f) + PA(u), where u is the normalised input of the feed-forward f.
-    "serial_bipeft": Adapter("serial_bipeft", Reads.OUTPUT, normal(0.01), order=50, activation=gelu_tanh),
-    "parallel_bipeft": Adapter("parallel_bipeft", Reads.INPUT, normal(0.01), order=60, activation=gelu_tanh),
+    "serial_bipeft": Adapter(
+        "serial_bipeft",
+        Reads.OUTPUT,
+        normal(0.01),
+        order=50,
+        activation=gelu_tanh,
+        about="the serial adapter of BIPEFT's space S1",
+    ),
+    "parallel_bipeft": Adapter(
+        "parallel_bipeft",
+        Reads.INPUT,
+        normal(0.01),
+        order=60,
+        activation=gelu_tanh,
+        about="the parallel adapter of BIPEFT's space S1",
+    ),
 }

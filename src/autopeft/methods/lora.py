@@ -56,6 +56,7 @@ class LoRA:
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = True
+    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per unit of rank a row of A and a column of B."""
@@ -72,8 +73,17 @@ class LoRA:
 
 
 MEMBERS = {
-    "lora": LoRA("lora", scale=1.0),  # alpha = r, as AutoPEFT (r 8, alpha 8) and BIPEFT (no scale) use it
-    "lora_double": LoRA("lora_double", scale=2.0),  # alpha = 2 r, the T5 baseline (r 8, alpha 16)
+    "lora": LoRA(
+        "lora", scale=1.0, about="LoRA with alpha = r"
+    ),  # alpha = r, as AutoPEFT (r 8, alpha 8) and BIPEFT (no scale) use it
+    "lora_double": LoRA(
+        "lora_double", scale=2.0, about="LoRA with alpha = 2 r"
+    ),  # alpha = 2 r, the T5 baseline (r 8, alpha 16)
     # S3Delta (arXiv 2206.07382) searches at r 1 with alpha 16.
-    "lora_s3delta": LoRA("lora_s3delta", scale=16.0, roles=("q", "k", "v", "o", "ffn_in", "ffn_out")),
+    "lora_s3delta": LoRA(
+        "lora_s3delta",
+        scale=16.0,
+        roles=("q", "k", "v", "o", "ffn_in", "ffn_out"),
+        about="LoRA as S3Delta searches it: alpha = 16, at every projection",
+    ),
 }

@@ -93,6 +93,7 @@ class PrefixTuning:
     order: int = 0
     reads: Reads = Reads.INPUT
     is_sized: bool = True
+    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per position a key and a value, after folding."""
@@ -116,6 +117,8 @@ class PrefixTuning:
 
 
 MEMBERS = {
-    "prefix": PrefixTuning("prefix", hidden=800),
-    "prefix_direct": PrefixTuning("prefix_direct", hidden=None),
+    "prefix": PrefixTuning(
+        "prefix", hidden=800, about="prefix tuning with the shared reparametrisation, folded when saved"
+    ),
+    "prefix_direct": PrefixTuning("prefix_direct", hidden=None, about="prefix tuning of free keys and values"),
 }

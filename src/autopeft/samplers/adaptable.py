@@ -51,4 +51,13 @@ class SwitchAnswers:
         return found
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, PRESETS, SwitchAnswers, lambda settings: False, space="SA-Switch")}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        PRESETS,
+        SwitchAnswers,
+        lambda settings: False,
+        space="SA-Switch",
+        about="The Adaptable Adapter: switches choose the layers (Moosavi et al. 2022)",
+    )
+}

@@ -91,4 +91,11 @@ class ApetSearch:
         return tuple(found)
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": ApetSettings()}, ApetSearch)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        {"recommended": ApetSettings()},
+        ApetSearch,
+        about="APET: random assignment of modules at the same count (Su et al. 2023)",
+    )
+}

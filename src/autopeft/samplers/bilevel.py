@@ -54,4 +54,12 @@ class BilevelAnswers:
         return found
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, PRESETS, BilevelAnswers, lambda settings: settings.is_selecting)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        PRESETS,
+        BilevelAnswers,
+        lambda settings: settings.is_selecting,
+        about="BIPEFT: bi-level search of position and rank, with triggers (Chang et al. 2024)",
+    )
+}

@@ -318,4 +318,11 @@ class PruneAnswers:
         return replace(own, epochs=epochs, steps=settings.steps or steps, learning_rate=rate)
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, {"recommended": PruneSettings()}, PruneAnswers)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        {"recommended": PruneSettings()},
+        PruneAnswers,
+        about="PrunePEFT: train everything once, keep what matters most (Lawton et al. 2023)",
+    )
+}

@@ -63,4 +63,8 @@ class SparseAnswers:
         return found
 
 
-MEMBERS = {NAME: BudgetedFactory(NAME, PRESETS, SparseAnswers)}
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME, PRESETS, SparseAnswers, about="S3Delta: soft gates under one global shift (Hu et al. 2022)"
+    )
+}
