@@ -13,7 +13,8 @@ from autopeft import samplers, spaces
 from autopeft.attach import count
 from autopeft.differentiable.bilevel import TRAIN, VALIDATION
 from autopeft.differentiable.halves import HalvedTask
-from autopeft.differentiable.switches import Found, Plan, SwitchSearch, SwitchSettings
+from autopeft.differentiable.sparse import Plan
+from autopeft.differentiable.switches import Found, SwitchSearch, SwitchSettings
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
 from autopeft.evaluate import Evaluator
 from autopeft.samplers.sparse import one_size

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.differentiable.bilevel import TRAIN, Problem
+from autopeft.differentiable.sparse import Plan
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.proposal import complain
 from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, one_of, or_none
@@ -78,16 +79,6 @@ PRESETS: Mapping[str, SwitchSettings] = MappingProxyType(
     {"paper": SwitchSettings(learning_rate=1e-4, epochs=20), "recommended": SwitchSettings()}
 )
 """AutoPEFT's numbers for its table 6; the same with the recipe's learning rate and length."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long, how fast, how much: steps, learning rate of the weights at the start, most parameters, seed."""
-
-    steps: int
-    learning_rate: float
-    budget: int
-    seed: int
 
 
 @dataclass(frozen=True)

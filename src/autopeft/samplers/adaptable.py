@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
 from autopeft.differentiable.halves import HalvedTask
-from autopeft.differentiable.switches import PRESETS, Found, Plan, SwitchSearch, SwitchSettings
+from autopeft.differentiable.sparse import Plan
+from autopeft.differentiable.switches import PRESETS, Found, SwitchSearch, SwitchSettings
 from autopeft.samplers.sparse import one_size
 from autopeft.selection import Candidates
 
