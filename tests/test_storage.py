@@ -174,6 +174,19 @@ def test_database_errors_say_what_was_being_done(store: Store) -> None:
         raise StorageInternalError("long text") from sqlite3.OperationalError("database or disk is full")
 
 
+def test_opening_waits_for_another_process_that_makes_the_same_file(tmp_path: Path) -> None:
+    """SQLite refuses to change the kind of log at once, without its busy timeout, while somebody else writes."""
+    path = tmp_path / "study.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(path)) as ours, pytest.raises(sqlite3.OperationalError, match="locked"):
+            ours.execute("PRAGMA journal_mode=WAL")
+        end = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+        end.start()
+        open_store(path, is_new_allowed=True).close()
+        end.join()
+
+
 def test_exclusive_steps_of_two_connections_do_not_overlap(tmp_path: Path) -> None:
     """Four threads with a store each add 1 to a stored number by reading and writing it; none is lost."""
     path = tmp_path / "study.db"

@@ -7,20 +7,22 @@ database server, ``postgresql+psycopg://user:password@host/name``.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from autopeft.errors import AutopeftError, InputError
 
@@ -33,7 +35,9 @@ _NETWORK = frozenset(
     "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs ncpfs afpfs webdav davfs davfs2 ceph ceph-fuse lustre gpfs beegfs "
     "glusterfs orangefs pvfs2 sshfs s3fs rclone gcsfuse goofys".split()
 )
-_OPENING_ATTEMPTS = 6
+_OPENING_RETRIES = 6
+
+_T = TypeVar("_T")
 
 
 class Store:
@@ -182,40 +186,57 @@ def _prepare_file(path: Path, is_new_allowed: bool) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-            # Write-ahead logging is kept in the file: readers and one writer do not wait for each other.
-            connection.execute("PRAGMA journal_mode=WAL")
+        _retried(lambda: _keep_write_ahead_log(path))
     except (OSError, sqlite3.Error) as error:
         raise InputError(f"The storage {path} cannot be opened or made: {error}.") from error
+
+
+def _keep_write_ahead_log(path: Path) -> None:
+    """Have the file keep a write-ahead log, with which readers and one writer do not wait for each other."""
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _check_is_study(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"There is no study at {path}.")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall()
+        has_studies = _retried(lambda: _has_studies(path))
     except sqlite3.Error as error:
         raise InputError(f"The storage {path} cannot be read: {error}.") from error
-    if not rows:
+    if not has_studies:
         raise InputError(f"There is no study at {path}: the file holds none.")
 
 
+def _has_studies(path: Path) -> bool:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall())
+
+
 def _connected(url: str, label: str) -> RDBStorage:
-    """Connect, and make the tables where they are missing; processes that do so at once collide and try again."""
+    """Connect, and make the tables where they are missing."""
     is_sqlite = url.startswith("sqlite")
     kwargs = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
-    for attempt in range(_OPENING_ATTEMPTS):
+    try:
+        return _retried(lambda: RDBStorage(url, engine_kwargs=kwargs))
+    except (ImportError, ArgumentError) as error:
+        raise InputError(_driver_message(url, label, error)) from error
+    except (RuntimeError, SQLAlchemyError, StorageInternalError) as error:
+        raise InputError(f"The storage {label} cannot be opened: {_reason(error)}.") from error
+
+
+def _retried(action: Callable[[], _T]) -> _T:
+    """What `action` returns. It is tried again while processes that open the same storage at once are in its way.
+
+    SQLite waits for a lock by itself, but not for the one that changes how the file keeps its log.
+    """
+    for attempt in itertools.count():
         try:
-            return RDBStorage(url, engine_kwargs=kwargs)
-        except (ImportError, ArgumentError) as error:
-            raise InputError(_driver_message(url, label, error)) from error
-        except (OperationalError, ProgrammingError, IntegrityError, StorageInternalError) as error:
-            if attempt + 1 == _OPENING_ATTEMPTS or not _is_collision(error):
-                raise InputError(f"The storage {label} cannot be opened: {_reason(error)}.") from error
+            return action()
+        except (sqlite3.OperationalError, SQLAlchemyError, StorageInternalError) as error:
+            if attempt == _OPENING_RETRIES or not _is_collision(error):
+                raise
             time.sleep(0.1 * 2**attempt * (1 + random.random()))
-        except (RuntimeError, SQLAlchemyError) as error:
-            raise InputError(f"The storage {label} cannot be opened: {error}.") from error
     raise AssertionError("unreachable")
 
 
