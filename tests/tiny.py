@@ -18,6 +18,7 @@ from autopeft.attach import Attached
 from autopeft.backbones import Backbone, families, family_of
 from autopeft.data.examples import Examples
 from autopeft.data.protocols import Splits
+from autopeft.space import stands_at
 from autopeft.task import Task
 
 MODEL_TYPES = tuple(name for family in families().values() for name in family.model_types)
@@ -116,7 +117,7 @@ def everywhere(found: Backbone, method: str, size: int = 3) -> Architecture:
     """`method` at every site that has one of its roles; empty where there is none."""
     member = methods.lookup(method)
     size = size if member.is_sized else 1
-    sites = [site for site in found.sites.values() if site.role in member.roles and site.seam == member.seam]
+    sites = [site for site in found.sites.values() if stands_at(member, site) and site.seam == member.seam]
     return Architecture(tuple(Placement(site.key, method, size) for site in sites))
 
 

@@ -20,9 +20,12 @@ from autopeft.architecture import Architecture, Cost, Counts, Placement, total
 from autopeft.attention import set_prefix
 from autopeft.backbones import Backbone, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Method, PrefixModule, Reads
+from autopeft.methods import Gated, Method, PrefixModule, Reads
+from autopeft.space import stands_at
 
 Key = tuple[str, str]  # (site, method)
+
+_PADDING = ""  # where the handle is kept that belongs to no site
 
 
 def prices(backbone: Backbone, architecture: Architecture) -> list[tuple[Cost, int]]:
@@ -80,6 +83,7 @@ class Attached:
         self._prefixed: dict[str, nn.Module] = {}
         self._deltas: dict[str, list[tuple[Method, Key]]] = {}
         self._original: dict[str, Tensor] | None = None
+        self._visible: Tensor | None = None  # (batch, tokens), 0 at padding, of the forward pass in hand
         for module in self.modules.values():
             module.to(device=backbone.device)
         backbone.occupant = architecture
@@ -116,6 +120,8 @@ class Attached:
             return
         for site in self.backbone.sites:
             self._unhook(site)
+        self._unhook(_PADDING)
+        self._visible = None
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
@@ -183,6 +189,8 @@ class Attached:
     # -- hooks ---------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
+        if any(isinstance(module, Gated) for module in self.modules.values()):
+            self._watch_padding()
         sites = groupby(self.architecture, key=lambda placement: placement.site)
         for key, placements in sites:
             site = self.backbone.site(key)
@@ -195,6 +203,13 @@ class Attached:
             deltas = [(method, (p.site, p.method)) for method, p in held if method.seam == "delta"]
             if deltas:
                 self._hook_deltas(site, deltas)
+
+    def _watch_padding(self) -> None:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+
+        module = self.backbone.module(self.backbone.family.padded)
+        self._handles[_PADDING] = [module.register_forward_pre_hook(note, with_kwargs=True)]
 
     def _unfreeze(self) -> None:
         self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
@@ -210,7 +225,13 @@ class Attached:
     def _hook_prefix(self, site: Site, placement: Placement) -> None:
         key = (placement.site, placement.method)
         attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        set_prefix(attention, lambda: None if self._is_out(key) else module.keys_values(self.masks.get(key)))
+        held = self._hold_input(site) if isinstance(module, Gated) else None
+
+        def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
+            more = {} if held is None else {"x": held.pop(), "visible": self._visible}
+            return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
+
+        set_prefix(attention, prefix)
         self._prefixed[site.key] = attention
 
     def _is_out(self, key: Key) -> bool:
@@ -219,24 +240,28 @@ class Attached:
 
     def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
         norm = None if site.norm is None else self.backbone.module(site.norm)
-        held: list[Tensor] = []  # the input x on its way from the entry to the exit
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            held[:] = [args[0] if args else kwargs["hidden_states"]]
+        held = self._hold_input(site) if site.exit != site.entry else []
 
         def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            x = held.pop() if held else (args[0] if args else kwargs["hidden_states"])
+            x = held.pop() if held else _input(args, kwargs)
             y = output[0] if isinstance(output, tuple) else output
             changed = self._apply(deltas, norm, x, y)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         self._deltas[site.key] = deltas
-        handles = self._handles.setdefault(site.key, [])
-        if site.exit != site.entry:
-            entry = self.backbone.module(site.entry)
-            handles.append(entry.register_forward_pre_hook(enter, with_kwargs=True))
         exit_ = self.backbone.module(site.exit)
-        handles.append(exit_.register_forward_hook(leave, with_kwargs=True))
+        self._handles.setdefault(site.key, []).append(exit_.register_forward_hook(leave, with_kwargs=True))
+
+    def _hold_input(self, site: Site) -> list[Tensor]:
+        """A list that holds the input x of the site on its way from the entry to where it is read."""
+        held: list[Tensor] = []
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            held[:] = [_input(args, kwargs)]
+
+        entry = self.backbone.module(site.entry)
+        self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
+        return held
 
     def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
         own = y
@@ -244,7 +269,9 @@ class Attached:
             if self._is_out(key):
                 continue
             u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
-            y = _precise(self.modules[key], u, y, self.masks.get(key))
+            module = self.modules[key]
+            more = {"visible": self._visible} if isinstance(module, Gated) else {}
+            y = _precise(module, u, y, self.masks.get(key), **more)
         return y
 
 
@@ -256,11 +283,17 @@ def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
-def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None) -> Tensor:
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a module of the backbone was called with."""
+    x: Tensor = args[0] if args else kwargs["hidden_states"]
+    return x
+
+
+def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None, **more: Tensor | None) -> Tensor:
     """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
     if not torch.is_autocast_enabled(u.device.type):
         u = u.to(next(module.parameters()).dtype)
-    changed: Tensor = module(u, y, mask)
+    changed: Tensor = module(u, y, mask, **more)
     return changed.to(y.dtype)
 
 
@@ -285,6 +318,8 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
         method, site = methods.lookup(placement.method), backbone.site(placement.site)
         if method.seam != site.seam:
             wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
+        elif not stands_at(method, site, [site.role]):
+            wrong.append(f"{placement}: {method.name} reads the whole input, so it stands in an encoder only")
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]

@@ -31,7 +31,8 @@ _FEW_KEYS = 128
 """Up to which step by step beats the fused kernel's backward pass in half precision on a CPU."""
 
 Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None] | None]
-"""Gives keys and values, each ``(heads, length, d_head)``, and a mask over the length or None; None for no prefix."""
+"""Gives keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
+or None; None for no prefix."""
 
 
 def register() -> None:
@@ -78,8 +79,8 @@ def prefixed_attention(
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
         key, value = _in_front(keys, key), _in_front(values, value)
-        attention_mask = _visible(attention_mask, keys.shape[1])
-        position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[1], 0))
+        attention_mask = _visible(attention_mask, keys.shape[-2])
+        position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[-2], 0))
     if gate is not None or _is_fused_slower(module, query, key, kwargs):
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
@@ -153,7 +154,7 @@ def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _in_front(prefix: Tensor, rest: Tensor) -> Tensor:
-    """``(heads, length, d)`` in front of ``(batch, heads, keys, d)``."""
+    """``(heads, length, d)``, or with a batch in front, in front of ``(batch, heads, keys, d)``."""
     return torch.cat([prefix.to(rest.dtype).expand(rest.shape[0], -1, -1, -1), rest], dim=2)
 
 

@@ -21,6 +21,7 @@ from autopeft.methods import lookup
 from autopeft.objective import Measurement
 from autopeft.proxy import ProxySignal, sweep
 from autopeft.saving import Described, save
+from autopeft.space import stands_at
 
 _FULL_DIVISOR = 30  # AutoPEFT's release: 2e-5 for full fine-tuning, against 1e-4 and more for everything else
 
@@ -160,7 +161,7 @@ class Baseline:
             units = backbone.hidden_size // int(size[2:]) if isinstance(size, str) else size
             for site in sites:
                 is_skipped = site.layer is not None and site.layer < int(self.skipped * depth[site.stack])
-                if site.role in method.roles and not is_skipped:
+                if stands_at(method, site) and not is_skipped:
                     placements.append(Placement(site.key, name, units if method.is_sized else 1))
         return Architecture(tuple(placements))
 
@@ -170,6 +171,7 @@ BASELINES = {
     "parallel": Baseline((("parallel", "D/2"),)),
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
+    "unipelt": Baseline((("serial_gated", "D/16"), ("prefix_gated", 10), ("lora_gated", 8))),
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
     "adamix": Baseline((("adamix", "D/16"),)),
     "adapterdrop": Baseline((("serial", "D/8"),), skipped=11 / 24),
@@ -177,9 +179,10 @@ BASELINES = {
     "lnfit": Baseline((("lnfit", 1),)),
     "full": Baseline((("full", 1),)),
 }
-"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2; of BIPEFT's
-table 1: BitFit and LNFit, wherever the backbone has biases and norms. AdaMix with b = D/16, as AutoPEFT runs it;
-AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the others."""
+"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2, UniPELT D/16,
+10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms. AdaMix with b = D/16, as
+AutoPEFT runs it; AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8
+in the others."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:

@@ -68,6 +68,12 @@ class MethodLike(Protocol):
     def cost(self, site: Any) -> Cost: ...
 
 
+def stands_at(method: MethodLike, site: SiteLike, roles: Sequence[str] | None = None) -> bool:
+    """Whether `method` may stand at `site`: it has one of `roles` (its own when None), in a stack that it is for."""
+    stacks: tuple[str, ...] = getattr(method, "stacks", ())
+    return site.role in (roles or method.roles) and (not stacks or site.stack in stacks)
+
+
 @dataclass(frozen=True)
 class Choice:
     """One coordinate: a name and its ordered values. Sizes increase and may begin with 0; a switch is ``(0, 1)``."""
@@ -465,7 +471,7 @@ class _Builder:
     def add(self, backbone: BackboneLike, axis: Axis, allowed: frozenset[int] | None) -> None:
         method = axis.method
         roles = axis.roles or method.roles
-        sites = [site for site in backbone.sites.values() if site.role in roles]
+        sites = [site for site in backbone.sites.values() if stands_at(method, site, roles)]
         sites = [site for site in sites if allowed is None or site.layer in allowed]
         if not sites:
             known = sorted({site.role for site in backbone.sites.values()})

@@ -73,6 +73,7 @@ class Case:
     layers: tuple[int, ...]
     ffn: str = "none"
     is_folded: bool = False
+    is_gated: bool = False
     note: str = ""
 
     @property
@@ -83,12 +84,14 @@ class Case:
 
 PLAIN = Case("plain", (), ())
 ALL_THREE = ("serial", "parallel", "prefix")
+UNIPELT = ("serial", "prefix", "lora")
 
 
 def cases() -> list[Case]:
     """Every case: each architecture in three sets of layers, and the two stacks that do not add up."""
     found = []
-    for suffix, layers in (("", (0, 1, 2)), ("_layers_0_2", (0, 2)), ("_layer_1", (1,))):
+    places = (("", (0, 1, 2)), ("_layers_0_2", (0, 2)), ("_layer_1", (1,)))
+    for suffix, layers in places:
         found += [
             Case("serial" + suffix, ("serial",), layers, "serial"),
             Case("parallel" + suffix, ("parallel",), layers, "parallel"),
@@ -105,6 +108,9 @@ def cases() -> list[Case]:
              note="what Stack(prefix+parallel, serial) computes: the feed-forward output h is lost"),
         Case("stack_serial_parallel", ALL_THREE, (0, 1, 2), "stack serial, parallel",
              note="what Stack(serial, prefix+parallel) computes: the serial adapter is lost"),
+        *(Case("unipelt" + suffix, UNIPELT, layers, "serial", is_gated=True,
+               note="the gates average over padding too, so only a row without padding is what the formula says")
+          for suffix, layers in places),
     ]  # fmt: skip
 
 
@@ -137,12 +143,18 @@ def configs(case: Case) -> dict[str, Any]:
     """The `adapters` configurations of a case by adapter name; "union" holds prefix and parallel together."""
     reduction = HIDDEN / BOTTLENECK
     single = {
-        "serial": SeqBnConfig(reduction_factor=reduction, leave_out=case.leave_out),
+        "serial": SeqBnConfig(reduction_factor=reduction, leave_out=case.leave_out, use_gating=case.is_gated),
         "parallel": ParBnConfig(reduction_factor=reduction, scaling=PARALLEL_SCALE, leave_out=case.leave_out),
         "prefix": PrefixTuningConfig(
-            flat=False, prefix_length=PREFIX, bottleneck_size=PREFIX_HIDDEN, leave_out=case.leave_out
+            flat=False,
+            prefix_length=PREFIX,
+            bottleneck_size=PREFIX_HIDDEN,
+            leave_out=case.leave_out,
+            use_gating=case.is_gated,
         ),
-        "lora": LoRAConfig(r=RANK, alpha=RANK, attn_matrices=["q", "v"], leave_out=case.leave_out),
+        "lora": LoRAConfig(
+            r=RANK, alpha=RANK, attn_matrices=["q", "v"], leave_out=case.leave_out, use_gating=case.is_gated
+        ),
     }
     wanted = {method: single[method] for method in case.methods}
     if "prefix" in wanted and "parallel" in wanted:
@@ -210,11 +222,17 @@ def neutral(case: Case, model: BertModel) -> Tensors:
                 module = output.adapters[name]
                 found |= named(f"{method}/layer/{layer}/down", module.adapter_down[0])
                 found |= named(f"{method}/layer/{layer}/up", module.adapter_up)
+                if case.is_gated:
+                    found |= named(f"{method}/layer/{layer}/gate", module.gate)
         if "lora" in case.methods:
             for target in ("query", "value"):
                 lora = getattr(attention, target).loras["lora"]
                 found[f"lora/layer/{layer}/{target}/A"] = lora.lora_A
                 found[f"lora/layer/{layer}/{target}/B"] = lora.lora_B
+                if case.is_gated:
+                    found |= named(f"lora/layer/{layer}/{target}/gate", lora.gate)
+        if "prefix" in case.methods and case.is_gated:
+            found |= named(f"prefix/layer/{layer}/gate", attention.prefix_tuning.prefix_gates["prefix"])
     if "prefix" in case.methods:
         found |= neutral_prefix(case, model)
     return {key: value.detach().clone().contiguous() for key, value in found.items()}
@@ -258,6 +276,11 @@ def bottleneck(tensors: Tensors, name: str, x: Tensor) -> Tensor:
     return linear(tensors, f"{name}/up", linear(tensors, f"{name}/down", x).relu())
 
 
+def gate(tensors: Tensors, case: Case, name: str, x: Tensor) -> Tensor:
+    """The mean over all tokens, padding too, of ``σ(w x + c)``, (batch, 1, 1); 1 where the case has no gates."""
+    return linear(tensors, f"{name}/gate", x).sigmoid().mean(1, keepdim=True) if case.is_gated else torch.ones(1, 1, 1)
+
+
 def folded(tensors: Tensors, n_active: int) -> Tensor:
     """Keys and values from the reparametrisation: (active layer, key or value, heads, length, head size)."""
     inner = linear(tensors, "prefix/mlp.in", tensors["prefix/embedding"]).tanh()
@@ -280,7 +303,8 @@ def attention(base: Tensors, own: Tensors, case: Case, layer: int, x: Tensor, ma
     def project(target: str) -> Tensor:
         y = linear(base, f"{at}.{target}", x)
         if active and "lora" in case.methods and target != "key":
-            y = y + x @ own[f"lora/layer/{layer}/{target}/A"].T @ own[f"lora/layer/{layer}/{target}/B"].T
+            name = f"lora/layer/{layer}/{target}"
+            y = y + gate(own, case, name, x) * (x @ own[f"{name}/A"].T @ own[f"{name}/B"].T)
         return y.unflatten(-1, (HEADS, -1)).transpose(1, 2)  # (batch, heads, sequence, head size)
 
     query, key, value = project("query"), project("key"), project("value")
@@ -288,6 +312,7 @@ def attention(base: Tensors, own: Tensors, case: Case, layer: int, x: Tensor, ma
     if active and "prefix" in case.methods:
         pair = prefix_pair(own, case, layer)
         before = pair[:, None].expand(-1, len(x), -1, -1, -1)  # (key or value, batch, heads, length, head size)
+        before = before * gate(own, case, f"prefix/layer/{layer}", x)[None, ..., None]
         key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
         visible = torch.cat([visible.new_ones(len(x), PREFIX), visible], 1)
     scores = query @ key.transpose(-1, -2) / math.sqrt(HIDDEN // HEADS)
@@ -304,7 +329,8 @@ def feed_forward(base: Tensors, own: Tensors, case: Case, layer: int, x: Tensor)
         return norm(base, f"{at}.output.LayerNorm", y)
 
     def sa(y: Tensor) -> Tensor:
-        return bottleneck(own, f"serial/layer/{layer}", y)
+        name = f"serial/layer/{layer}"
+        return gate(own, case, name, y) * bottleneck(own, name, y)
 
     def pa(y: Tensor) -> Tensor:
         return PARALLEL_SCALE * bottleneck(own, f"parallel/layer/{layer}", y)
@@ -338,7 +364,7 @@ def plain_forward(base: Tensors, own: Tensors, case: Case) -> Tensor:
 
 
 def counts(model: BertModel, tensors: Tensors) -> dict[str, int]:
-    """Weights with a folded prefix (nominal), with biases too (stored), and what `adapters` trains (trained)."""
+    """Weights with a folded prefix (nominal), with biases and gates (stored), what `adapters` trains (trained)."""
     discarded = ("prefix/mlp", "prefix/embedding")
     kept = {name: t.numel() for name, t in tensors.items() if not name.startswith(discarded)}
     trained = 0
@@ -346,7 +372,7 @@ def counts(model: BertModel, tensors: Tensors) -> dict[str, int]:
         for name in model.adapters_config.adapters:
             modules = [module for layer in model.get_adapter(name).values() for module in layer.values()]
             trained += sum(p.numel() for module in modules for p in module.parameters())
-    nominal = sum(n for name, n in kept.items() if not name.endswith(".bias"))
+    nominal = sum(n for name, n in kept.items() if not name.endswith((".bias", "gate.weight")))
     return {"nominal": nominal, "stored": sum(kept.values()), "trained": trained}
 
 
@@ -379,6 +405,7 @@ LOADER = {
     "case/CASE/serial/layer/I/{down,up}.{weight,bias}": "down (8, 32) and (8), up (32, 8) and (32)",
     "case/CASE/parallel/layer/I/{down,up}.{weight,bias}": "as serial; the output is multiplied by 4",
     "case/CASE/lora/layer/I/{query,value}/{A,B}": "A (4, 32), B (32, 4); adds x A^T B^T, scale alpha / r = 1",
+    "case/CASE/METHOD/layer/I/.../gate.{weight,bias}": "of a gated module, (1, 32) and (1)",
     "case/CASE/prefix/embedding": "(length 3, 32)",
     "case/CASE/prefix/mlp.in.{weight,bias}": "(20, 32) and (20), followed by tanh",
     "case/CASE/prefix/mlp.out.{weight,bias}": (
@@ -399,6 +426,7 @@ def describe(case: Case, tensors: Tensors, counted: dict[str, int], error: float
         "methods": list(case.methods),
         "layers": list(case.layers),
         "is_folded": case.is_folded,
+        "is_gated": case.is_gated,
         "feed_forward": FORMULAS[case.ffn],
         "note": case.note,
         "parameters": counted,

@@ -48,6 +48,7 @@ MEMBERS = {
                 outside={"final_norm": Role("decoder.final_layer_norm"), "lm_head": Role("lm_head", is_optional=True)},
             ),
         },
+        padded="encoder",
         is_text_to_text=True,
         tiny={
             "d_model": 32,

@@ -51,7 +51,7 @@ class Method(Protocol):
         order: deltas at one site apply from the lowest order to the highest.
         is_sized: False when the only size is 1.
 
-    It may have an attribute ``about``, a few words for lists.
+    It may have attributes ``about``, a few words for lists, and ``stacks``, the only stacks where it may stand.
     """
 
     @property
@@ -79,6 +79,7 @@ class Method(Protocol):
         """Fresh modules by site key, initialised from torch's current generator.
 
         At the delta seam a module maps ``(u, y, mask)`` to ``y'``; at the key/value seam it is a `PrefixModule`.
+        One that is `Gated` takes more.
         A module that a supernet holds also offers ``cut(size)``, see `Cuttable`.
         """
         ...
@@ -87,9 +88,22 @@ class Method(Protocol):
 class PrefixModule(Protocol):
     """What a module of the key/value seam offers."""
 
-    def keys_values(self, mask: Mask = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None."""
+    def keys_values(self, mask: Mask = None, **more: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None.
+
+        One that is `Gated` gives them for every example, ``(batch, heads, length, d_head)``.
+        """
         ...
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A module that weighs its change by what it reads from all tokens of an example, see `autopeft.methods.gated`.
+
+    At the delta seam it also takes ``visible``, at the key/value seam ``x`` and ``visible``.
+    """
+
+    gate: nn.Module
 
 
 @runtime_checkable

@@ -42,6 +42,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
         """Shapes: `u` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(width,)`` or see `Mask`."""
+        return y + self.change(u, mask)
+
+    def change(self, u: Tensor, mask: Mask = None) -> Tensor:
+        """What is added to ``y``."""
         if isinstance(mask, int):
             part = self.cut(mask)
             units = self.activation(functional.linear(u, part["down.weight"], part["down.bias"]))  # (..., mask)
@@ -49,8 +53,7 @@ class Bottleneck(nn.Module):
         else:
             units = self.activation(self.down(u))  # (..., width)
             change = self.up(units) if mask is None else self._masked_up(units, mask)
-        changed: Tensor = y + self.scale * change
-        return changed
+        return self.scale * change
 
     def _masked_up(self, units: Tensor, mask: Tensor) -> Tensor:
         return functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias

@@ -30,6 +30,10 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
         """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`."""
+        return y + self.change(x, mask)
+
+    def change(self, x: Tensor, mask: Mask = None) -> Tensor:
+        """What is added to ``y``."""
         if isinstance(mask, int):
             part = self.cut(mask)
             units = functional.linear(x, part["down.weight"])  # (..., mask)
@@ -37,8 +41,7 @@ class LowRank(nn.Module):
         else:
             units = self.down(x)  # (..., rank)
             change = self.up(units if mask is None else units * mask)
-        changed: Tensor = y + self.scale * change
-        return changed
+        return self.scale * change
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of A and columns of B."""
