@@ -109,7 +109,8 @@ def test_architectures_of_one_cost_still_span_an_area() -> None:
 
 def fitted(kind: Any = "gp", n: int = 12) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A surrogate of a smooth function on three inputs, its inputs, and their costs."""
-    from autopeft.bayes.surrogate import Nuts, fit
+    from autopeft.bayes.settings import Nuts
+    from autopeft.bayes.surrogate import fit
 
     rng = np.random.default_rng(0)
     x = torch.as_tensor(rng.random((n, 3)))
@@ -505,7 +506,8 @@ def test_nuts_agrees_with_botorchs_own() -> None:
     from botorch.fit import fit_fully_bayesian_model_nuts
     from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
 
-    from autopeft.bayes.surrogate import Nuts, run_nuts
+    from autopeft.bayes.settings import Nuts
+    from autopeft.bayes.surrogate import run_nuts
     from autopeft.proposal import quiet
 
     rng = np.random.default_rng(0)

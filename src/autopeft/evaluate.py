@@ -28,7 +28,8 @@ from autopeft.tasks import Splits
 from autopeft.train import Fit, Recipe, autocast, fit
 from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.layer_drop import LayerDrop
-from autopeft.training.learner import Answer, Learner, learner_for
+from autopeft.training.learner import Learner, learner_for
+from autopeft.training.text_to_text import Answer
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
 _LATENCY_PASSES = 5

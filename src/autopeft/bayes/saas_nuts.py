@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC, NUTS
 from torch import Tensor
 
-from autopeft.bayes.surrogate import Nuts
+from autopeft.bayes.settings import Nuts
 
 _TREE_DEPTH = 6
 _ROWS = 32

@@ -23,6 +23,15 @@ Neighbourhood = Literal["one-exchange", "walk"]
 
 
 @dataclass(frozen=True)
+class Nuts:
+    """How long the No-U-Turn sampler runs: `samples` draws after `warmup`, every `thinning`-th of them kept."""
+
+    warmup: int
+    samples: int
+    thinning: int
+
+
+@dataclass(frozen=True)
 class BayesSettings:
     """Everything that `saas-nehvi` can be told; stored with a study.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from botorch.models.transforms.input import FilterFeatures
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
+from autopeft.bayes.settings import Nuts
 from autopeft.errors import SettingsError
 
 SurrogateKind = Literal["saas-map", "saas-nuts", "gp"]
@@ -34,15 +34,6 @@ FAILURES = (ArithmeticError, RuntimeError, ValueError, BotorchError, ModelFittin
 # Members of the maximum-a-posteriori ensemble; each has its own global shrinkage.
 _SHRINKAGES = 4
 _NUTS_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Nuts:
-    """How long the No-U-Turn sampler runs: `samples` draws after `warmup`, every `thinning`-th of them kept."""
-
-    warmup: int
-    samples: int
-    thinning: int
 
 
 def check_nuts() -> None:

@@ -19,11 +19,11 @@ from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.evaluate import Evaluator
+from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement
 from autopeft.retraining import retrain
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
-from autopeft.store.identity import versions
 from autopeft.summary import search_seconds
 from autopeft.trial import Trial, front_of
 
@@ -121,7 +121,6 @@ def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> di
         "title": title,
         "headline": f"{first['objective']} {first['summary']['mean']:.4f} {spread} on test, "
         f"{first['counts']['stored']:,} stored; search {seconds:.0f} s, {ratio:.2f} times a retraining",
-        "settings": settings.as_dict(),
         "retraining": {"seeds": list(asked.seeds), "recipe": dict(asked.recipe)},
         "sampler_settings": sampler,
         "budget": {"text": settings.space.budget, "most": limit.most, "count": limit.count},
@@ -130,8 +129,7 @@ def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> di
         "counts": first["counts"],
         "objective": first["objective"],
         "split": first["split"],
-        "splits": session.evaluator.splits.describe(open_test=True),
-        "versions": versions(),
+        **provenance(session, open_test=True),
     }
 
 

@@ -19,12 +19,12 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.errors import AutopeftError, ProposalFailure, SettingsError, TrialFailure, UnknownNameError
 from autopeft.experiments.contest import Contest, contest, run_cell
+from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
 from autopeft.retraining import baseline, retrain, write_cell
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml
-from autopeft.store.identity import versions
 from autopeft.study import Study
 from autopeft.summary import search_seconds
 from autopeft.trial import Trial, front_of
@@ -282,10 +282,8 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     return {
         "title": title,
         "headline": f"hypervolume {curve[-1]:.4f}, {len(front)} points on the front",
-        "settings": session.settings.as_dict(),
         "sampler_settings": getattr(session.sampler(), "settings", {}),
         "objective": session.task.objective,
-        "splits": session.evaluator.splits.describe(),
         "n_initial": n_initial,
         "reference": list(reference),
         "hypervolume": [float(value) for value in curve],
@@ -293,7 +291,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
         "front": [[point.key, point.cost, point.value] for point in front.points],
         "trials": [_trial(trial) for trial in trials],
         "cardinality": session.space.cardinality,
-        "versions": versions(),
+        **provenance(session, open_test=False),
     }
 
 
@@ -338,10 +336,8 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
         **found.as_dict(),
         "title": experiment.title,
         "headline": f"{found.test[0].objective} {summary['mean']:.4f} {spread} on test",
-        "settings": session.settings.as_dict(),
         "tuning": dict(experiment.tuning),
-        "splits": session.evaluator.splits.describe(open_test=True),
-        "versions": versions(),
+        **provenance(session, open_test=True),
     }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autopeft.bayes.local_search import Ledger, Score, climb, mutate, spread, walk
 from autopeft.bayes.outcome import CostAxis, OutcomeTransform
-from autopeft.bayes.settings import PRESETS, BayesSettings
+from autopeft.bayes.settings import PRESETS, BayesSettings, Nuts
 from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
 from autopeft.objective import metric_and_cost, reference_point
 from autopeft.proposal import check_seed, generator, quiet, taken, with_options
@@ -245,7 +245,7 @@ class SaasNehvi:
     def _fit(self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int) -> Any:
         import torch
 
-        from autopeft.bayes.surrogate import Nuts, fit
+        from autopeft.bayes.surrogate import fit
 
         nuts = Nuts(self._settings.warmup, self._settings.samples, self._settings.thinning)
         target = torch.as_tensor(y, dtype=torch.float64).unsqueeze(-1)

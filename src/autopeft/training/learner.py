@@ -6,7 +6,7 @@ Two kinds: an encoder with a head, and a text-to-text model that is asked for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from autopeft.errors import DataError, SettingsError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of
+from autopeft.training.text_to_text import Answer, TextToTextLearner
 
 
 class Learner(Protocol):
@@ -120,10 +121,6 @@ class EncoderLearner:
         return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
 
 
-Answer = Literal["score", "generate"]
-"""How a text-to-text model's answer is read: the likelihoods of the labels compared, or greedy decoding."""
-
-
 def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Learner:
     """The kind of learner that fits the backbone.
 
@@ -131,8 +128,6 @@ def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Lea
         SettingsError: `answer` is "generate" and the backbone gives no text.
     """
     if backbone.family.is_text_to_text:
-        from autopeft.training.text_to_text import TextToTextLearner  # the other kind knows this module
-
         return TextToTextLearner(backbone, task, answer)
     if answer == "generate":
         raise SettingsError(f"{backbone.name} gives no text, so the answer 'generate' cannot be had from it.")

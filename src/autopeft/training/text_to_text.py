@@ -7,7 +7,7 @@ BIPEFT paper's way; an answer that cannot be parsed is wrong).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from autopeft.data.examples import Examples
 from autopeft.errors import DataError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
-from autopeft.training.learner import Answer
+
+Answer = Literal["score", "generate"]
+"""How an answer is read: the likelihoods of the labels compared, or greedy decoding."""
 
 _MOST_NEW_TOKENS = 20
 
