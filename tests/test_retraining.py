@@ -88,6 +88,7 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
     d, layers = found.hidden_size, 3
     expected = {
         "serial": layers * 2 * d * (d // 16),
+        "houlsby": layers * 2 * 2 * d * (d // 16),  # behind the attention and behind the feed-forward
         "parallel": layers * 2 * d * (d // 2),
         "prefix": layers * 2 * d * 10,
         "lora": layers * 2 * 2 * d * 8,  # query and value
@@ -95,6 +96,7 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "mam": layers * (2 * d * 30 + 2 * d * (d // 2)),
         "adamix": layers * 2 * d * (d // 16),
         "adapterdrop": (layers - 1) * 2 * d * (d // 8),  # 11 / 24 of three layers is one
+        "adapter_lr": layers * 2 * (2 * d + 2 * (d // 32)),
         "bitfit": layers * (7 * d + found.model.config.intermediate_size),  # q, k, v, o, ffn_out, two norms, ffn_in
         "lnfit": layers * 2 * d,  # the weights of two norms a layer
         "full": found.n_parameters,

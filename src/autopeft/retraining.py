@@ -168,6 +168,7 @@ class Baseline:
 
 BASELINES = {
     "serial": Baseline((("serial", "D/16"),)),
+    "houlsby": Baseline((("houlsby", "D/16"),)),
     "parallel": Baseline((("parallel", "D/2"),)),
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
@@ -175,14 +176,15 @@ BASELINES = {
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
     "adamix": Baseline((("adamix", "D/16"),)),
     "adapterdrop": Baseline((("serial", "D/8"),), skipped=11 / 24),
+    "adapter_lr": Baseline((("adapter_lr", 1),)),
     "bitfit": Baseline((("bitfit", 1),)),
     "lnfit": Baseline((("lnfit", 1),)),
     "full": Baseline((("full", 1),)),
 }
-"""Defaults of AutoPEFT's table 1: Pfeiffer b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2, UniPELT D/16,
-10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms. AdaMix with b = D/16, as
-AutoPEFT runs it; AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8
-in the others."""
+"""Defaults of AutoPEFT's table 1: Pfeiffer and Houlsby b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2,
+UniPELT D/16, 10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms; low-rank
+adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT runs it; AdapterDrop (Rücklé et al. 2020) as
+in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the others."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:
