@@ -89,7 +89,10 @@ def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     cell = next(iter(cells.values()))
     settings, splits = cell["settings"], cell["splits"]
     recipe = settings["recipe"]
-    length = f"{recipe['steps']} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
+    runs = f"{_length(recipe)} a run"
+    if "retraining" in cell:
+        again = _length(recipe | cell["retraining"]["recipe"])
+        runs = f"{_length(recipe)} a run of the search unless its options say otherwise, {again} a retraining"
     counts = next(iter(cell["trials"]))["counts"] if "trials" in cell else cell["counts"]
     parts = ", ".join(
         f"{name} {splits[name]['size']:,}" for name in ("train", "validation", "test") if _size(splits, name)
@@ -97,10 +100,16 @@ def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(cell["versions"].items()))
     return [
         f"Model {settings['model']} ({counts['backbone']:,} parameters), task {splits['task']}, protocol "
-        f"{settings['protocol']} ({parts}), {length} a run, batches of {recipe['batch_size']}, {settings['device']}. "
+        f"{settings['protocol']} ({parts}), {runs}, batches of {recipe['batch_size']}, {settings['device']}. "
         f"Versions: {versions}.",
         "",
     ]
+
+
+def _length(recipe: Mapping[str, Any]) -> str:
+    if recipe["steps"]:
+        return f"{recipe['steps']:,} steps"
+    return f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}"
 
 
 def _size(splits: Mapping[str, Any], name: str) -> bool:
