@@ -25,7 +25,7 @@ def test_each_seed_has_its_front_and_the_sampler_their_joint_front() -> None:
     assert [(p.cost, p.value) for p in random.joint.points] == [(0.5, 0.5), (1.0, 0.6), (2.0, 0.9)]
     assert data.metric == "validation accuracy"
     assert "random, 2 seeds, 3 points from 0.5 at 0.5 % to 0.9 at 2 %" in data.alt
-    assert "guided, 1 seeds, 1 points" in data.alt
+    assert "guided, 1 seed, 1 point from" in data.alt
 
 
 def test_thin_lines_for_seeds_and_a_thick_one_for_their_joint_front() -> None:

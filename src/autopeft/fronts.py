@@ -42,10 +42,15 @@ class FrontsData:
             if points:
                 first, last = points[0], points[-1]
                 parts.append(
-                    f"{series.name}, {len(series.fronts)} seeds, {len(points)} points from {first.value:.4g} at "
+                    f"{series.name}, {_many(len(series.fronts), 'seed')}, {_many(len(points), 'point')} "
+                    f"from {first.value:.4g} at "
                     f"{first.cost:.3g} % to {last.value:.4g} at {last.cost:.3g} %"
                 )
         return f"Pareto fronts, {self.metric}. {'; '.join(parts) or 'Nothing has been measured yet'}."
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def fronts_data(runs: Mapping[str, Sequence[Sequence[Trial]]], *, title: str = "Fronts by sampler") -> FrontsData:
