@@ -11,7 +11,7 @@ import yaml
 
 from autopeft.errors import SettingsError
 from autopeft.experiments.experiment import read, run
-from autopeft.experiments.report import done, retrained_table, write_summary
+from autopeft.experiments.report import done, retrained_table, untuned, write_summary
 from small_case import Case, call
 
 
@@ -100,3 +100,13 @@ def test_retrained_points_beside_baselines(folder: Path, case: Case) -> None:
     assert (folder / "results" / "points" / "results.png").exists()
     costs = [int(cells[line[0]]["counts"]["nominal"]) for line in retrained_table(cells).rows]
     assert costs == sorted(costs)
+
+
+def test_architectures_that_were_not_tuned_are_named() -> None:
+    cells: dict[str, Any] = {
+        "good": {"sweep": {"has_signal": True}},
+        "given": {"sweep": None},
+        "blind": {"sweep": {"has_signal": False}},
+    }
+    assert untuned(cells)[0].startswith("**Not tuned:** blind. At none")
+    assert untuned({name: cells[name] for name in ("good", "given")}) == []

@@ -38,6 +38,13 @@ def test_the_best_rate_is_chosen_and_failures_lose(session: Session) -> None:
     assert (found.baseline, found.threshold, found.n_validation) == (0.5, 0.75, 16)
 
 
+def test_of_equal_rates_the_smallest_is_chosen(session: Session) -> None:
+    """Where no rate leaves the constant answer the largest is the likeliest to have diverged."""
+    found = sweep(session.evaluator, middle(session.space), (1e-12, 1e-11, 1e-10), 3)
+    assert len({value for _, value in found.values}) == 1
+    assert found.chosen == 1e-12
+
+
 def test_nothing_to_try_and_nothing_that_trains(session: Session) -> None:
     with pytest.raises(SettingsError, match="at least one learning rate"):
         sweep(session.evaluator, Architecture(()), (), 0)

@@ -32,7 +32,7 @@ class ProxySignal:
     Args:
         objective: the metric.
         values: pairs of learning rate and metric; the metric is None where training failed.
-        chosen: the learning rate with the best metric.
+        chosen: the learning rate with the best metric; of several such, the smallest.
         baseline: the metric of always giving the same answer.
         threshold: `baseline` and two standard errors of the metric on this many validation examples.
         n_validation: validation examples.
@@ -119,7 +119,7 @@ def sweep(
     return ProxySignal(
         objective=objective,
         values=tuple(values),
-        chosen=max(measured)[1],
+        chosen=max(measured, key=lambda pair: (pair[0], -pair[1]))[1],
         baseline=baseline,
         threshold=baseline + _STANDARD_ERRORS * standard_error(baseline, len(validation)),
         n_validation=len(validation),

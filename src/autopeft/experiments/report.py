@@ -252,7 +252,7 @@ def _retrained(
     points = {name: _point(name, cell) for name, cell in cells.items()}
     wanted = experiment.architectures
     names = {name for name in wanted if isinstance(wanted[name], str) or "baseline" in wanted[name]}
-    lines = ["## Numbers", "", markdown_table(retrained_table(cells)), ""]
+    lines = ["## Numbers", "", markdown_table(retrained_table(cells)), "", *untuned(cells)]
     searched = [name for name in cells if name not in names]
     if searched and names & set(cells):
         lines += [markdown_table(differences_table(cells, searched, [n for n in cells if n in names])), ""]
@@ -295,6 +295,18 @@ def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
         )
     caption = "Over seeds; each architecture at the learning rate that was best for its first seed on validation."
     return Table(header, tuple(rows), caption, frozenset(header) - {"architecture", "split", "metric", "placements"})
+
+
+def untuned(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning, as lines, about architectures that no learning rate took beyond a constant answer; else nothing."""
+    names = [name for name, cell in cells.items() if cell["sweep"] is not None and not cell["sweep"]["has_signal"]]
+    if not names:
+        return []
+    return [
+        f"**Not tuned:** {', '.join(names)}. At none of the learning rates was the metric on validation two standard "
+        "errors above a constant answer's, so that these numbers say little about the architecture.",
+        "",
+    ]
 
 
 def differences_table(
