@@ -35,7 +35,6 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("random", {}),
     "tpe": ("tpe", {}),
     "nsga2": ("nsga2", {}),
-    "recommended": ("saas-nehvi", {}),
     "z-score, log": ("saas-nehvi", {"transform": "z-score", "cost_scale": "log"}),
     "rank-normal, log": ("saas-nehvi", {"transform": "rank-normal", "cost_scale": "log"}),
     "z-score, rank": ("saas-nehvi", {"transform": "z-score", "cost_scale": "rank"}),

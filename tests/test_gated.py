@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import BertConfig
 
 from autopeft import methods
-from autopeft.architecture import Architecture, Placement
+from autopeft.architecture import Architecture, Cost, Line, Placement
 from autopeft.attach import attach, count
-from autopeft.backbones import Backbone
+from autopeft.backbones import Backbone, Seam, Site
 from autopeft.errors import ArchitectureError
+from autopeft.methods import Mask, Reads
 from autopeft.methods.gated import Gate, GatedDelta, GatedPrefix
 from autopeft.retraining import BASELINES, baseline
 from tiny import backbone, everywhere, fill, inputs, output
@@ -77,6 +82,48 @@ def test_the_gate_sees_the_padding_of_the_batch_in_hand() -> None:
     assert attached._visible is None
 
 
+class Rescaled(nn.Module):
+    """``y' = (1 + gate) y``: a module of somebody's own with a gate that knows nothing of padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(1))
+
+    def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
+        return y * (1 + self.gate)
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    name: str = "test_gated:OWN"
+    roles: tuple[str, ...] = ("ffn",)
+    seam: Seam = "delta"
+    reads: Reads = Reads.OUTPUT
+    order: int = 70
+    is_sized: bool = False
+
+    def cost(self, site: Site) -> Cost:
+        return Cost(Line(1, 0), Line(1, 0))
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        return len(placements)
+
+    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+        return {site.key: Rescaled() for site, _ in placements}
+
+
+OWN = Rescaling()
+
+
+def test_a_module_is_told_of_padding_only_when_its_method_asks_for_it() -> None:
+    """What a module of somebody's own calls its parameters decides nothing."""
+    found = backbone()
+    plain = output(found)
+    with attach(found, everywhere(found, OWN.name)) as attached, torch.no_grad():
+        assert not torch.equal(output(found), plain)
+        assert attached._visible is None
+
+
 def test_the_baseline_has_the_published_size_on_bert_base() -> None:
     found = Backbone.from_config(BertConfig(), device="meta")
     unipelt = baseline("unipelt", found)
@@ -92,6 +139,6 @@ def test_the_baseline_has_the_published_size_on_bert_base() -> None:
 def test_gates_do_not_stand_where_the_rest_of_the_input_is_not_read_yet() -> None:
     found = backbone("t5")
     assert {p.site.partition(".")[0] for p in everywhere(found, "lora_gated")} == {"encoder"}
-    with pytest.raises(ArchitectureError, match=r"lora_gated reads the whole input, so it stands in an encoder only"):
+    with pytest.raises(ArchitectureError, match=r"lora_gated stands in encoder stacks only"):
         attach(found, Architecture((Placement("decoder.0.q", "lora_gated", 2),)))
     assert "lora_gated" in methods.names()

@@ -29,7 +29,7 @@ def glue(folder: Path) -> Path:
 @pytest.mark.parametrize("protocol", ["holdout", "bipeft"])
 def test_the_place_of_the_data_is_not_told_but_which_data_it_was(case: Case, tmp_path: Path, protocol: str) -> None:
     folder = glue(tmp_path / "data")
-    session = Session.build(case.settings(task="sst2", data=str(folder), files=None, protocol=protocol))
+    session = Session.build(case.settings(task="sst2", data=f"{folder}/", files=None, protocol=protocol))
     found = provenance(session, open_test=True)
     assert str(tmp_path) not in json.dumps(found)
     assert "data" not in found["settings"]

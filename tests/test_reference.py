@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import PACKAGED, Backbone
-from autopeft.methods import Gated
+from autopeft.methods.gated import GatedDelta, GatedPrefix
 from tiny import backbone, fill, inputs
 
 FOLDER = Path(__file__).parent / "reference"
@@ -60,7 +60,7 @@ def copy_weights(attached: Attached, weights: dict[str, Tensor], layers: list[in
     """The stored weights of one case into our modules."""
     for (site, method), module in attached.modules.items():
         _, layer, role = site.split(".")
-        if isinstance(module, Gated):
+        if isinstance(module, GatedDelta | GatedPrefix):
             method = method.removesuffix("_gated")
             target = {"q": "/query", "v": "/value"}.get(role, "")
             for part, parameter in module.gate.named_parameters():

@@ -20,8 +20,8 @@ from autopeft.architecture import Architecture, Cost, Counts, Placement, total
 from autopeft.attention import set_prefix
 from autopeft.backbones import Backbone, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Gated, Method, PrefixModule, Reads
-from autopeft.space import stands_at
+from autopeft.methods import Method, PrefixModule, Reads, sees_padding
+from autopeft.space import stacks_of, stands_at
 
 Key = tuple[str, str]  # (site, method)
 
@@ -189,7 +189,7 @@ class Attached:
     # -- hooks ---------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        if any(isinstance(module, Gated) for module in self.modules.values()):
+        if any(sees_padding(methods.lookup(name)) for name in self.architecture.methods):
             self._watch_padding()
         sites = groupby(self.architecture, key=lambda placement: placement.site)
         for key, placements in sites:
@@ -197,7 +197,7 @@ class Attached:
             held = sorted(((methods.lookup(p.method), p) for p in placements), key=lambda pair: pair[0].order)
             for method, placement in held:
                 if method.seam == "kv":
-                    self._hook_prefix(site, placement)
+                    self._hook_prefix(site, placement, method)
                 elif method.seam == "backbone":
                     self._unfreeze()
             deltas = [(method, (p.site, p.method)) for method, p in held if method.seam == "delta"]
@@ -222,10 +222,10 @@ class Attached:
             set_prefix(self._prefixed.pop(site), None)
         self._deltas.pop(site, None)
 
-    def _hook_prefix(self, site: Site, placement: Placement) -> None:
+    def _hook_prefix(self, site: Site, placement: Placement, method: Method) -> None:
         key = (placement.site, placement.method)
         attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        held = self._hold_input(site) if isinstance(module, Gated) else None
+        held = self._hold_input(site) if sees_padding(method) else None
 
         def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
             more = {} if held is None else {"x": held.pop(), "visible": self._visible}
@@ -269,9 +269,8 @@ class Attached:
             if self._is_out(key):
                 continue
             u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
-            module = self.modules[key]
-            more = {"visible": self._visible} if isinstance(module, Gated) else {}
-            y = _precise(module, u, y, self.masks.get(key), **more)
+            more = {"visible": self._visible} if sees_padding(method) else {}
+            y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
         return y
 
 
@@ -319,7 +318,7 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
         if method.seam != site.seam:
             wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
         elif not stands_at(method, site, [site.role]):
-            wrong.append(f"{placement}: {method.name} reads the whole input, so it stands in an encoder only")
+            wrong.append(f"{placement}: {method.name} stands in {' and '.join(stacks_of(method))} stacks only")
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]

@@ -70,8 +70,13 @@ class MethodLike(Protocol):
 
 def stands_at(method: MethodLike, site: SiteLike, roles: Sequence[str] | None = None) -> bool:
     """Whether `method` may stand at `site`: it has one of `roles` (its own when None), in a stack that it is for."""
-    stacks: tuple[str, ...] = getattr(method, "stacks", ())
+    stacks = stacks_of(method)
     return site.role in (roles or method.roles) and (not stacks or site.stack in stacks)
+
+
+def stacks_of(method: MethodLike) -> tuple[str, ...]:
+    """The only stacks where `method` may stand; empty when it may in all."""
+    return tuple(getattr(method, "stacks", ()))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from botorch.models.transforms.input import FilterFeatures
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
-from autopeft.bayes.settings import Nuts
+from autopeft.bayes.settings import Nuts, Surrogate
 from autopeft.errors import SettingsError
-
-SurrogateKind = Literal["saas-map", "saas-nuts", "gp"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def check_nuts() -> None:
         )
 
 
-def fit(kind: SurrogateKind, x: Tensor, y: Tensor, *, n_features: int, seed: int, nuts: Nuts) -> Any:
+def fit(kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, nuts: Nuts) -> Any:
     """A fitted BoTorch model of one output, whose posterior is on the scale of `y`.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from autopeft.session import Session
@@ -19,6 +20,7 @@ def provenance(session: Session, *, open_test: bool) -> dict[str, Any]:
     settings = session.settings.as_dict()
     splits = session.evaluator.splits.describe(open_test=open_test)
     folder = settings.pop("data")
-    for part in (splits["train"], splits["validation"], splits["test"]):
-        part["from"] = part["from"].replace(f"{folder}/", "")
+    if folder is not None:
+        for part in (splits["train"], splits["validation"], splits["test"]):
+            part["from"] = part["from"].replace(f"{Path(folder)}/", "")
     return {"settings": settings, "splits": splits, "versions": versions()}

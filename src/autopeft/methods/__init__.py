@@ -51,7 +51,9 @@ class Method(Protocol):
         order: deltas at one site apply from the lowest order to the highest.
         is_sized: False when the only size is 1.
 
-    It may have attributes ``about``, a few words for lists, and ``stacks``, the only stacks where it may stand.
+    It may have attributes ``about``, a few words for lists; ``stacks``, the only stacks where it may stand; and
+    ``sees_padding``, True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without
+    it, and at the key/value seam ``x``, the attention's input.
     """
 
     @property
@@ -79,7 +81,6 @@ class Method(Protocol):
         """Fresh modules by site key, initialised from torch's current generator.
 
         At the delta seam a module maps ``(u, y, mask)`` to ``y'``; at the key/value seam it is a `PrefixModule`.
-        One that is `Gated` takes more.
         A module that a supernet holds also offers ``cut(size)``, see `Cuttable`.
         """
         ...
@@ -91,19 +92,9 @@ class PrefixModule(Protocol):
     def keys_values(self, mask: Mask = None, **more: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None.
 
-        One that is `Gated` gives them for every example, ``(batch, heads, length, d_head)``.
+        One that sees padding may give them for every example, ``(batch, heads, length, d_head)``.
         """
         ...
-
-
-@runtime_checkable
-class Gated(Protocol):
-    """A module that weighs its change by what it reads from all tokens of an example, see `autopeft.methods.gated`.
-
-    At the delta seam it also takes ``visible``, at the key/value seam ``x`` and ``visible``.
-    """
-
-    gate: nn.Module
 
 
 @runtime_checkable
@@ -128,6 +119,11 @@ def lookup(name: str) -> Method:
 def names() -> tuple[str, ...]:
     """Every method that can be named."""
     return tuple(members(__name__))
+
+
+def sees_padding(method: Method) -> bool:
+    """Whether the modules of `method` are told which tokens are padding."""
+    return bool(getattr(method, "sees_padding", False))
 
 
 def sum_of_stored(method: Method, placements: Sequence[tuple[Site, int]]) -> int:

@@ -99,6 +99,7 @@ class GatedMethod:
     base: Method
     about: str = ""
     stacks: tuple[str, ...] = ("encoder",)
+    sees_padding: bool = True
 
     @property
     def roles(self) -> tuple[str, ...]:

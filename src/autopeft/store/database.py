@@ -7,7 +7,6 @@ database server, ``postgresql+psycopg://user:password@host/name``.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import sqlite3
@@ -230,14 +229,14 @@ def _retried(action: Callable[[], _T]) -> _T:
 
     SQLite waits for a lock by itself, but not for the one that changes how the file keeps its log.
     """
-    for attempt in itertools.count():
+    for attempt in range(_OPENING_RETRIES):
         try:
             return action()
         except (sqlite3.OperationalError, SQLAlchemyError, StorageInternalError) as error:
-            if attempt == _OPENING_RETRIES or not _is_collision(error):
+            if not _is_collision(error):
                 raise
-            time.sleep(0.1 * 2**attempt * (1 + random.random()))
-    raise AssertionError("unreachable")
+        time.sleep(0.1 * 2**attempt * (1 + random.random()))
+    return action()
 
 
 def _is_collision(error: Exception) -> bool:
