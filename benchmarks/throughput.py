@@ -39,8 +39,8 @@ class PaddedLearner:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def loss(self, batch: Any) -> Any:
-        """The loss of the batch, with more padding."""
+    def forward(self, batch: Any) -> Any:
+        """The pass over the batch, with more padding."""
         from dataclasses import replace
 
         from torch.nn.functional import pad
@@ -49,7 +49,7 @@ class PaddedLearner:
         inputs = {
             name: pad(rows, (0, MAX_LENGTH - rows.shape[1]), value=fills[name]) for name, rows in batch.inputs.items()
         }
-        return self.inner.loss(replace(batch, inputs=inputs))
+        return self.inner.forward(replace(batch, inputs=inputs))
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:

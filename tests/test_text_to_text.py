@@ -71,7 +71,7 @@ def test_the_loss_is_the_cross_entropy_of_the_target_tokens(t5: Backbone) -> Non
         shifted = torch.cat([start, batch.targets[:, :-1]], dim=1)
         logits = t5.model(**batch.inputs, decoder_input_ids=shifted).logits
         wanted = -logits.log_softmax(-1).gather(2, batch.targets[..., None]).mean()
-        torch.testing.assert_close(learner.loss(batch), wanted)
+        torch.testing.assert_close(learner.forward(batch).loss, wanted)
 
 
 def test_scores_are_log_likelihoods_of_the_whole_label(t5: Backbone) -> None:

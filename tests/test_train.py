@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.train import Recipe, autocast, fit
 from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.consistency import Forward
 
 
 class Slope:
@@ -32,6 +33,9 @@ class Slope:
         self.seen: list[list[int]] = []
         self.modes: list[bool] = []
         self._losses = iter(losses)
+
+    def forward(self, batch: Batch) -> Forward:
+        return Forward(self.loss(batch), torch.zeros(len(batch.indices)))
 
     def loss(self, batch: Batch) -> Tensor:
         self.seen.append(batch.indices.tolist())
@@ -269,6 +273,7 @@ def test_every_mistake_in_a_recipe_is_listed() -> None:
         ("data_fraction", 0),
         ("data_fraction", 1.1),
         ("drop_layers", -1),
+        ("consistency", -0.5),
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("weight_decay", -1),

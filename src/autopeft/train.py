@@ -21,6 +21,7 @@ from autopeft.dropout import quick_dropout
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.objective import Epoch
 from autopeft.training.batches import Batch, Encoded, collate, training_order
+from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.learner import Learner
 
 _CHECK_EVERY = 50
@@ -38,6 +39,8 @@ class Recipe:
         batch_size: examples a step.
         drop_layers: AdapterDrop's robust training: at every step the modules of the first n layers of every stack are
             left out, n uniform from 0 to this; evaluation has them all.
+        consistency: AdaMix's: at every step a second pass, with random choices of its own, and this much of the
+            divergence between the two added to the loss; 0 for one pass. Searches in a supernet train without.
         dropout: takes the place of every dropout rate of the model and its head; None leaves them as they are.
         weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
         patience: evaluations without improvement after which training stops; None for never.
@@ -54,6 +57,7 @@ class Recipe:
     data_fraction: float = 1.0
     batch_size: int = 32
     drop_layers: int = 0
+    consistency: float = 0.0
     dropout: float | None = None
     weight_decay: float = 0.0
     warmup: float = 0.0
@@ -91,6 +95,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
     ("batch_size", "a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
     ("drop_layers", "a whole number of at least 0", lambda v: isinstance(v, int) and v >= 0),
+    ("consistency", "at least 0", lambda v: 0 <= v < math.inf),
     ("dropout", "None or at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
     ("weight_decay", "at least 0", lambda v: 0 <= v < math.inf),
     ("warmup", "at least 0 and below 1", lambda v: 0 <= v < 1),
@@ -203,7 +208,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * self._factor(self.done)
         with autocast(self.recipe, self.parameters[0].device):
-            loss = self.learner.loss(batch)
+            loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)

@@ -71,7 +71,7 @@ class HalvedTask:
         device = evaluator.backbone.device
         batch = collate(part, self.indices(half, step), evaluator.learner.pad, device)
         with autocast(evaluator.recipe, device):
-            return evaluator.learner.loss(batch)
+            return evaluator.learner.forward(batch).loss
 
     def indices(self, half: int, step: int) -> NDArray[np.int64]:
         """Which training examples form the batch of `half` at `step`."""

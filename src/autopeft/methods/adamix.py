@@ -2,8 +2,8 @@
 
 Behind every feed-forward stand several experts with down-projections of their own and one up-projection. In training a
 random expert answers each forward pass; afterwards the experts' weights are averaged, so what is stored and what is
-computed is one adapter. The consistency loss between two passes is not here: the authors' release has it for one of
-its backbones only.
+computed is one adapter. The paper's consistency loss between two passes is `recipe.consistency`; the authors' release
+has it for one of its backbones only.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from autopeft.data.examples import Examples
 from autopeft.errors import DataError, SettingsError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.consistency import Forward
 from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of
 from autopeft.training.text_to_text import Answer, TextToTextLearner
 
@@ -42,8 +43,8 @@ class Learner(Protocol):
         """A fresh head; returns its parameters."""
         ...
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of a batch, a scalar."""
+    def forward(self, batch: Batch) -> Forward:
+        """One pass over a batch, differentiable: its mean loss and what it answered."""
         ...
 
     def outputs(self, batch: Batch) -> list[Any]:
@@ -95,10 +96,11 @@ class EncoderLearner:
         self._headed.head = self._fresh(seed).head
         return list(self._headed.head.parameters())
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy or mean squared error."""
-        logits = self.model(**batch.inputs).logits
-        return loss_of(self._by_example(logits, batch.sizes), batch.labels, self.task.kind)
+    def forward(self, batch: Batch) -> Forward:
+        """Cross-entropy or mean squared error, and the logits or values."""
+        logits = self._by_example(self.model(**batch.inputs).logits, batch.sizes)
+        loss = loss_of(logits, batch.labels, self.task.kind)
+        return Forward(loss, logits.squeeze(-1) if self.task.kind == "regression" else logits)
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -21,6 +21,7 @@ from autopeft.data.examples import Examples
 from autopeft.errors import DataError
 from autopeft.task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.consistency import Forward
 
 Answer = Literal["score", "generate"]
 """How an answer is read: the likelihoods of the labels compared, or greedy decoding."""
@@ -63,10 +64,10 @@ class TextToTextLearner:
         """There is no head."""
         return []
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the target tokens."""
-        loss: Tensor = self.model(**batch.inputs, labels=batch.targets).loss
-        return loss
+    def forward(self, batch: Batch) -> Forward:
+        """Cross-entropy over the target tokens, and the logits at each of them."""
+        found = self.model(**batch.inputs, labels=batch.targets)
+        return Forward(found.loss, found.logits[batch.targets != -100])  # (target tokens, vocabulary)
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Log-likelihoods of the labels ``(classes,)`` for "score", the decoded text for "generate"."""
