@@ -65,6 +65,8 @@ class Family:
     Args:
         model_types: values of ``config.model_type`` that belong to it.
         stacks: "encoder", "decoder" or both, in the order in which layers are numbered.
+        mixing: path from a layer of the last module that looks across tokens and gives the layer's hidden states: what
+            comes after it treats every token by itself. Empty where no single module is that.
         padded: the module whose argument ``attention_mask`` marks the padding of the encoder; the model when empty.
         pooling: which position a classification head reads: the first, or the last that is not padding.
         is_text_to_text: an encoder-decoder that answers with text and gets no head.
@@ -74,6 +76,7 @@ class Family:
     model_types: tuple[str, ...]
     stacks: Mapping[str, Stack]
     tiny: Mapping[str, Any]
+    mixing: str = ""
     padded: str = ""
     pooling: Literal["first", "last"] = "first"
     is_text_to_text: bool = False

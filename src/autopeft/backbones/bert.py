@@ -37,6 +37,7 @@ MEMBERS = {
     "bert": Family(
         model_types=("bert", "roberta", "electra", "xlm-roberta", "camembert"),
         stacks={"encoder": _ENCODER},
+        mixing="attention",
         tiny={
             "hidden_size": 32,
             "embedding_size": 32,

@@ -53,7 +53,7 @@ class Method(Protocol):
 
     It may have attributes ``about``, a few words for lists; ``stacks``, the only stacks where it may stand; and
     ``sees_padding``, True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without
-    it, and at the key/value seam ``x``, the attention's input.
+    it, and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
     """
 
     @property
