@@ -35,6 +35,7 @@ from autopeft.space import SearchSpace
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe
 from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.consistency import Forward
 from planted import Planted, backbone, space_of
 
 PLANTED = (("encoder.0.q", "lora"), ("encoder.0.v", "lora"))
@@ -193,6 +194,9 @@ class PlantedLearner:
 
     def reset(self, seed: int) -> list[nn.Parameter]:
         return []
+
+    def forward(self, batch: Batch) -> Forward:
+        return Forward(self.loss(batch), torch.zeros(len(batch.indices)))
 
     def loss(self, batch: Batch) -> Tensor:
         return self.problem.loss(0, int(batch.indices[0]))
