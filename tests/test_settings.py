@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_identity_is_everything_but_how_much_and_where() -> None:
     assert base.with_changes(trials=9, workers=3, device="cuda").identity() == base.identity()
     for change in ({"seed": 1}, {"initial": 3}, {"model": "x"}, {"train_limit": 5}, {"sampler": "random"}):
         assert base.with_changes(**change).identity() != base.identity()
+
+
+def test_a_study_from_before_a_setting_came_is_the_same_at_its_default() -> None:
+    base = Settings(task="mrpc")
+    assert "consistency" not in base.identity()["recipe"]
+    consistent = base.with_changes(recipe=replace(base.recipe, consistency=0.5))
+    assert consistent.identity()["recipe"] == {**base.identity()["recipe"], "consistency": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -136,11 +137,18 @@ class Settings:
         found = self.as_dict()
         for name in ("trials", "workers", "trackers", "device"):
             del found[name]
+        found["recipe"] = {
+            name: value for name, value in found["recipe"].items() if (name, value) not in _CAME_LATER.items()
+        }
         return found
 
     def with_changes(self, **changes: Any) -> Settings:
         """A copy with some settings replaced."""
         return replace(self, **changes)
+
+
+_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0})
+"""Settings of the recipe that studies written before them lack, with the value that they then had."""
 
 
 def from_dict(data: Mapping[str, Any]) -> Settings:
