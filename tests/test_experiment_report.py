@@ -12,6 +12,7 @@ import yaml
 from autopeft.errors import SettingsError
 from autopeft.experiments.experiment import read, run
 from autopeft.experiments.report import done, retrained_table, untuned, write_summary
+from autopeft.proxy import ProxySignal
 from small_case import Case, call
 
 
@@ -103,10 +104,16 @@ def test_retrained_points_beside_baselines(folder: Path, case: Case) -> None:
 
 
 def test_architectures_that_were_not_tuned_are_named() -> None:
+    def cell(*values: tuple[float, float | None]) -> dict[str, Any]:
+        return {"sweep": ProxySignal("accuracy", values, 1e-3, 0.5, 0.6, 100, "a").as_dict()}
+
     cells: dict[str, Any] = {
-        "good": {"sweep": {"has_signal": True}},
+        "good": cell((1e-4, 0.7), (1e-3, 0.8), (1e-2, 0.5)),
         "given": {"sweep": None},
-        "blind": {"sweep": {"has_signal": False}},
+        "low": cell((1e-4, 0.9), (1e-3, 0.8)),
+        "blind": cell((1e-4, 0.5), (1e-3, 0.5)),
     }
-    assert untuned(cells)[0].startswith("**Not tuned:** blind. At none")
+    edges, _, blind, _ = untuned(cells)
+    assert edges.startswith("**At the edge:** low. The best")
+    assert blind.startswith("**Not tuned:** blind. At none")
     assert untuned({name: cells[name] for name in ("good", "given")}) == []

@@ -10,7 +10,7 @@ import pytest
 
 from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, SettingsError
-from autopeft.proxy import ProxySignal, middle, standard_error, sweep
+from autopeft.proxy import ProxySignal, beyond_edge, middle, standard_error, sweep
 from autopeft.session import Session
 from small_case import Case
 
@@ -43,6 +43,34 @@ def test_of_equal_rates_the_smallest_is_chosen(session: Session) -> None:
     found = sweep(session.evaluator, middle(session.space), (1e-12, 1e-11, 1e-10), 3)
     assert len({value for _, value in found.values}) == 1
     assert found.chosen == 1e-12
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(1e-4, 0.6), (3e-4, 0.7), (1e-3, 0.6)], None),
+        ([(1e-4, 0.8), (3e-4, 0.7), (1e-3, 0.6)], 3.3e-5),
+        ([(1e-3, 0.8), (1e-4, 0.6), (3e-4, 0.7)], 3.3e-3),  # in any order
+        ([(1e-4, 0.7), (3e-4, 0.7), (1e-3, 0.7)], 3.3e-5),  # of equals the smallest
+        ([(1e-4, 0.6), (3e-4, 0.7), (1e-3, None)], None),
+        ([(1e-4, None), (3e-4, None)], None),
+        ([(1e-4, 0.7)], None),
+        ([(1e-4, 0.7), (1e-4, 0.7)], None),
+    ],
+)
+def test_where_to_look_beyond_the_edge(values: list[tuple[float, float | None]], expected: float | None) -> None:
+    assert beyond_edge(values) == expected
+
+
+def test_a_sweep_goes_on_beyond_its_edge(monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
+    """The metric falls with the distance to 3e-5, which is two steps below what was given."""
+    metric = lambda evaluator, *_: 1 - abs(math.log(evaluator.recipe.learning_rate / 3e-5)) / 100  # noqa: E731
+    monkeypatch.setattr("autopeft.proxy._value", metric)
+    tried = [3e-4, 9e-4, 1e-4, 3.3e-5, 1.1e-5]
+    for widen, n in ((0, 2), (1, 3), (2, 4), (9, 5)):
+        found = sweep(session.evaluator, middle(session.space), (3e-4, 9e-4), 0, widen=widen)
+        assert [rate for rate, _ in found.values] == tried[:n]
+        assert found.chosen == min(tried[:n], key=lambda rate: abs(math.log(rate / 3e-5)))
 
 
 def test_nothing_to_try_and_nothing_that_trains(session: Session) -> None:

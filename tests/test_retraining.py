@@ -70,14 +70,15 @@ def test_no_seed(session: Session) -> None:
 
 def test_the_learning_rate_may_be_chosen_under_another_recipe(session: Session) -> None:
     evaluator, architecture = session.evaluator, baseline("serial:2", session.backbone)
-    found = retrain(evaluator, "a", architecture, (3,), learning_rates=(1e-4, 1e-2), tuning={"steps": 4})
-    alone = sweep(evaluator.with_recipe(steps=4), architecture, (1e-4, 1e-2), 3)
+    found = retrain(evaluator, "a", architecture, (3,), learning_rates=(1e-4, 1e-2), tuning={"steps": 4}, widen=1)
+    alone = sweep(evaluator.with_recipe(steps=4), architecture, (1e-4, 1e-2), 3, widen=1)
     assert found.sweep == alone
     assert found.test[0].extra["steps"] == 20
 
 
 def test_full_fine_tuning_tries_a_thirtieth_of_each_rate(session: Session) -> None:
-    found = retrain(session.evaluator, "full", baseline("full", session.backbone), (3,), learning_rates=(3e-2, 3e-3))
+    architecture, rates = baseline("full", session.backbone), (3e-2, 3e-3)
+    found = retrain(session.evaluator, "full", architecture, (3,), learning_rates=rates, widen=0)
     assert found.sweep is not None
     assert [rate for rate, _ in found.sweep.values] == pytest.approx([1e-3, 1e-4])
 

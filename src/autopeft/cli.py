@@ -286,6 +286,7 @@ def train(
     rates: Annotated[
         str, typer.Option("--learning-rates", help="Candidates, chosen on validation.")
     ] = "3e-4,1e-3,3e-3",
+    widen: Annotated[int, typer.Option(help="Further candidates while the best is the smallest or largest.")] = 2,
     save: Annotated[Path | None, typer.Option(help="Folder for the best run's weights.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
     sets: Sets = [],  # noqa: B006
@@ -311,6 +312,7 @@ def train(
         chosen,
         DEFAULT_SEEDS[:seeds],
         learning_rates=candidates,
+        widen=widen,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
         on_run=lambda seed, m: err.print(f"seed {seed}: {m.objective} {m.value:.4f} on test", highlight=False),

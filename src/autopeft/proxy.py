@@ -95,8 +95,13 @@ def sweep(
     learning_rates: Sequence[float],
     seed: int,
     on_value: Callable[[float, float | None], None] | None = None,
+    widen: int = 0,
 ) -> ProxySignal:
     """Train `architecture` once at each learning rate, under the evaluator's recipe.
+
+    Args:
+        widen: how many further rates may be tried, one after the other, while the best is the smallest or the largest
+            so far: as far beyond it as the next one is on its other side.
 
     Raises:
         SettingsError: there is no learning rate.
@@ -105,13 +110,17 @@ def sweep(
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
     values: list[tuple[float, float | None]] = []
-    for rate in learning_rates:
+    pending = list(learning_rates)
+    while pending:
+        rate = pending.pop(0)
         value = _value(evaluator.with_recipe(learning_rate=rate), architecture, seed)
         values.append((rate, value))
         if on_value is not None:
             on_value(rate, value)
-    measured = [(value, rate) for rate, value in values if value is not None]
-    if not measured:
+        beyond = None if pending or len(values) == len(learning_rates) + widen else beyond_edge(values)
+        pending += [] if beyond is None else [beyond]
+    chosen = _best(values)
+    if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
         raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
     objective, validation = evaluator.task.objective, evaluator.splits.validation
@@ -119,12 +128,27 @@ def sweep(
     return ProxySignal(
         objective=objective,
         values=tuple(values),
-        chosen=max(measured, key=lambda pair: (pair[0], -pair[1]))[1],
+        chosen=chosen,
         baseline=baseline,
         threshold=baseline + _STANDARD_ERRORS * standard_error(baseline, len(validation)),
         n_validation=len(validation),
         architecture=architecture.fingerprint,
     )
+
+
+def beyond_edge(values: Sequence[tuple[float, float | None]]) -> float | None:
+    """The rate to try next, to two digits, when the best is the smallest or the largest of at least two; else None."""
+    rates, best = sorted({rate for rate, _ in values}), _best(values)
+    if len(rates) < 2 or best not in (rates[0], rates[-1]):
+        return None
+    inner = rates[1] if best == rates[0] else rates[-2]
+    return float(f"{best * best / inner:.2g}")
+
+
+def _best(values: Sequence[tuple[float, float | None]]) -> float | None:
+    """The rate with the best metric, of several such the smallest; None where all failed."""
+    measured = [(value, -rate) for rate, value in values if value is not None]
+    return -max(measured)[1] if measured else None
 
 
 def standard_error(baseline: float, n: int) -> float:

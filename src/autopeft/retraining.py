@@ -95,6 +95,7 @@ def retrain(
     *,
     learning_rates: Sequence[float] = (),
     tuning: Mapping[str, Any] | None = None,
+    widen: int = 2,
     save_to: Path | None = None,
     facts: dict[str, Any] | None = None,
     on_run: Callable[[int, Measurement], None] | None = None,
@@ -105,6 +106,7 @@ def retrain(
         learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's. Full
             fine-tuning tries a thirtieth of each.
         tuning: changes of the recipe while the learning rate is chosen, such as fewer epochs; None for none.
+        widen: how many rates beyond the candidates may be tried, while the best is the smallest or the largest.
         save_to: folder for the run with the best validation score; None saves nothing.
         facts: what else goes into the saved card.
 
@@ -117,7 +119,7 @@ def retrain(
         learning_rates = tuple(rate / _FULL_DIVISOR for rate in learning_rates)
     chosen = None
     if learning_rates:
-        chosen = sweep(evaluator.with_recipe(**(tuning or {})), architecture, learning_rates, seeds[0])
+        chosen = sweep(evaluator.with_recipe(**(tuning or {})), architecture, learning_rates, seeds[0], widen=widen)
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
     tests: list[Measurement] = []
     validation: list[float] = []

@@ -51,6 +51,7 @@ class Experiment:
             the choice among `learning_rates`.
         learning_rates: for "retrain": what every architecture chooses from.
         tuning: for "retrain", may be absent: changes of the recipe while the learning rate is chosen.
+        widen: for "retrain", may be absent: how many rates beyond them may be tried while the best is at their edge.
         contest: for "contest": budgets and retraining.
     """
 
@@ -63,6 +64,7 @@ class Experiment:
     architectures: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    widen: int = 0
     contest: Contest | None = None
 
     @property
@@ -103,7 +105,7 @@ _KEYS = {
     "contest": {"kind", "title", "settings", "samplers", "seeds", "budgets", "retraining"},
 }
 
-_OPTIONAL = {"retrain": {"tuning"}}
+_OPTIONAL = {"retrain": {"tuning", "widen"}}
 
 
 def read(path: str | Path, data: str | None = None) -> Experiment:
@@ -134,6 +136,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         architectures=raw.get("architectures") or {},
         learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
         tuning=raw.get("tuning") or {},
+        widen=int(raw.get("widen", 0)),
         contest=contest(raw, path) if kind == "contest" else None,
     )
     if found.tuning:
@@ -329,7 +332,10 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     evaluator, rates = session.evaluator, experiment.learning_rates
     if isinstance(wanted, Mapping) and "learning_rate" in wanted:
         evaluator, rates = evaluator.with_recipe(learning_rate=float(wanted["learning_rate"])), ()
-    found = retrain(evaluator, cell, architecture, experiment.seeds, learning_rates=rates, tuning=experiment.tuning)
+    found = retrain(
+        evaluator, cell, architecture, experiment.seeds,
+        learning_rates=rates, tuning=experiment.tuning, widen=experiment.widen,
+    )  # fmt: skip
     summary = found.summary()
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
     return {

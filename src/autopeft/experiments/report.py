@@ -19,7 +19,7 @@ from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment
 from autopeft.fronts import fronts_data
 from autopeft.plot import NamedPoint, Picture
-from autopeft.proxy import ProxySignal
+from autopeft.proxy import ProxySignal, beyond_edge
 from autopeft.report import Table, markdown_table
 from autopeft.settings import read_yaml
 
@@ -298,15 +298,24 @@ def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def untuned(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A warning, as lines, about architectures that no learning rate took beyond a constant answer; else nothing."""
-    names = [name for name, cell in cells.items() if cell["sweep"] is not None and not cell["sweep"]["has_signal"]]
-    if not names:
-        return []
-    return [
-        f"**Not tuned:** {', '.join(names)}. At none of the learning rates was the metric on validation two standard "
-        "errors above a constant answer's, so that these numbers say little about the architecture.",
-        "",
-    ]
+    """Warnings, as lines: architectures whose best rate was the smallest or largest, and those that no rate helped."""
+    swept = {name: ProxySignal.from_dict(cell["sweep"]) for name, cell in cells.items() if cell["sweep"] is not None}
+    blind = [name for name, sweep in swept.items() if not sweep.has_signal]
+    edges = [name for name, sweep in swept.items() if sweep.has_signal and beyond_edge(sweep.values) is not None]
+    lines = []
+    if edges:
+        lines += [
+            f"**At the edge:** {', '.join(edges)}. The best learning rate was the smallest or the largest tried, so a "
+            "better one may lie beyond it.",
+            "",
+        ]
+    if blind:
+        lines += [
+            f"**Not tuned:** {', '.join(blind)}. At none of the learning rates was the metric on validation two "
+            "standard errors above a constant answer's, so that these numbers say little about the architecture.",
+            "",
+        ]
+    return lines
 
 
 def differences_table(
