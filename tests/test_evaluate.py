@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import tiny
 from autopeft.architecture import Architecture, Placement
-from autopeft.attach import count
+from autopeft.attach import attach, count
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
-from autopeft.errors import DataError, NonFiniteFailure
+from autopeft.errors import DataError, NonFiniteFailure, UnknownNameError
 from autopeft.evaluate import Evaluator
 from autopeft.objective import Measurement
+from autopeft.retraining import baseline
 from autopeft.task import Task
 from autopeft.train import Recipe
 from autopeft.training.batches import collate
@@ -309,3 +311,25 @@ def test_a_tokenizer_without_padding_pads_with_its_end() -> None:
     found = backbone("llama", with_tokenizer=True)
     found.tokenizer = type(found.tokenizer)(tokenizer_object=found.tokenizer.backend_tokenizer, eos_token="</s>")
     assert EncoderLearner(found, SENTIMENT).pad == 1
+
+
+def test_rates_by_method() -> None:
+    """A factor far below 1 leaves its method where it started, and the others move."""
+    backbone = tiny.backbone("bert", with_tokenizer=True)
+    recipe = Recipe(steps=5, batch_size=8, max_length=16, learning_rate=1e-2, rate_factors={"prefix": 1e-12})
+    parts = tiny.splits(tiny.sentiment(24), tiny.sentiment(16, seed=1))
+    evaluator, architecture = Evaluator(backbone, tiny.SENTIMENT, parts, recipe), baseline("mam:2", backbone)
+    with attach(backbone, architecture, seed=3) as fresh:
+        fresh.fold()
+        before = {name: value.clone() for name, value in fresh.state().items()}
+    with evaluator.trained(architecture, 3) as run:
+        after = run.attached.state()
+        moved = {name: bool((value - before[name]).abs().max() > 1e-4) for name, value in after.items()}
+    assert moved == {name: "/parallel/" in name for name in before}
+
+
+def test_a_rate_of_an_unknown_method_is_refused() -> None:
+    backbone = tiny.backbone("bert", with_tokenizer=True)
+    parts = tiny.splits(tiny.sentiment(24), tiny.sentiment(16, seed=1))
+    with pytest.raises(UnknownNameError, match="prefx"):
+        Evaluator(backbone, tiny.SENTIMENT, parts, Recipe(rate_factors={"prefx": 0.1}))

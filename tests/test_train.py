@@ -214,6 +214,28 @@ class Noisy(Slope):
         return (self.model(torch.ones(8, dtype=torch.float64)) * (self.weight - 1)).square().mean()
 
 
+def test_factors_multiply_the_rate_of_their_parameters_and_nothing_else() -> None:
+    """Adam's first steps are as long as the rate, whatever the gradient."""
+
+    class Two(Slope):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Parameter(torch.zeros_like(self.weight))
+
+        def loss(self, batch: Batch) -> Tensor:
+            return self.weight.sum() + self.other.sum()
+
+    learner = Two()
+    before = learner.weight.item()
+    recipe = Recipe(learning_rate=0.1, steps=1, batch_size=8, keep="last")
+    fit(
+        learner, [learner.weight, learner.other], examples(8), recipe, lambda: {"accuracy": 0.0},
+        objective="accuracy", seed=0, factors=[1.0, 0.25],
+    )  # fmt: skip
+    assert learner.weight.item() - before == pytest.approx(-0.1)
+    assert learner.other.item() == pytest.approx(-0.025)
+
+
 def test_the_seed_decides_order_and_dropout() -> None:
     def curve(seed: int) -> tuple[list[list[int]], list[float]]:
         learner = Noisy()
@@ -274,6 +296,9 @@ def test_every_mistake_in_a_recipe_is_listed() -> None:
         ("data_fraction", 1.1),
         ("drop_layers", -1),
         ("consistency", -0.5),
+        ("rate_factors", {"serial": 0}),
+        ("rate_factors", {"serial": "fast"}),
+        ("rate_factors", 0.1),
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("weight_decay", -1),

@@ -98,9 +98,16 @@ class Attached:
 
     def parameters(self) -> list[nn.Parameter]:
         """What is to be trained, the task head excluded; shared parameters once."""
-        holder = nn.ModuleList(self.modules.values())
-        own = list(holder.parameters())
-        return own + (list(self.backbone.model.parameters()) if self._original is not None else [])
+        return [parameter for _, parameter in self.parameters_by_method()]
+
+    def parameters_by_method(self) -> list[tuple[str, nn.Parameter]]:
+        """The same, each with the name of its method."""
+        found: dict[nn.Parameter, str] = {}
+        for (_, method), module in self.modules.items():
+            found |= {parameter: method for parameter in module.parameters() if parameter not in found}
+        if self._original is not None:
+            found |= dict.fromkeys(self.backbone.model.parameters(), "full")
+        return [(method, parameter) for parameter, method in found.items()]
 
     def train(self, mode: bool = True) -> None:
         """Switch the added modules to training or evaluation mode."""

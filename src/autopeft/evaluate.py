@@ -22,6 +22,7 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
+from autopeft.methods import lookup
 from autopeft.objective import Measurement
 from autopeft.task import Task
 from autopeft.tasks import Splits
@@ -63,7 +64,10 @@ class Evaluator:
 
         Raises:
             SettingsError: see `autopeft.training.learner.learner_for`.
+            UnknownNameError: `recipe.rate_factors` names a method that there is not.
         """
+        for name in recipe.rate_factors:
+            lookup(name)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
         self._data_seed, self._answer = data_seed, answer
         self.learner: Learner = learner_for(backbone, task, answer)
@@ -119,6 +123,8 @@ class Evaluator:
         attached = attach(self.backbone, architecture, seed=seed)
         with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
             parameters = [*attached.parameters(), *self.learner.reset(seed)]
+            factors = [self.recipe.rate_factors.get(method, 1.0) for method, _ in attached.parameters_by_method()]
+            factors += [1.0] * (len(parameters) - len(factors))
 
             drop = LayerDrop(attached, self.recipe.drop_layers, seed)
 
@@ -139,6 +145,7 @@ class Evaluator:
                 seed=seed,
                 on_step=on_step,
                 before_step=drop if self.recipe.drop_layers else None,
+                factors=factors,
             )
             attached.train(False)
             attached.fold()

@@ -147,7 +147,7 @@ class Settings:
         return replace(self, **changes)
 
 
-_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0})
+_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0, "rate_factors": {}})
 """Settings of the recipe that studies written before them lack, with the value that they then had."""
 
 

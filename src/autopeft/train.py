@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,8 @@ class Recipe:
 
     Args:
         learning_rate: peak learning rate of AdamW (β 0.9 and 0.999, ε 1e-8).
+        rate_factors: by name of a method, what its modules' learning rate is multiplied by; 1 for all others and the
+            head. Searches in a supernet train without.
         epochs: passes over the training part; a fraction is allowed. The schedule spans exactly the run.
         steps: optimiser steps instead of `epochs`, or None.
         data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
@@ -52,6 +54,7 @@ class Recipe:
     """
 
     learning_rate: float = 1e-3
+    rate_factors: dict[str, float] = field(default_factory=dict)
     epochs: float = 1.0
     steps: int | None = None
     data_fraction: float = 1.0
@@ -88,8 +91,13 @@ class Recipe:
         return asdict(self)
 
 
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("learning_rate", "above 0", lambda v: 0 < v < math.inf),
+    ("rate_factors", "numbers above 0 by method", lambda v: isinstance(v, dict) and all(map(_is_factor, v.values()))),
     ("epochs", "above 0", lambda v: 0 < v < math.inf),
     ("steps", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
     ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
@@ -141,10 +149,12 @@ def fit(
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
     before_step: Callable[[int], None] | None = None,
+    factors: Sequence[float] | None = None,
 ) -> Fit:
     """Train `parameters` on `encoded`.
 
     Args:
+        factors: what the learning rate of each parameter is multiplied by; None for 1.
         evaluate: gives the metrics of the current parameters.
         objective: the metric by which the best evaluation is chosen; larger is better.
         seed: order of the examples and dropout.
@@ -158,7 +168,8 @@ def fit(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), quick_dropout(learner.model, recipe.dropout):
         torch.manual_seed(seed)
-        run = _Run(learner, list(parameters), recipe, evaluate, objective, len(encoded))
+        groups = _groups(parameters, factors or [1.0] * len(parameters))
+        run = _Run(learner, groups, recipe, evaluate, objective, len(encoded))
         for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
             if before_step is not None:
                 before_step(run.done)
@@ -176,21 +187,22 @@ class _Run:
     def __init__(
         self,
         learner: Learner,
-        parameters: list[nn.Parameter],
+        groups: list[dict[str, Any]],
         recipe: Recipe,
         evaluate: Evaluate,
         objective: str,
         n_examples: int,
     ) -> None:
-        self.learner, self.parameters, self.recipe = learner, parameters, recipe
+        self.learner, self.recipe = learner, recipe
+        self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         self.evaluate, self.objective = evaluate, objective
         self.per_epoch = math.ceil(n_examples / recipe.batch_size)
         self.planned = recipe.n_steps(n_examples)
         self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
         self.optimiser = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.done, self.losses = 0, torch.zeros((), device=parameters[0].device)
+        self.done, self.losses = 0, torch.zeros((), device=self.parameters[0].device)
         self.since, self.history, self.kept = 0, list[Epoch](), -1
         self.best: list[Tensor] | None = None
         self.started, self.evaluating = time.perf_counter(), 0.0
@@ -206,7 +218,7 @@ class _Run:
         # Not a scheduler of PyTorch: it and the optimiser refer to each other, so that the optimiser's state outlives
         # the run until the garbage collector happens to pass, and a search of many runs needs more memory.
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * self._factor(self.done)
+            group["lr"] = self.recipe.learning_rate * group["factor"] * self._factor(self.done)
         with autocast(self.recipe, self.parameters[0].device):
             loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -259,6 +271,14 @@ class _Run:
         self.learner.model.eval()
         seconds = time.perf_counter() - self.started
         return Fit(tuple(self.history), self.kept, self.done, seconds, seconds - self.evaluating)
+
+
+def _groups(parameters: Sequence[nn.Parameter], factors: Sequence[float]) -> list[dict[str, Any]]:
+    """The optimiser's groups: parameters of one factor together, in the order in which the factors come."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for parameter, factor in zip(parameters, factors, strict=True):
+        found.setdefault(factor, []).append(parameter)
+    return [{"params": together, "factor": factor} for factor, together in found.items()]
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

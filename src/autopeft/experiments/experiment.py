@@ -48,7 +48,7 @@ class Experiment:
         architectures: for "retrain": name to a baseline's name, or to a mapping that says where the architecture
             is found: ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, cells, at}``, the best
             point of finished searches within a budget in percent. A ``learning_rate`` beside it takes the place of
-            the choice among `learning_rates`.
+            the choice among `learning_rates`, ``rate_factors`` those of the recipe.
         learning_rates: for "retrain": what every architecture chooses from.
         tuning: for "retrain", may be absent: changes of the recipe while the learning rate is chosen.
         widen: for "retrain", may be absent: how many rates beyond them may be tried while the best is at their edge.
@@ -332,6 +332,8 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     evaluator, rates = session.evaluator, experiment.learning_rates
     if isinstance(wanted, Mapping) and "learning_rate" in wanted:
         evaluator, rates = evaluator.with_recipe(learning_rate=float(wanted["learning_rate"])), ()
+    if isinstance(wanted, Mapping) and "rate_factors" in wanted:
+        evaluator = evaluator.with_recipe(rate_factors=dict(wanted["rate_factors"]))
     found = retrain(
         evaluator, cell, architecture, experiment.seeds,
         learning_rates=rates, tuning=experiment.tuning, widen=experiment.widen,
@@ -343,6 +345,7 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
         "title": experiment.title,
         "headline": f"{found.test[0].objective} {summary['mean']:.4f} {spread} on test",
         "tuning": dict(experiment.tuning),
+        "rate_factors": evaluator.recipe.rate_factors,
         **provenance(session, open_test=True),
     }
 
@@ -378,13 +381,20 @@ def _architecture_mistake(wanted: Any) -> str | None:
     if isinstance(wanted, str):
         return None
     sources = [name for name in _SOURCES if isinstance(wanted, Mapping) and name in wanted]
-    if len(sources) != 1 or set(wanted) - _SOURCES[sources[0]] - {sources[0], "learning_rate"}:
+    if len(sources) != 1 or set(wanted) - _SOURCES[sources[0]] - {sources[0], "learning_rate", "rate_factors"}:
         return f"is a baseline's name, {{baseline}}, {{file}} or {{experiment, cells, at}}, but got {wanted!r}"
     try:
-        ok = _percent(wanted) > 0 and float(wanted.get("learning_rate", 1)) > 0
+        factors = [float(factor) for factor in dict(wanted.get("rate_factors", {})).values()]
+        ok = min(_percent(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
     except (TypeError, ValueError):
         ok = False
-    return None if ok else f"has numbers above 0 for `at` (in percent) and `learning_rate`, but got {wanted!r}"
+    return (
+        None
+        if ok
+        else (
+            f"has numbers above 0 for `at` (in percent), `learning_rate` and each of `rate_factors`, but got {wanted!r}"
+        )
+    )
 
 
 def _percent(wanted: Mapping[str, Any]) -> float:
