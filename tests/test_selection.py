@@ -175,6 +175,17 @@ def test_projection_leaves_out_the_lowest_and_refills() -> None:
     assert projected(scores, found, np.array([-1, 0, -1]), 30).tolist() == [1, 1, 1]
 
 
+def test_a_projection_with_room_for_a_module_lets_the_best_grow() -> None:
+    found = candidates([1, 10, 10])  # counts 4, 7, 11 and 13, 43, 83
+    scores = np.array([1.0, 3.0, 2.0])
+    chosen = np.array([0, 0, 0])  # 4 + 13 + 13 = 30
+    assert projected(scores, found, chosen, 33).tolist() == [1, 1, 1]  # 3 are less than the smallest module
+    assert projected(scores, found, chosen, 60).tolist() == [1, 4, 1]
+    assert projected(scores, found, chosen, 140).tolist() == [8, 8, 4]  # 83, then 43 of 53, then 11
+    assert projected(scores, found, chosen, 10_000).tolist() == [8, 8, 8]
+    assert projected(scores, found, chosen, 140, False).tolist() == [1, 1, 1]
+
+
 # -- properties --------------------------------------------------------------------------------------------
 
 
@@ -221,8 +232,12 @@ def _some_size(found: Candidates, uniform: Array) -> Array:
     return np.where(index > 0, found.sizes[np.arange(len(found)), np.maximum(index - 1, 0)], 0)
 
 
+def _counts_of(found: Candidates, sizes: Array) -> Array:
+    return np.where((found.sizes == sizes[:, None]) & (found.sizes > 0), found.counts, 0).sum(axis=1)
+
+
 def cost(found: Candidates, sizes: Array) -> int:
-    return int(np.where((found.sizes == sizes[:, None]) & (found.sizes > 0), found.counts, 0).sum())
+    return int(_counts_of(found, sizes).sum())
 
 
 @settings(max_examples=60, deadline=None)
@@ -244,7 +259,12 @@ def test_a_refilled_projection_leaves_no_room_for_another_module(
     found, _, budget, triggers, seed = case
     sizes = run(Selector(found, PRESETS["recommended"], budget, triggers), seed)
     left_out = found.counts[sizes == 0, 0]
-    assert all(cost(found, sizes) + least > budget for least in left_out)
+    room = budget - cost(found, sizes)
+    assert all(least > room for least in left_out)
+    if room >= found.counts[:, 0].min():  # not within the smallest module of the budget: then nothing can grow
+        larger = (found.sizes > sizes[:, None]) & (sizes > 0)[:, None]
+        grown = np.where(larger, found.counts - _counts_of(found, sizes)[:, None], budget + 1)
+        assert (grown > room).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -74,13 +74,19 @@ class Candidates:
         rank[order] = np.arange(len(order))
         return rank
 
+    @property
+    def least(self) -> int:
+        """The count of the smallest module of the space."""
+        return int(self.counts[:, 0].min())
+
     def check_budget(self, most: int) -> None:
         """Raises:
         BudgetError: not even the smallest placement fits.
         """
-        least = int(self.counts[:, 0].min())
-        if most < least:
-            raise BudgetError(f"The smallest module of this space has {least:,} parameters; the budget is {most:,}.")
+        if most < self.least:
+            raise BudgetError(
+                f"The smallest module of this space has {self.least:,} parameters; the budget is {most:,}."
+            )
 
 
 def _check_space(space: SearchSpace) -> None:
@@ -298,7 +304,9 @@ def projected(scores: Floats, candidates: Candidates, chosen: Ints, budget: int,
 
     The placements of lowest score are left out until the count fits. Then, if `is_refilled`, those left out come
     back in order of score where they fit, at their size or the largest smaller one, so nothing that is still out
-    would fit. Should nothing be left, the best one that fits is taken at the largest size that does.
+    would fit; and where there is still room for the smallest module, which happens when hardly any was left out,
+    those of highest score grow to the largest size that fits. Should nothing be left, the best one that fits is
+    taken at the largest size that does.
 
     Args:
         chosen: ``(n,)`` index of each placement's size, or -1 where it was removed.
@@ -321,8 +329,18 @@ def projected(scores: Floats, candidates: Candidates, chosen: Ints, budget: int,
         if sizes[index] or (used and not is_refilled):
             continue
         limit = int(chosen[index]) if chosen[index] >= 0 else candidates.sizes.shape[1] - 1
-        fitting = [k for k in range(limit + 1) if 0 < candidates.counts[index, k] <= budget - used]
-        if fitting:
-            sizes[index], counts[index] = candidates.sizes[index, fitting[-1]], candidates.counts[index, fitting[-1]]
-            used += int(counts[index])
+        used += _enlarged(candidates, index, limit, budget - used, sizes, counts)
+    for index in reversed(order) if is_refilled else ():
+        if budget - used < candidates.least:
+            break
+        used += _enlarged(candidates, index, candidates.sizes.shape[1] - 1, budget - used, sizes, counts)
     return sizes
+
+
+def _enlarged(candidates: Candidates, index: int, limit: int, room: int, sizes: Ints, counts: Ints) -> int:
+    """Give one placement the largest size up to the `limit`-th that needs at most `room` more; by how much it grew."""
+    before = int(counts[index])
+    fitting = [k for k in range(limit + 1) if before < candidates.counts[index, k] <= before + room]
+    if fitting:
+        sizes[index], counts[index] = candidates.sizes[index, fitting[-1]], candidates.counts[index, fitting[-1]]
+    return int(counts[index]) - before

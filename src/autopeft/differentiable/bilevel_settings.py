@@ -63,7 +63,8 @@ class BilevelSettings:
         divergence: "end" for KL(now ‖ then), "start" for KL(then ‖ now).
         fixing_values: equation 10 compares "sizes" or their "indices" (release).
         is_fixing_carried, is_fixing_early: carry what rounding leaves over; fix everything one trigger early.
-        is_refilled: whether the final projection fills what is left of the budget.
+        is_refilled: whether the final projection fills what is left of the budget: with what was left out, then by
+            larger sizes.
     """
 
     variant: Variant = "full"
