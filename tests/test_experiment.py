@@ -14,6 +14,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
 from autopeft.experiments import experiment as module
 from autopeft.experiments.experiment import Experiment, read, run
+from autopeft.experiments.report import write_summary
 from autopeft.objective import hypervolume
 from autopeft.study import Study
 from small_case import Case, call
@@ -222,6 +223,34 @@ def test_an_architecture_that_is_not_described(case: Case, tmp_path: Path, wante
     for number in ("much", -1):
         with pytest.raises(SettingsError, match=r"`architectures\.a` has numbers above 0"):
             read(retraining(case, tmp_path / "p.yaml", architectures={"a": {"experiment": "two", "at": number}}))
+
+
+def test_rates_by_method_and_beyond_the_edge(case: Case, tmp_path: Path) -> None:
+    wanted = {"by-method": {"baseline": "mam:2", "rate_factors": {"prefix": "1e-1", "parallel": 0.5}}, "one": "lora:2"}
+    found = read(retraining(case, tmp_path / "points.yaml", architectures=wanted, seeds=[40], widen=1))
+    run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+    cells = {name: cell(tmp_path / "r" / "points", name) for name in wanted}
+    assert cells["by-method"]["rate_factors"] == {"prefix": 0.1, "parallel": 0.5}
+    assert cells["one"]["rate_factors"] == {}
+    for data in cells.values():  # the best of two is always at an edge
+        assert len(data["sweep"]["values"]) == 3
+    text = write_summary(found, tmp_path / "r").read_text()
+    assert f"{cells['by-method']['learning_rate']:.3g}, parallel times 0.5, prefix times 0.1 |" in text
+    for factors in (3, {"prefix": 0}, {"prefix": "slow"}):
+        with pytest.raises(SettingsError, match=r"each of `rate_factors`"):
+            read(
+                retraining(case, tmp_path / "p.yaml", architectures={"a": {"baseline": "mam", "rate_factors": factors}})
+            )
+    for widen in (-1, 1.5, "x"):
+        with pytest.raises(SettingsError, match="`widen` is a whole number"):
+            read(retraining(case, tmp_path / "p.yaml", widen=widen))
+
+
+def test_a_rate_of_an_unknown_method(case: Case, tmp_path: Path) -> None:
+    wanted = {"a": {"baseline": "mam:2", "rate_factors": {"prefx": 0.1}}}
+    found = read(retraining(case, tmp_path / "points.yaml", architectures=wanted, seeds=[40]))
+    with pytest.raises(UnknownNameError, match="prefx"):
+        run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
 
 
 # -- files -----------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def test_who_calls_the_backbone_gets_every_token() -> None:
     torch.testing.assert_close(backbone.model(TOKENS, VISIBLE).last_hidden_state, before, atol=0, rtol=0)
 
 
-def test_a_failure_leaves_no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_hook() -> None:
     backbone = tiny.backbone("bert")
     model = HeadedModel(backbone, Head(backbone.hidden_size, 2)).eval()
     with pytest.raises(IndexError):

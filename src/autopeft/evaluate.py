@@ -66,8 +66,7 @@ class Evaluator:
             SettingsError: see `autopeft.training.learner.learner_for`.
             UnknownNameError: `recipe.rate_factors` names a method that there is not.
         """
-        for name in recipe.rate_factors:
-            lookup(name)
+        _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
         self._data_seed, self._answer = data_seed, answer
         self.learner: Learner = learner_for(backbone, task, answer)
@@ -86,8 +85,13 @@ class Evaluator:
         return self._train
 
     def with_recipe(self, **changes: Any) -> Evaluator:
-        """The same data and backbone under another recipe; what was encoded is encoded again only if it must be."""
+        """The same data and backbone under another recipe; what was encoded is encoded again only if it must be.
+
+        Raises:
+            SettingsError, UnknownNameError: the changes cannot be used.
+        """
         recipe = replace(self.recipe, **changes)
+        _check_factors(recipe)
         if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
             return Evaluator(
                 self.backbone, self.task, self.splits, recipe, data_seed=self._data_seed, answer=self._answer
@@ -269,6 +273,11 @@ def checkpointing(model: Any, wanted: bool) -> Iterator[None]:
         yield
     finally:
         getattr(model, f"{name}_checkpointing_disable")()
+
+
+def _check_factors(recipe: Recipe) -> None:
+    for name in recipe.rate_factors:
+        lookup(name)
 
 
 def _fraction(examples: Examples, fraction: float, seed: int) -> Examples:

@@ -344,6 +344,10 @@ class BilevelSearch:
         if self.selector is not None and not self.selector.is_done:
             _log.warning("BIPEFT: only %d of %d triggers fired in %d steps; the rest was projected to the budget.",
                          len(history), self.selector.triggers, self.done)  # fmt: skip
+        if history:
+            stable = [trigger.stability for trigger in history]
+            _log.info("BIPEFT: %d triggers in %d of %d steps, at stabilities from %.2f to %.2f.",
+                      len(history), self.done, self.plan.steps, min(stable), max(stable))  # fmt: skip
         architecture = self.supernet.architecture(sizes)
         return Found(architecture, parameters, self.done, seconds, history)
 

@@ -136,7 +136,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         architectures=raw.get("architectures") or {},
         learning_rates=tuple(float(rate) for rate in raw.get("learning_rates") or ()),
         tuning=raw.get("tuning") or {},
-        widen=int(raw.get("widen", 0)),
+        widen=raw.get("widen", 0),
         contest=contest(raw, path) if kind == "contest" else None,
     )
     if found.tuning:
@@ -162,6 +162,9 @@ def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
     seeds = raw["seeds"]
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         wrong.append(f"`seeds` is a list of whole numbers of at least 0, but got {seeds!r}")
+    widen = raw.get("widen", 0)
+    if type(widen) is not int or widen < 0:
+        wrong.append(f"`widen` is a whole number of at least 0, but got {widen!r}")
     if wrong:
         raise SettingsError(f"The experiment {str(path)!r} cannot be used: {'; '.join(wrong)}.")
 
@@ -333,7 +336,7 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     if isinstance(wanted, Mapping) and "learning_rate" in wanted:
         evaluator, rates = evaluator.with_recipe(learning_rate=float(wanted["learning_rate"])), ()
     if isinstance(wanted, Mapping) and "rate_factors" in wanted:
-        evaluator = evaluator.with_recipe(rate_factors=dict(wanted["rate_factors"]))
+        evaluator = evaluator.with_recipe(rate_factors={k: float(v) for k, v in wanted["rate_factors"].items()})
     found = retrain(
         evaluator, cell, architecture, experiment.seeds,
         learning_rates=rates, tuning=experiment.tuning, widen=experiment.widen,
@@ -388,13 +391,9 @@ def _architecture_mistake(wanted: Any) -> str | None:
         ok = min(_percent(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
     except (TypeError, ValueError):
         ok = False
-    return (
-        None
-        if ok
-        else (
-            f"has numbers above 0 for `at` (in percent), `learning_rate` and each of `rate_factors`, but got {wanted!r}"
-        )
-    )
+    if ok:
+        return None
+    return f"has numbers above 0 for `at` (in percent), `learning_rate` and each of `rate_factors`, but got {wanted!r}"
 
 
 def _percent(wanted: Mapping[str, Any]) -> float:

@@ -283,7 +283,7 @@ def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
                 name,
                 f"{own.percent():.4g}",
                 *(f"{value:,}" for value in (own.nominal, own.stored, own.trained)),
-                f"{cell['learning_rate']:.3g}",
+                _rate(cell),
                 cell["split"],
                 cell["objective"],
                 f"{summary['mean']:.4f}",
@@ -295,6 +295,12 @@ def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
         )
     caption = "Over seeds; each architecture at the learning rate that was best for its first seed on validation."
     return Table(header, tuple(rows), caption, frozenset(header) - {"architecture", "split", "metric", "placements"})
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+    """The learning rate, and the methods that had a multiple of it."""
+    factors = sorted((cell.get("rate_factors") or {}).items())
+    return ", ".join([f"{cell['learning_rate']:.3g}", *(f"{name} times {factor:g}" for name, factor in factors)])
 
 
 def untuned(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -80,8 +80,8 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
 def only_first_token(backbone: Backbone) -> Iterator[None]:
     """Within it, the last layer goes on from its attention with the first token alone, where nothing else is read.
 
-    Exact, and a sixth less work in a training step of a six-layer model: the head reads that token, and after the last
-    attention no token looks at another. Everything is computed where a family does not say where that is
+    Exact, and two thirds of the last layer's products less: the head reads that token, and after the last attention no
+    token looks at another. Everything is computed where a family does not say where that is
     (`Family.mixing`), where a module looks across tokens (`sees_padding`), and under gradient checkpointing, whose
     second pass comes when this context is over.
     """
