@@ -223,6 +223,7 @@ def test_command_lines_use_what_there_is(path: Path) -> None:
     for words in command_lines(path):
         while words and words[0] in ("--verbose", "-v"):
             words = words[1:]
+        assert words, f"{short(path)}: a command line without a command"
         if words[0] in ("--version", "COMMAND"):
             continue
         assert words[0] in COMMANDS, f"{short(path)}: autopeft {' '.join(words)}"
