@@ -11,7 +11,7 @@ import yaml
 
 from autopeft.errors import SettingsError
 from autopeft.experiments.experiment import read, run
-from autopeft.experiments.report import done, retrained_table, untuned, write_summary
+from autopeft.experiments.report import done, rates_tried, retrained_table, untuned, write_summary
 from autopeft.proxy import ProxySignal
 from small_case import Case, call
 
@@ -117,3 +117,23 @@ def test_architectures_that_were_not_tuned_are_named() -> None:
     assert edges.startswith("**At the edge:** low. The best")
     assert blind.startswith("**Not tuned:** blind. At none")
     assert untuned({name: cells[name] for name in ("good", "given")}) == []
+
+
+def test_the_rates_that_were_tried_and_how_are_named() -> None:
+    def cell(tuning: dict[str, Any] | None, *rates: float) -> dict[str, Any]:
+        values = tuple((rate, 0.7) for rate in rates)
+        return {"tuning": tuning, "sweep": ProxySignal("accuracy", values, 1e-3, 0.5, 0.6, 100, "a").as_dict()}
+
+    short = {"epochs": 1, "warmup": 0.0}
+    cells: dict[str, Any] = {
+        "one": cell(short, 1e-3, 1e-4),
+        "two": cell({}, 1e-3, 1e-4),
+        "three": cell(short, 1e-3, 1e-4),
+        "given": {"tuning": {}, "sweep": None},
+    }
+    assert rates_tried(cells) == [
+        "Learning rates tried, in this order: 0.001, 0.0001 with epochs 1, warmup 0.0: one, three; "
+        "0.001, 0.0001 with the whole recipe: two.",
+        "",
+    ]
+    assert rates_tried({"given": cells["given"]}) == []

@@ -252,7 +252,7 @@ def _retrained(
     points = {name: _point(name, cell) for name, cell in cells.items()}
     wanted = experiment.architectures
     names = {name for name in wanted if isinstance(wanted[name], str) or "baseline" in wanted[name]}
-    lines = ["## Numbers", "", markdown_table(retrained_table(cells)), "", *untuned(cells)]
+    lines = ["## Numbers", "", markdown_table(retrained_table(cells)), "", *rates_tried(cells), *untuned(cells)]
     searched = [name for name in cells if name not in names]
     if searched and names & set(cells):
         lines += [markdown_table(differences_table(cells, searched, [n for n in cells if n in names])), ""]
@@ -301,6 +301,18 @@ def _rate(cell: Mapping[str, Any]) -> str:
     """The learning rate, and the methods that had a multiple of it."""
     factors = sorted((cell.get("rate_factors") or {}).items())
     return ", ".join([f"{cell['learning_rate']:.3g}", *(f"{name} times {factor:g}" for name, factor in factors)])
+
+
+def rates_tried(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which learning rates each architecture chose from and what the recipe was meanwhile, as lines; none if given."""
+    groups: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        if cell["sweep"] is not None:
+            rates = ", ".join(f"{rate:.3g}" for rate, _ in cell["sweep"]["values"])
+            changes = ", ".join(f"{key} {value}" for key, value in sorted((cell.get("tuning") or {}).items()))
+            groups.setdefault(f"{rates} with {changes or 'the whole recipe'}", []).append(name)
+    tried = "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items())
+    return [f"Learning rates tried, in this order: {tried}.", ""] if tried else []
 
 
 def untuned(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
