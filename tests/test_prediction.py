@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,43 @@ def test_a_text_to_text_model_says_labels_and_numbers(is_number: bool, tmp_path:
     assert sum(right) >= 34  # seeds are fixed; chance would give 20
     assert all(0.5 <= item["score"] <= 1 for item in said)
     assert "model.generate(" in (tmp_path / "saved" / "README.md").read_text()
+
+
+def test_a_text_is_read_as_far_as_in_training(saved: Path) -> None:
+    words = " ".join(f"w{number}" for number in range(1, 31))
+    short, long = predictions(saved, [(words,), (f"{words} good good good good",)])  # both beyond 16 tokens
+    assert short["score"] == long["score"]
+
+
+@pytest.fixture(scope="module")
+def choosing(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Which of two candidates holds the word "good"?"""
+    folder = tmp_path_factory.mktemp("choosing")
+    rows = [{"q": f"w{n}", "a": ("good", "bad")[n % 2], "b": ("bad", "good")[n % 2], "label": "ab"[n % 2]} for n in range(64)]
+    for part, some in {"train": rows[:40], "validation": rows[40:52], "test": rows[52:]}.items():
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    parts = {part: str(folder / f"{part}.jsonl") for part in ("train", "validation", "test")}
+    files = {**parts, "text": ["q"], "choices": ["a", "b"]}
+    recipe = {"steps": 60, "batch_size": 8, "max_length": 16, "learning_rate": 1e-2}
+    session = Session.build(case.settings(files=files, recipe=recipe))
+    retrain(session.evaluator, "it", baseline("serial:4", session.backbone), (40,), save_to=folder / "saved")
+    return folder / "saved"
+
+
+def test_a_question_is_answered_by_the_best_candidate(choosing: Path) -> None:
+    texts = [(f"w{n}", *(("good", "bad") if n % 2 else ("bad", "good"))) for n in range(40)]
+    found = predictions(choosing, texts)
+    right = [item["label"] == ("a" if n % 2 else "b") for n, item in enumerate(found)]
+    assert sum(right) >= 36  # seeds are fixed; chance would give 20
+    assert all(0.5 <= item["score"] <= 1 for item in found)
+    (swapped,) = predictions(choosing, [("w1", "bad", "good")])
+    (first,) = predictions(choosing, [("w1", "good", "bad")])
+    assert {first["label"], swapped["label"]} == {"a", "b"}
+    assert first["score"] == pytest.approx(swapped["score"], abs=1e-5)
+    (three,) = predictions(choosing, [("w1", "bad", "good", "bad bad")])
+    assert three["label"] == "good"  # more candidates than there were places: the text itself
+    with pytest.raises(DataError, match=r"a question and two or more candidates an input, but got \('w1', 'good'\)"):
+        predictions(choosing, [("w1", "good")])
 
 
 def test_wrong_inputs_are_refused(saved: Path, tmp_path: Path) -> None:

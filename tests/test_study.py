@@ -36,6 +36,7 @@ from autopeft.space import Configuration
 from autopeft.study import Claimed, Event, Failed, Study, Told
 from autopeft.trial import Failure, Trial, TrialState
 from formulas import (
+    QUICK,
     SETTINGS,
     SPACE,
     Blind,
@@ -162,6 +163,27 @@ def test_resuming_goes_on_where_the_search_stopped(path: Path, tmp_path: Path) -
     assert [t.configuration for t in after] == [t.configuration for t in uninterrupted]
 
 
+def test_a_search_that_is_interrupted_in_a_trial_goes_on_like_the_uninterrupted_one(
+    path: Path, tmp_path: Path
+) -> None:
+    calls = [0]
+
+    def stopped(architecture: Architecture, seed: int) -> Measurement:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+        return formula(architecture, seed)
+
+    with made(path) as first, pytest.raises(KeyboardInterrupt):
+        first.run(stopped, Blind(SPACE), 9)
+    with made(path) as second:
+        second.run(formula, Blind(SPACE), 9)
+        measured = [trial for trial in second.trials() if trial.is_complete]
+    with made(tmp_path / "whole.db") as whole:
+        whole.run(formula, Blind(SPACE), 9)
+        assert [t.configuration for t in whole.trials()] == [t.configuration for t in measured]
+
+
 # -- the order of claims -----------------------------------------------------------------------------------
 
 
@@ -238,6 +260,24 @@ def test_a_lost_trial_is_repeated_first_with_the_same_seed(path: Path, study: St
         following = other.claim(Blind(SPACE), 5, initial=[SPACE.largest()])
         assert following is not None
         assert (following.origin, following.retry_of) == ("initial", None)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_lost_trial_ends_with_its_last_sign_of_life(retries: int, path: Path) -> None:
+    rules = replace(QUICK, max_retries=retries)  # 0: it has failed for good at once
+    with made(path, rules=rules) as study:
+        lost = study.claim(Blind(SPACE), 5)
+        assert lost is not None
+        study._stop_heart(0)
+        record = study._records[0]
+        old = replace(record.lease, place="another machine", beat=lost.started - 3600)
+        study._store.backend.set_trial_user_attr(record.key, "lease", old.as_dict())
+        with made(path, rules=rules) as other:
+            other.claim(Blind(SPACE), 5)
+            found = other.trial(0)
+        assert found.failure is not None
+        assert found.failure.kind == ("preempted" if retries else "crash")
+        assert found.finished == found.started  # not when it was missed
 
 
 def test_what_loses_its_worker_four_times_has_failed_for_good(study: Study) -> None:

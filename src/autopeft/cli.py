@@ -384,7 +384,7 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
     ] = None,
-    pair: Annotated[bool, typer.Option("--pair", help="Every input is two texts separated by a tab.")] = False,
+    pair: Annotated[bool, typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""

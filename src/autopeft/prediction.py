@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,62 @@ _MOST_TOKENS = 512
 
 
 def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu") -> list[dict[str, Any]]:
-    """The label (or number) and its probability (1 for a number) for every input of one or two texts.
+    """The label (or number) and its probability (1 for a number) for every input.
+
+    Args:
+        texts: the texts of each input, as many as the model was trained on; an encoder for multiple choice takes the
+            question (or context) and then its candidates, two or more.
 
     Raises:
         ArchitectureError: the folder does not hold a saved model.
-        DataError: there is no text, or the inputs have another number of texts than the model was trained on.
+        DataError: there is no text, or an input has another number of texts than the model takes.
     """
     model: Any = load(folder, device=device)
-    expected = len(model.record["inputs"])
-    wrong = [parts for parts in texts if len(parts) != expected]
-    if not texts or wrong:
-        raise DataError(f"The model takes {expected} text(s) an input, but got {wrong[0] if wrong else 'none'}.")
+    is_headed = bool(model.record["n_outputs"])
+    answer = _chosen if model.record["problem"] == "multiple_choice" else _labelled
+    _check(model.record, texts)
     found: list[dict[str, Any]] = []
     for start in range(0, len(texts), _BATCH):
-        found += _batch(model, texts[start : start + _BATCH])
+        found += (answer if is_headed else _said)(model, texts[start : start + _BATCH])
+    return found
+
+
+def _check(record: Mapping[str, Any], texts: Sequence[tuple[str, ...]]) -> None:
+    expected = len(record["inputs"])
+    is_choice = record["problem"] == "multiple_choice" and record["n_outputs"]
+    wanted = "a question and two or more candidates" if is_choice else f"{expected} text(s)"
+    wrong = [parts for parts in texts if (len(parts) < 3 if is_choice else len(parts) != expected)]
+    if not texts or wrong:
+        raise DataError(f"The model takes {wanted} an input, but got {wrong[0] if wrong else 'none'}.")
+
+
+def _trained_length(record: Mapping[str, Any]) -> int:
+    """Tokens that were read of an input in training and measuring."""
+    return int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS))
+
+
+def _logits(model: Any, columns: Sequence[list[str]]) -> torch.Tensor:
+    most = min(_trained_length(model.record), int(model.tokenizer.model_max_length))
+    inputs = model.tokenizer(*columns, truncation=True, max_length=most, padding=True, return_tensors="pt")
+    logits: torch.Tensor = model(**inputs.to(model.device)).logits.float()
+    return logits
+
+
+@torch.inference_mode()
+def _chosen(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Of every question the likeliest candidate: its label where the labels stand for places, else its text."""
+    names, found = model.record["label_names"], []
+    for question, *candidates in texts:
+        shares = _logits(model, [[question] * len(candidates), candidates]).squeeze(-1).softmax(-1)
+        best = int(shares.argmax())
+        label = names[best] if len(names) == len(candidates) else candidates[best]
+        found.append({"text": "\t".join((question, *candidates)), "label": label, "score": float(shares[best])})
     return found
 
 
 @torch.inference_mode()
-def _batch(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    if not model.record["n_outputs"]:
-        return _said(model, texts)
-    columns = [list(column) for column in zip(*texts, strict=True)]
-    inputs = model.tokenizer(*columns, truncation=True, padding=True, return_tensors="pt").to(model.device)
-    logits = model(**inputs).logits.float()
+def _labelled(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+    logits = _logits(model, [list(column) for column in zip(*texts, strict=True)])
     names = model.record["label_names"]
     if not names:
         values = zip(texts, logits.squeeze(-1).tolist(), strict=True)
@@ -54,6 +86,7 @@ def _batch(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]
     return [{"text": "\t".join(parts), "label": names[label], "score": score} for parts, label, score in rows]
 
 
+@torch.inference_mode()
 def _said(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
     """The same of a text-to-text model: the likeliest of the labels that it knows, or the number that it says."""
     record = model.record
@@ -65,8 +98,7 @@ def _said(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
         verbalisers=tuple(record["verbalisers"]),
     )
     learner = TextToTextLearner(model.attached.backbone, task)
-    most = record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)
-    encoded = learner.encode(Examples(np.zeros(len(texts), dtype=np.int64), texts=texts), most)
+    encoded = learner.encode(Examples(np.zeros(len(texts), dtype=np.int64), texts=texts), _trained_length(record))
     said = learner.outputs(collate(encoded, np.arange(len(texts)), learner.pad, model.device))
     rows = [("\t".join(parts), one) for parts, one in zip(texts, said, strict=True)]
     if not task.label_names:

@@ -46,7 +46,7 @@ _FAILED_PROPOSALS = "failed_proposals"
 
 
 class Asked(Protocol):
-    """What the study asks of a sampler; `autopeft.samplers.Sampler` has it."""
+    """What the study asks of a sampler; `autopeft.samplers.Sampler` has it. It is not shown pre-empted trials."""
 
     name: str
 
@@ -255,7 +255,7 @@ class Study:
         """The next trial for this worker to evaluate; it must be told or failed, and its lease is renewed till then.
 
         First comes what lost its worker, then the configurations of `initial` in their order, then the sampler,
-        which is given the trials without their learning curves. No architecture is claimed that is measured, has
+        which is given the trials without their learning curves and without those that lost their workers. No architecture is claimed that is measured, has
         failed for good, or is being evaluated anywhere.
 
         Args:
@@ -399,7 +399,8 @@ class Study:
     def _asked(self, sampler: Asked, taken: set[str]) -> Candidate:
         assert self._space is not None
         began = time.perf_counter()
-        trials = [record.trial for record in self._visible()]
+        # What lost its worker is repeated: without it a sampler sees what it would have seen without the interruption.
+        trials = [record.trial for record in self._visible() if record.is_taken]
         try:
             found = sampler.ask(trials, 1)
         except (SpaceExhaustedError, InputError):
@@ -414,8 +415,8 @@ class Study:
         if architecture.fingerprint not in taken and self._space.is_feasible(found[0]):
             return Candidate(found[0], architecture, sampler.name, seconds)
         _logger.warning("%r proposed what is taken or not allowed; a random one takes its place.", sampler.name)
-        seen = {self._space.identity(t.configuration) for t in trials if t.is_taken}
-        drawn = self._space.unseen(seen, np.random.default_rng([self.seed, self._n_read]))
+        seen = {self._space.identity(trial.configuration) for trial in trials}
+        drawn = self._space.unseen(seen, np.random.default_rng([self.seed, len(trials)]))
         return Candidate(drawn, self._space.decode(drawn), "random", seconds)
 
     def _proposal_failed(self, name: str, failure: Failure, seconds: float, error: Exception) -> None:
@@ -471,7 +472,7 @@ class Study:
         failure = Failure("preempted", f"The worker was lost: {who}.")
         if n_lost > self._rules.max_retries:
             failure = Failure("crash", f"The worker was lost {n_lost} times, lastly {who}: not tried again.")
-        if self._end(record, {"failure": asdict(failure)}, StoredState.FAIL):
+        if self._end(record, {"failure": asdict(failure), "lost": True}, StoredState.FAIL):
             _logger.warning("Trial %d: %s", record.trial.number, failure.message)
 
     def _stop_heart(self, number: int) -> None:

@@ -41,7 +41,7 @@ class Trial:
         seed: the seed of its training run.
         proposal_seconds: wall-clock time that the sampler took to propose it.
         started: seconds since the epoch.
-        finished: seconds since the epoch, or None while running.
+        finished: seconds since the epoch, or None while running; the worker's last sign of life if that was lost.
         retry_of: number of the pre-empted trial that this one repeats.
     """
 

@@ -171,7 +171,8 @@ class SaasNehvi:
     def _noise(self, trial: Trial) -> tuple[float, float]:
         if not self._settings.noise:
             return 0.0, 0.0
-        drawn = np.random.default_rng([self._seed, trial.number, 1]).normal(0, self._settings.noise, 2)
+        identity = self._space.identity(trial.configuration)  # not its number, which an interruption shifts
+        drawn = np.random.default_rng([self._seed, 1, *identity]).normal(0, self._settings.noise, 2)
         return float(drawn[0]), float(drawn[1])
 
     def _reference(self, measured: Sequence[Trial]) -> tuple[float, float]:

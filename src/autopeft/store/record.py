@@ -107,6 +107,7 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
     facts = stored.user_attrs
     if "architecture" not in facts or "lease" not in facts or stored.state is StoredState.WAITING:
         return None
+    lease = Lease.from_dict(facts["lease"])
     trial = Trial(
         number=stored.number,
         configuration=Configuration(tuple(facts["configuration"])),
@@ -118,14 +119,14 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
         failure=_failure(stored),
         proposal_seconds=facts["proposal_seconds"],
         started=_seconds(stored.datetime_start) or 0.0,
-        finished=_seconds(stored.datetime_complete),
+        finished=_finished(stored, lease),
         retry_of=facts["retry_of"],
     )
     return Record(
         key=stored._trial_id,
         trial=trial,
         fingerprint=facts["fingerprint"],
-        lease=Lease.from_dict(facts["lease"]),
+        lease=lease,
         is_withdrawn=facts.get("withdrawn", False),
         is_given_back=facts.get("given_back", False),
     )
@@ -171,6 +172,16 @@ def _failure(stored: FrozenTrial) -> Failure | None:
         return None
     facts = stored.user_attrs.get("failure")
     return Failure(**facts) if facts else Failure("crash", "The trial was ended by another program.")
+
+
+def _finished(stored: FrozenTrial, lease: Lease) -> float | None:
+    """When work on it ended. Of a lost worker that is its last sign of life: nobody worked until it was missed."""
+    ended, failure = _seconds(stored.datetime_complete), _failure(stored)
+    if ended is None or failure is None or stored.user_attrs.get("given_back"):
+        return ended
+    if failure.kind != "preempted" and not stored.user_attrs.get("lost"):
+        return ended
+    return min(ended, max(lease.beat, _seconds(stored.datetime_start) or 0.0))
 
 
 def _seconds(moment: datetime | None) -> float | None:
