@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -21,8 +22,9 @@ import yaml
 from rich.console import Console
 
 from autopeft.catalogue import catalogue
-from autopeft.cli import _unlimited
+from autopeft.cli import _retraining, _settings
 from autopeft.console import described, front_table
+from autopeft.retraining import write_cell
 from autopeft.settings import Settings
 from autopeft.study import Study
 from small_case import Called, Case, call
@@ -240,10 +242,64 @@ def test_train_a_trial_a_baseline_and_an_architecture_file(searched: Path, case:
     assert "on test" in text
 
 
-def test_a_limit_of_the_search_is_lifted_unless_it_is_said_again() -> None:
-    searched = Settings(task="mrpc", train_limit=100)
-    assert _unlimited(searched, ["recipe.clip=0"]).train_limit is None
-    assert _unlimited(searched, ["recipe.clip=0", "train_limit = 100"]) is searched
+def test_what_made_a_search_cheap_is_no_wish_for_the_retraining_unless_it_is_said_again(tmp_path: Path) -> None:
+    cheap = {"epochs": 1.0, "steps": 7, "patience": 2, "data_fraction": 0.1, "weight_decay": 0.01}
+    asked = {"task": "mrpc", "train_limit": 100, "learning_rates": [1e-3], "recipe": cheap}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(asked))
+    study = _retraining(tmp_path, {}, [])
+    assert (study.train_limit, study.learning_rates) == (None, Settings(task="mrpc").learning_rates)
+    assert (study.recipe.epochs, study.recipe.steps, study.recipe.patience) == (20, None, 10)
+    assert (study.recipe.data_fraction, study.recipe.weight_decay) == (1.0, 0.01)
+    said = _retraining(tmp_path, {"recipe.epochs": 3.0}, ["train_limit = 100", "recipe.data_fraction=0.5"])
+    assert (said.train_limit, said.recipe.epochs, said.recipe.data_fraction) == (100, 3.0, 0.5)
+    # A file is taken as it is, but for the options; epochs on the command line beat steps in the file.
+    file = _retraining(tmp_path / "settings.yaml", {}, [])
+    assert (file.recipe.as_dict(), file.learning_rates) == ({**file.recipe.as_dict(), **cheap}, (1e-3,))
+    assert _retraining(tmp_path / "settings.yaml", {"recipe.epochs": 3.0}, []).recipe.steps is None
+    (tmp_path / "short.yaml").write_text("task: mrpc\n")
+    assert _retraining(tmp_path / "short.yaml", {}, []).recipe.epochs == 20
+
+
+def test_results_are_written_after_every_seed_with_their_recipe(case: Case, tmp_path: Path) -> None:
+    asked, to = case.write(tmp_path / "asked.yaml"), tmp_path / "deep" / "found.json"
+    seen: list[list[int]] = []
+
+    def spy(path: Path, data: dict[str, Any]) -> None:
+        write_cell(path, data)
+        seen.append(json.loads(path.read_text())["seeds"])
+
+    with mock.patch("autopeft.retraining.write_cell", spy):
+        found = call(*("train", asked, "--baseline", "serial:2", "--seeds", 2), "--learning-rates", "", "--to", to)
+    assert found.code == 0, found.err
+    assert seen == [[40], [40, 41], [40, 41]]
+    recipe = json.loads(to.read_text())["recipe"]
+    assert (recipe["steps"], recipe["learning_rate"]) == (2, json.loads(to.read_text())["learning_rate"])
+
+
+def test_setting_one_method_keeps_the_others(case: Case, tmp_path: Path) -> None:
+    sizes = ("--set", "space.methods.serial.sizes=[0,4]")
+    facts = json.loads(call("check", case.write(tmp_path / "a.yaml"), "--steps", 0, *sizes, "--json").out)
+    assert facts["cardinality"] == 2**3 * 2 * 3  # a switch a layer; serial 0 or 4, prefix 0 to 2
+    asked = case.write(tmp_path / "b.yaml", space={"methods": ["serial", "lora"]})
+    listed = _settings(asked, {}, list(sizes[1:])).space.methods
+    assert {name: axis.sizes for name, axis in listed.items()} == {"serial": (0, 4), "lora": None}
+    default = _settings(case.write(tmp_path / "c.yaml", space={}), {}, list(sizes[1:])).space.methods
+    assert {name: axis.sizes for name, axis in default.items()} == {"serial": (0, 4), "parallel": None, "prefix": None}
+
+
+def test_a_study_in_a_database_is_shown_reported_and_retrained(case: Case, tmp_path: Path) -> None:
+    asked, folder, url = case.write(tmp_path / "asked.yaml"), tmp_path / "run", f"sqlite:///{tmp_path / 'all.db'}"
+    found = call("search", asked, "--out", folder, "--storage", url)
+    assert found.code == 0, found.err
+    assert f"--storage {tmp_path / 'all.db'}" in found.out.replace("\n", "")
+    rows = json.loads(call("front", folder, "--storage", url, "--json").out)
+    assert rows
+    assert call("report", folder, "--storage", url, "--to", tmp_path / "r.md").code == 0
+    assert f"--out {folder} --storage {tmp_path / 'all.db'}" in (tmp_path / "r.md").read_text()
+    few = ("--seeds", 1, "--epochs", 1, "--learning-rates", "1e-3", "--storage", url, "--json")
+    trained = call("train", folder, "--trial", rows[0]["number"], *few)
+    assert json.loads(trained.out)["architecture"] == rows[0]["architecture"]
+    refused(call("front", tmp_path / "other", "--storage", url), "'other'")
 
 
 def test_worker_joins_a_study_that_has_begun(case: Case, tmp_path: Path) -> None:
@@ -296,13 +352,20 @@ BAD = {
     "unknown protocol": (["--set", "protocol=holdin"], ["Unknown protocol 'holdin'", "'holdout'"]),
     "unknown space": (["--space", "SA-Layers"], ["Unknown space 'SA-Layers'", "'SA-Layer'"]),
     "methods and space": (["--methods", "lora", "--space", "SA"], ["--methods lora", "'SA' exclude each other"]),
+    "role of another method": (["--set", "space.methods.serial.roles=[kv]"], ["'serial'", "not at kv"]),
+    "unknown role": (["--set", "space.methods.serial.roles=[ffn,atention]"], ["'atention'", "roles of", "attention"]),
+    "sizes of what has none": (["--set", "space.methods.bitfit.sizes=[0,4]"], ["'bitfit'", "only size is 1"]),
+    "two kinds of prefix": (["--methods", "prefix,prefix_direct"], ["'prefix_direct'", "'prefix' already"]),
+    "no size": (["--set", "space.methods.serial.sizes=[0]"], ["'serial'", "nothing above 0"]),
     "unknown layer": (["--set", "space.layers=[0,9]"], ["0 to 2", "9"]),
     "negative trials": (["--trials", "-3"], ["`trials` must be at least 1, but got -3"]),
     "several negatives": (
         ["--set", "recipe.learning_rate=-1", "--epochs", "-2"],
         ["learning_rate must be above 0, but got -1.0", "epochs must be above 0, but got -2.0"],
     ),
-    "negative rate": (["--set", "learning_rates=[-1e-3]"], ["`learning_rates` must be above 0", "-0.001"]),
+    "negative data seed": (["--set", "data_seed=-1"], ["`data_seed` must be at least 0, but got -1"]),
+    "infinite rate": (["--set", "learning_rates=[.inf]"], ["`learning_rates` must be finite and above 0"]),
+    "negative rate": (["--set", "learning_rates=[-1e-3]"], ["`learning_rates` must be finite and above 0", "-0.001"]),
     "negative seed": (["--seed", "-1"], ["seed", "-1"]),
     "unknown key": (["--set", "recipe.epoch=3"], ["unknown key `recipe.epoch`, did you mean `recipe.epochs`"]),
     "several mistakes": (
@@ -388,7 +451,13 @@ def test_the_other_commands_refuse_what_they_cannot_do(searched: Path, case: Cas
     refused(call("train", searched, "--trial", 0, "--epochs", -1), "epochs must be above 0, but got -1.0")
     refused(call("train", asked, "--trial", 0), "give its folder")
     refused(call("train", asked, "--architecture", nowhere), "nowhere")
+    refused(call("train", searched, "--trial", 0, "--learning-rates", "1e-3,-1"), "`learning_rates`", "-1.0")
+    refused(call("train", searched, "--trial", 0, "--widen", -1), "'--widen'")
+    refused(call("train", searched, "--trial", 0, "--to", tmp_path), "--to takes a file")
+    refused(call("train", searched, "--trial", 0, "--save", asked), "asked.yaml", "is no folder")
+    refused(call("train", searched, "--trial", 0, "--to", asked / "a.json"), "asked.yaml", "is no folder")
     refused(call("front", searched, "--at", "40"), "at most 0.1249%", "0.1998%")  # of 32,032; the cheapest has 64
+    refused(call("front", searched, "--at", "50%-60%"), "50% to 60%")
     refused(call("front", searched, "--plot", tmp_path / "front.gif"), ".png", "front.gif")
     for command in ("front", "report", "worker"):
         refused(call(command, nowhere), "nowhere")
@@ -456,7 +525,7 @@ def test_an_interrupted_search_gives_its_trial_back_and_continues(case: Case, tm
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "the same command continues" in err
+    assert "goes on with the same command" in err
     assert "Traceback" not in err
     left = trials(folder)
     assert not [trial for trial in left if trial.state == "running"]

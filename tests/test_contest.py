@@ -54,6 +54,11 @@ def cell(done: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def test_mistakes_in_the_retraining_show_at_once(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"unknown key `recipe.epoch`, did you mean `recipe.epochs`"):
+        read(write(case, tmp_path / "three.yaml", retraining={"seeds": [0], "recipe": {"epoch": 3}}))
+
+
 def test_a_cell_is_a_rival_at_a_budget_and_the_budget_limits_its_space(case: Case, tmp_path: Path) -> None:
     found = read(write(case, tmp_path / "three.yaml"))
     assert found.cells() == CELLS

@@ -241,6 +241,9 @@ def test_rates_by_method_and_beyond_the_edge(case: Case, tmp_path: Path) -> None
             read(
                 retraining(case, tmp_path / "p.yaml", architectures={"a": {"baseline": "mam", "rate_factors": factors}})
             )
+    for rates in (1e-3, ["fast"], [0], [True]):
+        with pytest.raises(SettingsError, match="`learning_rates` is a list of numbers above 0"):
+            read(retraining(case, tmp_path / "p.yaml", learning_rates=rates))
     for widen in (-1, 1.5, "x"):
         with pytest.raises(SettingsError, match="`widen` is a whole number"):
             read(retraining(case, tmp_path / "p.yaml", widen=widen))

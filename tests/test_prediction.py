@@ -82,7 +82,10 @@ def test_a_text_is_read_as_far_as_in_training(saved: Path) -> None:
 def choosing(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Which of two candidates holds the word "good"?"""
     folder = tmp_path_factory.mktemp("choosing")
-    rows = [{"q": f"w{n}", "a": ("good", "bad")[n % 2], "b": ("bad", "good")[n % 2], "label": "ab"[n % 2]} for n in range(64)]
+    rows = [
+        {"q": f"w{n}", "a": ("good", "bad")[n % 2], "b": ("bad", "good")[n % 2], "label": "ab"[n % 2]}
+        for n in range(64)
+    ]
     for part, some in {"train": rows[:40], "validation": rows[40:52], "test": rows[52:]}.items():
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     parts = {part: str(folder / f"{part}.jsonl") for part in ("train", "validation", "test")}

@@ -25,9 +25,10 @@ def session(case: Case) -> Session:
 
 def test_every_seed_is_measured_on_the_test_part(session: Session) -> None:
     evaluator, architecture = session.evaluator, baseline("serial:4", session.backbone)
-    seen: list[int] = []
-    found = retrain(evaluator, "mine", architecture, (3, 4, 5), on_run=lambda seed, _: seen.append(seed))
-    assert found.seeds == tuple(seen) == (3, 4, 5)
+    seen: list[tuple[int, ...]] = []
+    found = retrain(evaluator, "mine", architecture, (3, 4, 5), on_run=lambda so_far: seen.append(so_far.seeds))
+    assert seen == [(3,), (3, 4), (3, 4, 5)]
+    assert found.seeds == (3, 4, 5)
     for seed, test, validation in zip(found.seeds, found.test, found.validation, strict=True):
         with evaluator.trained(architecture, seed) as run:
             again = run.measure("test", evaluator.splits.test)

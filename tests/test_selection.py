@@ -79,6 +79,12 @@ def test_the_indicator_stops_at_the_first_misfit_or_skips_it() -> None:
     assert indicator(ONE_TO_FOUR, counts, alive, RANK, 5, "stop").tolist() == [False, False, True, False]
 
 
+def test_what_is_larger_than_the_whole_budget_does_not_stop_the_indicator() -> None:
+    counts = np.array([1.0, 2.0, 2.0, 6.0])  # the best alone is above 5
+    assert indicator(ONE_TO_FOUR, counts, ALL, RANK, 5, "stop").tolist() == [True, True, True, False]
+    assert indicator(ONE_TO_FOUR, counts, ALL, RANK, 3, "stop").tolist() == [False, False, True, False]
+
+
 def test_the_cosine_of_a_zero_vector_is_0() -> None:
     assert cosine(np.zeros(3), np.ones(3)) == 0.0
     assert cosine(np.array([1, 1, 0]), np.array([1, 0, 1])) == pytest.approx(0.5)

@@ -163,9 +163,7 @@ def test_resuming_goes_on_where_the_search_stopped(path: Path, tmp_path: Path) -
     assert [t.configuration for t in after] == [t.configuration for t in uninterrupted]
 
 
-def test_a_search_that_is_interrupted_in_a_trial_goes_on_like_the_uninterrupted_one(
-    path: Path, tmp_path: Path
-) -> None:
+def test_a_search_that_is_interrupted_in_a_trial_goes_on_like_the_uninterrupted_one(path: Path, tmp_path: Path) -> None:
     calls = [0]
 
     def stopped(architecture: Architecture, seed: int) -> Measurement:

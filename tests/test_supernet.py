@@ -190,6 +190,37 @@ def test_the_gradient_of_a_gate_is_the_effect_of_its_module() -> None:
         assert float(keep.grad[last]) == pytest.approx(float((on - off).detach()), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("space", "method"), [("S2", "adapter_lr"), ("S2", "lora"), ("S1", "serial_bipeft"), ("S1", "parallel_bipeft")]
+)
+def test_what_a_module_adds_is_linear_in_its_gate(space: str, method: str) -> None:
+    """S3Delta adds every module times z; a gradient at z = 0 is what tells that a module should come in."""
+    backbone = tiny("bert")
+    with filled(Supernet(backbone, spaces.named(space, backbone))) as supernet:
+        keys = supernet.candidates.keys
+        at = next(index for index, (_, other) in enumerate(keys) if other == method)
+        spread = one_hot(supernet, [int(row[row > 0][-1]) for row in supernet.candidates.sizes])[1]
+        seen: list[torch.Tensor] = []
+        handle = backbone.module(backbone.site(keys[at][0]).exit).register_forward_hook(
+            lambda *args: seen.append(args[2])
+        )
+
+        def at_gate(z: float) -> tuple[torch.Tensor, torch.Tensor]:
+            keep = torch.zeros(len(keys)).index_fill_(0, torch.tensor([at]), z).requires_grad_(True)
+            supernet.gate(keep, spread)
+            seen.clear()
+            output(backbone)
+            (slope,) = torch.autograd.grad((seen[0] * torch.linspace(-1, 1, seen[0].shape[-1])).sum(), keep)
+            return seen[0].detach(), slope[at]
+
+        (off, slope), (on, _), (half, _) = at_gate(0.0), at_gate(1.0), at_gate(0.3)
+        handle.remove()
+        change = on - off
+        assert change.abs().max() > 1e-2
+        torch.testing.assert_close(half - off, 0.3 * change, rtol=1e-4, atol=1e-6)
+        assert float(slope) == pytest.approx(float((change * torch.linspace(-1, 1, change.shape[-1])).sum()), rel=1e-3)
+
+
 def test_spaces_without_a_gate_for_every_placement_are_refused() -> None:
     backbone = tiny("bert")
     with pytest.raises(SettingsError, match=r"switched together.*; placements share a size"):

@@ -7,7 +7,7 @@ bit for bit, what it computed before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, cast
 
@@ -73,12 +73,14 @@ class Attached:
         modules: the added modules by (site, method), the task head excluded.
         masks: a mask over the units of each placement, ``(size,)``, or a number of units; absent means all units
             and the number 0 leaves the placement out. A supernet sets them.
+        gates: beside a mask that is a tensor, the scalar gate of a method that takes it apart, see `Method`.
     """
 
     def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
         self.backbone, self.architecture = backbone, architecture
         self.modules = dict(modules)
         self.masks: dict[Key, Tensor | int] = {}
+        self.gates: dict[Key, Tensor] = {}
         self._handles: dict[str, list[RemovableHandle]] = {}  # by site
         self._prefixed: dict[str, nn.Module] = {}
         self._deltas: dict[str, list[tuple[Method, Key]]] = {}
@@ -150,6 +152,7 @@ class Attached:
         self.architecture = Architecture(tuple(p for p in self.architecture if p != placement))
         self.modules.pop(key, None)
         self.masks.pop(key, None)
+        self.gates.pop(key, None)
         left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
         if left:
             self._deltas[placement.site][:] = left
@@ -277,6 +280,8 @@ class Attached:
                 continue
             u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
             more = {"visible": self._visible} if sees_padding(method) else {}
+            if key in self.gates:
+                more["gate"] = self.gates[key]
             y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
         return y
 
@@ -285,7 +290,8 @@ def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
     if reads is Reads.INPUT:
         return x
     if reads is Reads.NORMED_SUM and norm is not None:
-        return cast(Callable[[Tensor], Tensor], norm)(x + y)
+        frozen: Tensor = norm.forward(x + y)  # not called: what else stands at the norm would change it
+        return frozen
     return y
 
 

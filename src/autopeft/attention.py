@@ -30,6 +30,9 @@ _SLOT = "autopeft_prefix"
 _FEW_KEYS = 128
 """Up to which step by step beats the fused kernel's backward pass in half precision on a CPU."""
 
+_MOST_EXPONENT = 60.0
+"""Its power and the sum of many such are finite in single precision."""
+
 Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None] | None]
 """Gives keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
 or None; None for no prefix."""
@@ -134,12 +137,15 @@ def _gated_softmax(scores: Tensor, gate: Tensor) -> Tensor:
     """A softmax in which prefix position j has the weight ``g_j exp(s_j)``; `scores` begin with the prefix.
 
     A gate of 0 is exact absence and a gate of 1 exact presence, and the gradient with respect to the gate is
-    finite at both, which adding ``log g`` to the scores would not give.
+    finite at both, which adding ``log g`` to the scores would not give. In single precision at least.
     """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     gates = functional.pad(gate.to(scores.dtype), (0, scores.shape[-1] - len(gate)), value=1.0)
-    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp() * gates
-    # A gated-off prefix may hold the largest score, so that every other weight underflows; tiny keeps 0/0 away.
-    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+    # What is gated off must not be the largest score, or all others might underflow. Its own power counts for nothing
+    # but the gradient of its gate, and is kept finite.
+    largest = scores.detach().masked_fill(gates == 0, -torch.inf).amax(dim=-1, keepdim=True)
+    weights = (scores - largest).clamp_max(_MOST_EXPONENT).exp() * gates
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool:

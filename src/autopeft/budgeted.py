@@ -73,7 +73,8 @@ class Question:
         if self.checkpoint is None:
             return None
         evaluator = self.evaluator
-        text = json.dumps([identity, evaluator.recipe.as_dict(), evaluator.n_train, evaluator.splits.train.digest()])
+        data = [evaluator.n_train, evaluator.data_seed, evaluator.splits.train.digest()]
+        text = json.dumps([identity, evaluator.recipe.as_dict(), data, evaluator.backbone.digest()])
         return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 

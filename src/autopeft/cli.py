@@ -32,6 +32,7 @@ _INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
+Database = Annotated[str | None, typer.Option("--storage", help="The database URL that the search was started with.")]
 SettingsFile = Annotated[
     Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")
 ]
@@ -56,7 +57,7 @@ def main() -> None:
             sys.exit(2)
         raise
     if code == _INTERRUPTED:  # typer turns an interrupt into this code
-        err.print("interrupted; the same command continues", highlight=False)
+        err.print("interrupted; a search or an experiment goes on with the same command", highlight=False)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -134,7 +135,7 @@ def search(
 
     folder = folder or Path("runs") / _name(settings)
     with _study(settings, folder, storage) as (session, study):
-        with progress_bar() as progress:
+        with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
             signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
             if signal is not None:
@@ -145,10 +146,10 @@ def search(
                 if len(study.front()):
                     out.print(front_table(study, out.width))
                 raise
-        _show_found(study, folder)
+        _show_found(study, folder, f" --storage {study.location}" if storage else "")
 
 
-def _show_found(study: Any, folder: Path) -> None:
+def _show_found(study: Any, folder: Path, database: str) -> None:
     from autopeft.console import budgets_line, front_table, write_front_picture
 
     if not len(study.front()):
@@ -158,7 +159,8 @@ def _show_found(study: Any, folder: Path) -> None:
     if answered := budgets_line(study):
         out.print(answered, highlight=False)
     out.print(
-        f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%", highlight=False
+        f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%{database}",
+        highlight=False,
     )
 
 
@@ -184,7 +186,7 @@ def _run(session: Any, study: Any, signal: Any, show: Any, folder: Path, storage
 @app.command()
 def worker(
     folder: StudyFolder,
-    storage: Annotated[str | None, typer.Option(help="The database URL that the search was started with.")] = None,
+    storage: Database = None,
     device: Annotated[str | None, typer.Option(help="Device of this worker.")] = None,
 ) -> None:
     """Join a search that has begun, from this or another machine, and work until it is done."""
@@ -229,13 +231,14 @@ def front(
     folder: StudyFolder,
     at: Annotated[str | None, typer.Option(help="The best point within a budget, such as 0.5%.")] = None,
     picture: Annotated[Path | None, typer.Option("--plot", help="Write the picture: .png, .svg or .pdf.")] = None,
+    storage: Database = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the Pareto front of a study, or pick a point of it by budget."""
     from autopeft.console import answers, front_table, write_front_picture
     from autopeft.summary import front_rows
 
-    with _opened(folder) as study:
+    with _opened(folder, storage) as study:
         rows = front_rows(study.trials(), is_answering=answers(study))
         if at is not None:
             number = _picked(study, at)
@@ -258,12 +261,13 @@ def front(
 def report(
     folder: StudyFolder,
     to: Annotated[Path | None, typer.Option(help="File: .html (default), .md or .json.")] = None,
+    storage: Database = None,
 ) -> None:
     """Write one self-contained page about a study, with its pictures."""
     from autopeft.console import report_of
     from autopeft.report import write
 
-    with _opened(folder) as study:
+    with _opened(folder, storage) as study:
         target = to or folder / "report.html"
         write(report_of(study, folder), target)
     out.print(f"Report: {target}", highlight=False)
@@ -281,20 +285,25 @@ def train(
         str | None, typer.Option(help="A baseline, see `autopeft list baselines`; serial:12 sets a size.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
-    epochs: Annotated[float, typer.Option(help="Epochs of every run.")] = 20,
-    patience: Annotated[int, typer.Option(help="Evaluations without improvement before stopping.")] = 10,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of every run; 20 unless a file says more.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations without improvement before stopping; 10 unless a file says more.")
+    ] = None,
     rates: Annotated[
-        str, typer.Option("--learning-rates", help="Candidates, chosen on validation.")
-    ] = "3e-4,1e-3,3e-3",
-    widen: Annotated[int, typer.Option(help="Further candidates while the best is the smallest or largest.")] = 2,
+        str | None, typer.Option("--learning-rates", help="Candidates, such as 3e-4,1e-3,3e-3, chosen on validation.")
+    ] = None,
+    widen: Annotated[
+        int, typer.Option(min=0, help="Further candidates while the best is the smallest or largest.")
+    ] = 2,
     save: Annotated[Path | None, typer.Option(help="Folder for the best run's weights.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the results as JSON, anew after every seed.")] = None,
+    storage: Database = None,
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Retrain an architecture on several seeds and measure it on the test part."""
-    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": [], "recipe.data_fraction": 1.0}
-    settings = _settings(source / "settings.yaml" if source.is_dir() else source, changes, sets)
+    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": _rates(rates)}
+    settings = _retraining(source, changes, sets)
     from autopeft.retraining import DEFAULT_SEEDS, retrain, write_cell
     from autopeft.session import Session
 
@@ -302,41 +311,78 @@ def train(
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
-    candidates = _rates(rates)
-    session = Session.build(_unlimited(settings, sets) if source.is_dir() else settings)
-    name, chosen = _chosen(session, source, at, trial, architecture, baseline)
+    _check_targets(save, to)
+    session = Session.build(settings)
+    name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     err.print(f"Retraining {name}: {chosen}", highlight=False)
+
+    def facts_of(so_far: Any) -> dict[str, Any]:
+        recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
+        return {**so_far.as_dict(), "recipe": recipe}
+
+    def show(so_far: Any) -> None:
+        seed, last = so_far.seeds[-1], so_far.test[-1]
+        err.print(f"seed {seed}: {last.objective} {last.value:.4f} on test", highlight=False)
+        if to is not None:
+            write_cell(to, facts_of(so_far))
+
     found = retrain(
         session.evaluator,
         name,
         chosen,
         DEFAULT_SEEDS[:seeds],
-        learning_rates=candidates,
+        learning_rates=settings.learning_rates,
         widen=widen,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
-        on_run=lambda seed, m: err.print(f"seed {seed}: {m.objective} {m.value:.4f} on test", highlight=False),
+        on_run=show,
     )
-    facts = {**found.as_dict(), "search": _searched(source, at, trial, found.seconds)}
+    facts = {**facts_of(found), "search": _searched(source, storage, at, trial, found.seconds)}
     if to is not None:
         write_cell(to, facts)
     _show_retrained(facts, as_json, save)
 
 
-def _unlimited(settings: Settings, sets: list[str]) -> Settings:
-    """A search's limit on the examples makes it cheap and is no wish for the retraining, unless it is said again."""
-    is_said = any(pair.partition("=")[0].strip() == "train_limit" for pair in sets)
-    return settings if is_said else settings.with_changes(train_limit=None)
+_CHEAP = ("train_limit", "learning_rates")
+_CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
 
 
-def _searched(source: Path, at: str | None, trial: int | None, retraining: float) -> dict[str, Any] | None:
+def _retraining(source: Path, changes: dict[str, Any], sets: list[str]) -> Settings:
+    """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap."""
+    data = settings_module.read_yaml(source / "settings.yaml" if source.is_dir() else source)
+    recipe = data.get("recipe") or {}
+    if source.is_dir():
+        data = {name: value for name, value in data.items() if name not in _CHEAP}
+        recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
+    if isinstance(recipe, dict):  # anything else is refused with all other mistakes
+        recipe = {"epochs": 20, "patience": 10, **recipe}
+    return _changed({**data, "recipe": recipe}, changes, sets)
+
+
+def _check_targets(save: Path | None, to: Path | None) -> None:
+    """What is to be written can be written: better now than after hours of training."""
+    if to is not None and to.is_dir():
+        raise SettingsError(f"--to takes a file, but {str(to)!r} is a folder.")
+    for folder in (save, to.absolute().parent if to is not None else None):
+        if folder is None:
+            continue
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise SettingsError(
+                f"Nothing can be written in {str(folder)!r}: {str(there)!r} is no folder or is protected."
+            )
+
+
+def _searched(
+    source: Path, storage: str | None, at: str | None, trial: int | None, retraining: float
+) -> dict[str, Any] | None:
     """Seconds of the search that the architecture came from, in all and as a multiple of one retraining run."""
     if not source.is_dir() or (at is None and trial is None):
         return None
     from autopeft.console import answers
     from autopeft.summary import search_seconds
 
-    with _opened(source) as study:
+    with _opened(source, storage) as study:
         number = trial if trial is not None else _picked(study, at or "")
         seconds = search_seconds(study.trials(), number, is_answering=answers(study))
     return {"seconds": seconds, "per_retraining": seconds / retraining if retraining else None}
@@ -363,7 +409,9 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
         out.print(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).", highlight=False)
 
 
-def _chosen(session: Any, source: Path, at: Any, trial: Any, file: Path | None, baseline: str | None) -> Any:
+def _chosen(
+    session: Any, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
+) -> tuple[str, Any]:
     from autopeft.architecture import Architecture
     from autopeft.retraining import baseline as named
 
@@ -373,7 +421,7 @@ def _chosen(session: Any, source: Path, at: Any, trial: Any, file: Path | None, 
         return baseline, named(baseline, session.backbone)
     if not source.is_dir():
         raise SettingsError("--at and --trial pick from a study: give its folder instead of settings.")
-    with _opened(source) as study:
+    with _opened(source, storage) as study:
         number = trial if trial is not None else _picked(study, at)
         return f"trial-{number}", study.trial(number).architecture
 
@@ -384,7 +432,10 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
     ] = None,
-    pair: Annotated[bool, typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates.")] = False,
+    pair: Annotated[
+        bool,
+        typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""
@@ -464,8 +515,13 @@ def experiment(
 
 def _settings(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Settings:
     """Settings from a file, options (dotted keys; None means not given) and ``--set`` pairs, in that order."""
-    data = settings_module.read_yaml(file) if file is not None else {}
+    return _changed(settings_module.read_yaml(file) if file is not None else {}, changes, sets)
+
+
+def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
+    if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
+        _put(data, ["recipe", "steps"], None)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -492,8 +548,13 @@ def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
 
 
 def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
-    for name in path[:-1]:
+    """Set one entry; what stands beside it stays, names in a list and the methods of the default space too."""
+    for depth, name in enumerate(path[:-1], start=1):
         inner = data.get(name)
+        if isinstance(inner, list):
+            inner = dict.fromkeys(inner)
+        elif inner is None and path[:depth] == ["space", "methods"]:
+            inner = dict.fromkeys(settings_module.SpaceSettings().methods)
         data[name] = inner = inner if isinstance(inner, dict) else {}
         data = inner
     data[path[-1]] = value
@@ -515,10 +576,11 @@ def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tu
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
+def _opened(folder: Path, storage: str | None) -> Iterator[Any]:
     from autopeft.study import Study
 
-    with Study.open(folder / "study.db") as study:
+    where, name = (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
+    with Study.open(where, name) as study:
         yield study
 
 
@@ -531,12 +593,12 @@ def _picked(study: Any, at: str) -> int:
         raise BudgetError("The study has no measured trial yet.")
     backbone = study.trial(front.points[0].key).measurement.counts.backbone
     budget = ParameterBudget.parse(at, backbone)
-    return int(front.at(100 * budget.most / backbone).key)
+    return int(front.at(100 * budget.most / backbone, 100 * budget.least / backbone).key)
 
 
-def _rates(text: str) -> tuple[float, ...]:
+def _rates(text: str | None) -> list[float] | None:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        return None if text is None else [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -111,10 +111,10 @@ class SearchProgress:
         self.progress.update(self.bar, description=text, completed=self.study.n_finished())
 
 
-def progress_bar() -> Progress:
-    """Description, bar, count, elapsed and remaining time."""
+def progress_bar(console: Console) -> Progress:
+    """Description, bar, count, elapsed and remaining time, on `console`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
 def write_front_picture(study: Study, path: Path, baselines: Sequence[NamedPoint] = ()) -> None:
@@ -132,13 +132,19 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
         title=f"{settings.task or 'own files'}, {settings.model}",
         facts=_facts(study, settings),
         trials=study.trials(),
-        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}",
+        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}{_database(study, folder)}",
         splits={"search": "validation", "report": "test"},
         retrained=retrained,
         signal=rows,
         notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
         is_answering=answers(study),
     )
+
+
+def _database(study: Study, folder: Path) -> str:
+    """The option that names the study's database, if it is not the folder's own file; without its password."""
+    is_own = study.location == str(folder / "study.db")
+    return "" if is_own else f" --storage {study.location}"
 
 
 def _failed_proposals(study: Study) -> list[str]:

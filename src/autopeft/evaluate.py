@@ -42,7 +42,7 @@ class Evaluator:
     """``(architecture, seed) -> Measurement`` on one backbone and one task.
 
     Attributes:
-        backbone, task, recipe: what it was made of.
+        backbone, task, recipe, splits, data_seed: what it was made of.
         learner: how the task is put to the backbone.
     """
 
@@ -68,7 +68,7 @@ class Evaluator:
         """
         _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
-        self._data_seed, self._answer = data_seed, answer
+        self.data_seed, self._answer = data_seed, answer
         self.learner: Learner = learner_for(backbone, task, answer)
         self._train = self.learner.encode(_fraction(splits.train, recipe.data_fraction, data_seed), recipe.max_length)
         self._validation = splits.validation
@@ -94,7 +94,7 @@ class Evaluator:
         _check_factors(recipe)
         if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
             return Evaluator(
-                self.backbone, self.task, self.splits, recipe, data_seed=self._data_seed, answer=self._answer
+                self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self._answer
             )
         other = object.__new__(Evaluator)
         other.__dict__.update(self.__dict__, recipe=recipe)

@@ -134,16 +134,18 @@ class ParetoFront:
     def __len__(self) -> int:
         return len(self.points)
 
-    def at(self, cost: float) -> FrontPoint:
-        """The point with the best metric whose cost is at most `cost` percent; ties go to the cheaper.
+    def at(self, cost: float, least: float = 0.0) -> FrontPoint:
+        """The point with the best metric whose cost is at most `cost` and at least `least` percent.
 
         Raises:
-            BudgetError: every point of the front costs more.
+            BudgetError: no point of the front costs that.
         """
-        fitting = [point for point in self.points if point.cost <= cost * (1 + 1e-12)]
+        fitting = [point for point in self.points if least * (1 - 1e-12) <= point.cost <= cost * (1 + 1e-12)]
         if not fitting:
-            cheapest = f"the cheapest costs {self.points[0].cost:.4g}%" if self.points else "the front is empty"
-            raise BudgetError(f"No point of the front costs at most {cost:.4g}%: {cheapest}.")
+            ends = [f"{self.points[i].cost:.4g}%" for i in (0, -1)] if self.points else []
+            there = f"the cheapest costs {ends[0]}, the dearest {ends[1]}" if ends else "the front is empty"
+            wanted = f"at most {cost:.4g}%" if not least else f"{least:.4g}% to {cost:.4g}%"
+            raise BudgetError(f"No point of the front costs {wanted}: {there}.")
         return fitting[-1]
 
     def hypervolume(self, reference: tuple[float, float]) -> float:

@@ -117,7 +117,7 @@ def sweep(
         values.append((rate, value))
         if on_value is not None:
             on_value(rate, value)
-        beyond = None if pending or len(values) == len(learning_rates) + widen else beyond_edge(values)
+        beyond = None if pending or len(values) >= len(learning_rates) + widen else beyond_edge(values)
         pending += [] if beyond is None else [beyond]
     chosen = _best(values)
     if chosen is None:

@@ -98,7 +98,7 @@ def retrain(
     widen: int = 2,
     save_to: Path | None = None,
     facts: dict[str, Any] | None = None,
-    on_run: Callable[[int, Measurement], None] | None = None,
+    on_run: Callable[[Retrained], None] | None = None,
 ) -> Retrained:
     """Train `architecture` once a seed and measure it on the test part.
 
@@ -109,6 +109,7 @@ def retrain(
         widen: how many rates beyond the candidates may be tried, while the best is the smallest or the largest.
         save_to: folder for the run with the best validation score; None saves nothing.
         facts: what else goes into the saved card.
+        on_run: told after every run of all that there is by then, so that nothing is lost should a later one fail.
 
     Raises:
         SettingsError: there is no seed.
@@ -123,6 +124,11 @@ def retrain(
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
     tests: list[Measurement] = []
     validation: list[float] = []
+
+    def so_far() -> Retrained:
+        rate, done = evaluator.recipe.learning_rate, tuple(seeds[: len(tests)])
+        return Retrained(name, architecture, done, tuple(tests), tuple(validation), rate, chosen)
+
     for seed in seeds:
         with evaluator.trained(architecture, seed) as run:
             found = run.measure("test", evaluator.splits.test)
@@ -133,9 +139,8 @@ def retrain(
         tests.append(found)
         validation.append(value)
         if on_run is not None:
-            on_run(seed, found)
-    rate = evaluator.recipe.learning_rate
-    return Retrained(name, architecture, tuple(seeds), tuple(tests), tuple(validation), rate, chosen)
+            on_run(so_far())
+    return so_far()
 
 
 def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:

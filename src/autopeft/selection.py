@@ -128,7 +128,8 @@ def indicator(scores: Floats, counts: Floats, alive: Bools, rank: Ints, budget: 
     """The placements of highest score that fit the budget together, ``(n,)``.
 
     Args:
-        misfits: "stop" at the first that does not fit, or "skip" it.
+        misfits: "stop" at the first that does not fit, or "skip" it. One that is larger than the whole budget can
+            never be chosen and is skipped in any case: else the indicator would stay empty and nothing ever fire.
     """
     chosen, used = np.zeros(len(scores), dtype=bool), 0.0
     for index in np.lexsort((rank, -scores)):
@@ -137,7 +138,7 @@ def indicator(scores: Floats, counts: Floats, alive: Bools, rank: Ints, budget: 
         if used + counts[index] <= budget:
             chosen[index] = True
             used += float(counts[index])
-        elif misfits == "stop":
+        elif misfits == "stop" and counts[index] <= budget:
             break
     return chosen
 

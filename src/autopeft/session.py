@@ -24,7 +24,7 @@ from autopeft.evaluate import Evaluator
 from autopeft.proxy import ProxySignal, middle, sweep
 from autopeft.samplers.random_search import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
-from autopeft.space import Axis, Configuration, SearchSpace
+from autopeft.space import Axis, Configuration, SearchSpace, stands_at
 from autopeft.study import Event, Study
 from autopeft.task import Task
 from autopeft.tasks import Splits
@@ -253,8 +253,23 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
         raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
     axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
+    _check_roles(backbone, axes)
     layers: Any = wanted.layers
     return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget)
+
+
+def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:
+    """A role that a person wrote and that nothing has is a slip, not a wish."""
+    sites = list(backbone.sites.values())
+    wrong = [
+        f"`space.methods.{axis.method.name}.roles` has {role!r}"
+        for axis in axes
+        for role in axis.roles or ()
+        if not any(stands_at(axis.method, site, [role]) for site in sites)
+    ]
+    if wrong:
+        known = ", ".join(sorted({site.role for site in sites}))
+        raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}. The roles of {backbone.name} are {known}.")
 
 
 def architectures_of(study: Study, numbers: Sequence[int]) -> list[Architecture]:

@@ -6,6 +6,7 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -120,10 +121,11 @@ class Settings:
         for name in ("trials", "workers", "train_limit", "validation_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 wrong.append(f"`{name}` must be at least 1, but got {getattr(self, name)}")
-        if self.initial is not None and self.initial < 0:
-            wrong.append(f"`initial` must be at least 0, but got {self.initial}")
-        if any(not rate > 0 for rate in self.learning_rates):
-            wrong.append(f"`learning_rates` must be above 0, but got {self.learning_rates}")
+        for name in ("initial", "seed", "data_seed"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                wrong.append(f"`{name}` must be at least 0, but got {getattr(self, name)}")
+        if any(not 0 < rate < math.inf for rate in self.learning_rates):
+            wrong.append(f"`learning_rates` must be finite and above 0, but got {self.learning_rates}")
         if wrong:
             raise SettingsError(f"The settings cannot be used: {'; '.join(wrong)}.")
 

@@ -269,7 +269,8 @@ class SearchSpace:
     def sample(self, rng: np.random.Generator, n: int = 1) -> list[Configuration]:
         """`n` feasible configurations, uniform over indices by rejection; repeats are possible.
 
-        Under a budget so tight that rejection fails, random configurations are moved until they fit.
+        Under a budget so tight that rejection fails, random configurations are changed choice by choice until they
+        fit.
 
         Raises:
             SpaceExhaustedError: no feasible configuration was found.
@@ -282,7 +283,7 @@ class SearchSpace:
             if len(found) >= n:
                 return found[:n]
             if self.budget is not None:
-                moved = self._moved(block, rng)
+                moved = np.array([self._fitted(row, rng) for row in block.tolist()], dtype=np.int64)
                 found += [Configuration(tuple(map(int, row))) for row in moved[self.feasible(moved)]]
         if not found:
             raise SpaceExhaustedError("No feasible configuration was found in this search space.")
@@ -413,22 +414,43 @@ class SearchSpace:
             self._tables[kind] = tuple(np.array([line.at(v) for v in values], dtype=np.int64) for line, values in lines)
         return self._tables[kind]
 
-    def _moved(self, block: Indices, rng: np.random.Generator) -> Indices:
-        """Lower random coordinates of each row that is above the budget, raise them of each that is below."""
+    @cached_property
+    def _slots_of(self) -> tuple[tuple[int, ...], ...]:
+        """For every choice the slots that it bears on."""
+        found: list[list[int]] = [[] for _ in self.choices]
+        for index, slot in enumerate(self.slots):
+            for position in {slot.size, slot.size if slot.gate is None else slot.gate}:
+                found[position].append(index)
+        return tuple(map(tuple, found))
+
+    def _fitted(self, row: list[int], rng: np.random.Generator) -> list[int]:
+        """Lower random choices of a row that is above the budget, raise those of one that is below.
+
+        Every choice has its turn, in random order: twice by a random part of the way, at last all the way, which
+        ends within any upper limit wherever modules can be absent. The cost is kept up to date by what changes, so
+        that a space of a thousand choices is no obstacle.
+        """
         assert self.budget is not None
-        rows, every = block.copy(), np.arange(len(block))
-        counts = np.array([len(choice.values) for choice in self.choices])
-        for _ in range(4 * self.n_choices):
-            costs = self.costs(rows, self.budget.count)
-            over, under = costs > self.budget.most, costs < self.budget.least
-            if not (over | under).any():
-                break
-            column, share = rng.integers(0, self.n_choices, size=len(rows)), rng.random(len(rows))
-            now, last = rows[every, column], counts[column] - 1
-            lower = (now * share).astype(np.int64)
-            higher = np.minimum(now + 1 + ((last - now) * share).astype(np.int64), last)
-            rows[every, column] = np.where(over, lower, np.where(under, higher, now))
-        return rows
+        least, most = self.budget.least, self.budget.most
+        tables = self._cost_tables(self.budget.count)
+
+        def cost(index: int) -> int:
+            slot = self.slots[index]
+            gate = 1 if slot.gate is None else int(self._values[slot.gate][row[slot.gate]])
+            return gate * int(tables[index][row[slot.size]])
+
+        total = sum(map(cost, range(len(self.slots))))
+        for is_last in (False, False, True):
+            for column, drawn in zip(rng.permutation(self.n_choices), rng.random(self.n_choices), strict=True):
+                if least <= total <= most:
+                    return row
+                now, last = row[column], len(self.choices[column].values) - 1
+                lower = 0 if is_last else int(now * drawn)
+                higher = last if is_last else min(now + 1 + int((last - now) * drawn), last)
+                before = sum(map(cost, self._slots_of[column]))
+                row[column] = lower if total > most else higher
+                total += sum(map(cost, self._slots_of[column])) - before
+        return row
 
     def _components(self) -> list[list[Slot]]:
         """Slots grouped so that no choice is used in two groups."""
@@ -468,6 +490,7 @@ class _Builder:
         self.sharing, self.is_layer_searched = sharing, is_layer_searched
         self._choices: dict[str, Choice] = {}
         self.slots: list[Slot] = []
+        self._prefixes: dict[str, str] = {}  # site to method, at the key/value seam
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -485,10 +508,26 @@ class _Builder:
                 f"but this backbone has only {', '.join(known)}."
             )
         default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
+        sizes = tuple(sorted(set(axis.sizes or default)))
+        wrong = [*self._misplaced(method, sites), *_misfitting(method, sizes)]
+        if wrong:
+            raise SettingsError(f"The method {method.name!r} does not fit this space: {'; '.join(wrong)}.")
         for site in sites:
             self._gate(site)
         for site in sites:
-            self._add_slot(method, site, tuple(sorted(set(axis.sizes or default))))
+            self._add_slot(method, site, sizes)
+
+    def _misplaced(self, method: MethodLike, sites: Sequence[Any]) -> list[str]:
+        """What `attach` would refuse at the first trial: to be told before there is a study."""
+        wrong, seam = [], getattr(method, "seam", None)
+        other = sorted({site.role for site in sites if getattr(site, "seam", seam) != seam})
+        if other:
+            wrong.append(f"it stands at {', '.join(method.roles)}, not at {', '.join(other)}")
+        if seam == "kv":
+            there = sorted({self._prefixes[site.key] for site in sites if site.key in self._prefixes})
+            wrong += [f"a layer holds one kind of prefix, and there is {name!r} already" for name in there]
+            self._prefixes |= {site.key: method.name for site in sites}
+        return wrong
 
     def _gate(self, site: SiteLike) -> int | None:
         if not self.is_layer_searched or site.layer is None:
@@ -503,6 +542,14 @@ class _Builder:
     def _index(self, name: str, values: tuple[int, ...]) -> int:
         self._choices.setdefault(name, Choice(name, values))
         return list(self._choices).index(name)
+
+
+def _misfitting(method: MethodLike, sizes: tuple[int, ...]) -> list[str]:
+    if not sizes[-1]:
+        return [f"its sizes {list(sizes)} hold nothing above 0"]
+    if not method.is_sized and sizes[-1] > 1:
+        return [f"its only size is 1, but got {list(sizes)}"]
+    return []
 
 
 def _check_layers(backbone: BackboneLike, allowed: frozenset[int] | None) -> None:

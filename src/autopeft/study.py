@@ -255,8 +255,8 @@ class Study:
         """The next trial for this worker to evaluate; it must be told or failed, and its lease is renewed till then.
 
         First comes what lost its worker, then the configurations of `initial` in their order, then the sampler,
-        which is given the trials without their learning curves and without those that lost their workers. No architecture is claimed that is measured, has
-        failed for good, or is being evaluated anywhere.
+        which is given the trials without their learning curves and without those that lost their workers. No
+        architecture is claimed that is measured, has failed for good, or is being evaluated anywhere.
 
         Args:
             n_trials: the total for the study, not for this call or worker: trials finished and running never

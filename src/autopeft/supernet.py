@@ -3,7 +3,8 @@
 BIPEFT (EMNLP Findings 2024, section 3.2) searches in it. A size of ``d`` is the first ``d`` units of the largest
 module (weight entanglement, Chen et al. 2021, arXiv 2107.00651), so all sizes share one set of weights and the
 memory is that of the largest single architecture. The gates are one vector over the placements and one matrix over
-their sizes; a placement's mask over its units is ``keep_n · Σ_k size_nk · [i < d_k]``.
+their sizes; a placement's mask over its units is ``keep_n · Σ_k size_nk · [i < d_k]``, so what it adds is linear in
+``keep_n``; where a module uses its mask more than once, ``keep_n`` stands apart to keep it so.
 
 Gates that need no gradient are whole numbers of units: then a placement that is off is not computed, and one that
 is on computes only its units, bit for bit what the architecture that `Supernet.architecture` names would compute
@@ -26,7 +27,7 @@ from autopeft.architecture import Architecture, CountKind, Placement
 from autopeft.attach import attach
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
-from autopeft.methods import Cuttable
+from autopeft.methods import Cuttable, is_gated_apart, lookup
 from autopeft.selection import Candidates
 from autopeft.space import SearchSpace
 
@@ -126,16 +127,22 @@ class Supernet:
             keep: ``(n,)``, 0 to 1.
             sizes: ``(n, K)``, the weights of the candidate sizes, 0 to 1.
         """
-        masks = torch.einsum("nk,nku->nu", sizes, self._table) * keep[:, None]
+        units = torch.einsum("nk,nku->nu", sizes, self._table)
+        masks, gates = units * keep[:, None], keep.unbind(0)
         for index, (placement, mask) in enumerate(zip(self._placements, masks.unbind(0), strict=True)):
             if self.alive[index]:
-                self._attached.masks[placement.site, placement.method] = mask[: placement.size]
+                key = (placement.site, placement.method)
+                is_apart = is_gated_apart(lookup(placement.method))
+                self._attached.masks[key] = (units[index] if is_apart else mask)[: placement.size]
+                if is_apart:
+                    self._attached.gates[key] = gates[index]
 
     def take(self, sizes: Sequence[int]) -> None:
         """Use the first ``sizes[n]`` units of every placement; 0 leaves it out of the computation."""
         for index, (placement, size) in enumerate(zip(self._placements, sizes, strict=True)):
             if self.alive[index]:
                 self._attached.masks[placement.site, placement.method] = int(size)
+                self._attached.gates.pop((placement.site, placement.method), None)
 
     def expected_cost(self, keep: Tensor, sizes: Tensor) -> Tensor:
         """``Σ_n keep_n Σ_k sizes_nk c_nk`` over all placements, removed ones too: a differentiable scalar."""

@@ -170,15 +170,18 @@ def fit(
         torch.manual_seed(seed)
         groups = _groups(parameters, factors or [1.0] * len(parameters))
         run = _Run(learner, groups, recipe, evaluate, objective, len(encoded))
-        for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
-            if before_step is not None:
-                before_step(run.done)
-            run.step(batch)
-            if on_step is not None:
-                on_step(run.done, run.planned)
-            if run.is_evaluation_due() and run.evaluate_and_stop():
-                break
-        return run.finish()
+        try:
+            for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
+                if before_step is not None:
+                    before_step(run.done)
+                run.step(batch)
+                if on_step is not None:
+                    on_step(run.done, run.planned)
+                if run.is_evaluation_due() and run.evaluate_and_stop():
+                    break
+            return run.finish()
+        finally:  # a failure leaves no dropout behind either
+            learner.model.eval()
 
 
 class _Run:
@@ -268,7 +271,6 @@ class _Run:
         elif self.kept < last and self.best is not None:
             for parameter, value in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(value)
-        self.learner.model.eval()
         seconds = time.perf_counter() - self.started
         return Fit(tuple(self.history), self.kept, self.done, seconds, seconds - self.evaluating)
 

@@ -74,8 +74,10 @@ class CostAxis:
     def of(cls, space: SearchSpace, scale: CostScale) -> CostAxis:
         """The axis of `space`; "rank" draws random architectures, the same ones every time."""
         low, high = space.cost_range("nominal")
+        if space.budget is not None:
+            high = min(high, space.budget.most)  # what is stored is never less than what is nominal
         if space.budget is not None and space.budget.count == "nominal":
-            low, high = max(low, space.budget.least), min(high, space.budget.most)
+            low = max(low, space.budget.least)
         drawn: tuple[int, ...] = ()
         if scale == "rank":
             configurations = space.sample(np.random.default_rng(_RANK_SEED), _RANKED)

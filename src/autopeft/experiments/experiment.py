@@ -9,6 +9,7 @@ cell is a JSON file, written when it is done; a cell that exists is not run agai
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,8 +140,8 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         widen=raw.get("widen", 0),
         contest=contest(raw, path) if kind == "contest" else None,
     )
-    if found.tuning:
-        settings_module.from_dict(_merged(found.settings.as_dict(), {"recipe": found.tuning}))
+    for recipe in (found.tuning, found.contest.recipe if found.contest is not None else {}):
+        settings_module.from_dict(_merged(found.settings.as_dict(), {"recipe": recipe}))
     for cell in found.cells():
         found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
     return found
@@ -162,11 +163,21 @@ def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
     seeds = raw["seeds"]
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         wrong.append(f"`seeds` is a list of whole numbers of at least 0, but got {seeds!r}")
+    rates = raw.get("learning_rates", [])
+    if not isinstance(rates, list) or not all(map(_is_rate, rates)):
+        wrong.append(f"`learning_rates` is a list of numbers above 0, but got {rates!r}")
     widen = raw.get("widen", 0)
     if type(widen) is not int or widen < 0:
         wrong.append(f"`widen` is a whole number of at least 0, but got {widen!r}")
     if wrong:
         raise SettingsError(f"The experiment {str(path)!r} cannot be used: {'; '.join(wrong)}.")
+
+
+def _is_rate(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and 0 < float(value) < math.inf  # YAML reads 1e-3 as text
+    except (TypeError, ValueError):
+        return False
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Method(Protocol):
     It may have attributes ``about``, a few words for lists; ``stacks``, the only stacks where it may stand; and
     ``sees_padding``, True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without
     it, and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
+    ``is_gated_apart`` is True when the mask enters what its modules compute more than once: they also take ``gate``,
+    a scalar factor on all that they add, which would not be linear as a factor on the mask.
     """
 
     @property
@@ -124,6 +126,11 @@ def names() -> tuple[str, ...]:
 def sees_padding(method: Method) -> bool:
     """Whether the modules of `method` are told which tokens are padding."""
     return bool(getattr(method, "sees_padding", False))
+
+
+def is_gated_apart(method: Method) -> bool:
+    """Whether the modules of `method` take the gate of a supernet beside the mask instead of within it."""
+    return bool(getattr(method, "is_gated_apart", False))
 
 
 def sum_of_stored(method: Method, placements: Sequence[tuple[Site, int]]) -> int:

@@ -22,7 +22,9 @@ _GAIN = 2.0**0.5
 
 
 class LowRankBottleneck(nn.Module):
-    """``y' = y + B_up (m * A_up gelu(B_down (m * A_down u) + b_down)) + m_0 b_up`` with a mask ``m`` over the rank.
+    """``y' = y + g (B_up (m * A_up gelu(B_down (m * A_down u) + b_down)) + m_0 b_up)``, a mask ``m`` over the rank.
+
+    The mask enters twice, so a gate ``g`` on the whole cannot be a factor on it.
 
     Only ``B_up`` starts at zero: with a second zero factor behind the activation neither would ever get a gradient.
     The others are Glorot-uniform with gain √2, the biases zero.
@@ -44,17 +46,19 @@ class LowRankBottleneck(nn.Module):
         for factor in (self.a_down, self.b_down, self.a_up):
             nn.init.xavier_uniform_(factor, gain=_GAIN)
 
-    def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
-        """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`."""
+    def forward(self, u: Tensor, y: Tensor, mask: Mask = None, gate: Tensor | None = None) -> Tensor:
+        """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`, `gate` a scalar."""
         part = self.cut(mask if isinstance(mask, int) else len(self.a_down))
         inner = functional.linear(u, part["a_down"])  # (..., rank)
         if isinstance(mask, Tensor):
             inner = inner * mask
         hidden = gelu_tanh(functional.linear(inner, part["b_down"], part["bias_down"]))  # (..., width)
         outer = functional.linear(hidden, part["a_up"])  # (..., rank)
-        if isinstance(mask, Tensor):
-            return y + functional.linear(outer * mask, part["b_up"]) + mask[0] * part["bias_up"]
-        return y + functional.linear(outer, part["b_up"], part["bias_up"])
+        if not isinstance(mask, Tensor):
+            return y + functional.linear(outer, part["b_up"], part["bias_up"])
+        # The gate goes onto the rank rather than onto the result: less to compute, and less to keep for its gradient.
+        factor = mask if gate is None else gate * mask
+        return y + functional.linear(outer * factor, part["b_up"]) + factor[0] * part["bias_up"]
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of both A, columns of both B, and both biases."""
@@ -78,6 +82,7 @@ class LowRankAdapter:
     reads: Reads = Reads.OUTPUT
     seam: Seam = "delta"
     is_sized: bool = True
+    is_gated_apart: bool = True
 
     def cost(self, site: Site) -> Cost:
         """Per unit two rows and two columns; once, both biases."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.bayes.local_search import Ledger, Score, climb, mutate, spread, walk
+from autopeft.bayes.local_search import Ledger, Score, climb, spread, walk
 from autopeft.bayes.outcome import CostAxis, OutcomeTransform
 from autopeft.bayes.settings import PRESETS, BayesSettings, Nuts
 from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
@@ -138,8 +138,7 @@ class SaasNehvi:
         front = [by_number[point.key] for point in front_of(trials).points]
         settings = self._settings
         if settings.neighbourhood == "walk":
-            parents = [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]
-            return [mutate(self._space, parent, rng) for parent in parents]
+            return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
         starts = spread(front, settings.pareto_starts)
         if settings.random_starts:
             starts += random_unseen(self._space, seen, rng, settings.random_starts)

@@ -223,7 +223,7 @@ def gathered(
         gatherer.is_on = planned - done <= scored
 
     # The loop evaluates at the end at least, and takes whatever it is told.
-    blind = replace(recipe, patience=None, keep="last", evaluate_every=float(planned))
+    blind = replace(recipe, patience=None, keep="last", evaluate_every=float(planned), consistency=0.0)
     head, nothing = learner.reset(seed), {"none": 0.0}
     supernet.train()
     try:
