@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach
-from autopeft.attention import IMPLEMENTATION, prefixed_attention, register, set_prefix
+from autopeft.attention import IMPLEMENTATION, _gated_softmax, prefixed_attention, register, set_prefix
 from tiny import backbone, everywhere, fill, inputs
 
 BATCH, HEADS, QUERIES, KEYS, D_HEAD, LENGTH = 2, 4, 5, 5, 8, 3
@@ -115,6 +115,17 @@ def test_whole_gates_are_presence_and_absence(case: dict[str, Any], gate: tuple[
     kept = torch.tensor(gate, dtype=torch.bool)
     cut = computed(case, None, (keys[:, kept], values[:, kept]), tuple(rest))
     torch.testing.assert_close(gated, cut, atol=1e-6, rtol=1e-5)
+
+
+def test_a_prefix_that_is_gated_off_leaves_the_others_as_they_are() -> None:
+    scores = torch.tensor([[[[120.0, 0.0, 1.0]]]])
+    found = _gated_softmax(scores, torch.tensor([0.0]))
+    torch.testing.assert_close(found, torch.tensor([[[[0.0, *torch.tensor([0.0, 1.0]).softmax(0)]]]]))
+
+
+def test_gates_are_applied_in_single_precision_at_least() -> None:
+    half = torch.randn(2, 2, 5, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
+    torch.testing.assert_close(_gated_softmax(half, torch.ones(3)), half.float().softmax(-1))
 
 
 @pytest.mark.parametrize("gate", [None, torch.ones(LENGTH)])

@@ -99,6 +99,11 @@ def test_a_budget_bounds_the_cost_axis() -> None:
     assert axis(np.array([10_000])) == pytest.approx([0.5])
 
 
+def test_a_budget_of_stored_parameters_bounds_the_cost_axis_too() -> None:
+    axis = CostAxis.of(autopeft_space(budget=ParameterBudget(most=100_000, count="stored")), "log")
+    assert axis.high == 100_000  # no architecture stores less than its nominal count
+
+
 def test_architectures_of_one_cost_still_span_an_area() -> None:
     assert CostAxis("log", 768, 768).worst == 1.1
     assert CostAxis("log", 768, 768)(np.array([768])) == pytest.approx([0])

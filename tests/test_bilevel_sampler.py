@@ -15,7 +15,7 @@ import tiny
 from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.attach import count
-from autopeft.budgeted import BudgetedSampler
+from autopeft.budgeted import BudgetedSampler, Question
 from autopeft.differentiable.halves import HalvedTask
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, SpaceExhaustedError, UnknownNameError
 from autopeft.evaluate import Evaluator
@@ -150,6 +150,17 @@ def test_a_folder_keeps_an_interrupted_search(
     assert build(evaluator, over, **options).ask([]) == expected
     assert min(calls[n + 25 :]) >= 8
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_what_is_kept_belongs_to_its_weights_and_its_data(evaluator: Evaluator, tmp_path: Path) -> None:
+    over = space(evaluator, "S1")
+    other = tiny.backbone("bert", seed=1, with_tokenizer=True)
+    assert other.digest() != evaluator.backbone.digest()
+    files = set()
+    for backbone, data_seed in ((evaluator.backbone, 0), (evaluator.backbone, 1), (other, 0)):
+        own = Evaluator(backbone, evaluator.task, evaluator.splits, evaluator.recipe, data_seed=data_seed)
+        files.add(Question(own, over, 0, (), tmp_path).file("bipeft", "same"))
+    assert len(files) == 3
 
 
 def test_a_loss_that_is_not_finite_is_a_typed_failure(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ import pytest
 import yaml
 from rich.console import Console
 
+from autopeft import options
 from autopeft.catalogue import catalogue
-from autopeft.cli import _retraining, _settings
 from autopeft.console import described, front_table
 from autopeft.retraining import write_cell
 from autopeft.settings import Settings
@@ -246,18 +246,18 @@ def test_what_made_a_search_cheap_is_no_wish_for_the_retraining_unless_it_is_sai
     cheap = {"epochs": 1.0, "steps": 7, "patience": 2, "data_fraction": 0.1, "weight_decay": 0.01}
     asked = {"task": "mrpc", "train_limit": 100, "learning_rates": [1e-3], "recipe": cheap}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(asked))
-    study = _retraining(tmp_path, {}, [])
+    study = options.for_retraining(tmp_path, {}, [])
     assert (study.train_limit, study.learning_rates) == (None, Settings(task="mrpc").learning_rates)
     assert (study.recipe.epochs, study.recipe.steps, study.recipe.patience) == (20, None, 10)
     assert (study.recipe.data_fraction, study.recipe.weight_decay) == (1.0, 0.01)
-    said = _retraining(tmp_path, {"recipe.epochs": 3.0}, ["train_limit = 100", "recipe.data_fraction=0.5"])
+    said = options.for_retraining(tmp_path, {"recipe.epochs": 3.0}, ["train_limit = 100", "recipe.data_fraction=0.5"])
     assert (said.train_limit, said.recipe.epochs, said.recipe.data_fraction) == (100, 3.0, 0.5)
     # A file is taken as it is, but for the options; epochs on the command line beat steps in the file.
-    file = _retraining(tmp_path / "settings.yaml", {}, [])
+    file = options.for_retraining(tmp_path / "settings.yaml", {}, [])
     assert (file.recipe.as_dict(), file.learning_rates) == ({**file.recipe.as_dict(), **cheap}, (1e-3,))
-    assert _retraining(tmp_path / "settings.yaml", {"recipe.epochs": 3.0}, []).recipe.steps is None
+    assert options.for_retraining(tmp_path / "settings.yaml", {"recipe.epochs": 3.0}, []).recipe.steps is None
     (tmp_path / "short.yaml").write_text("task: mrpc\n")
-    assert _retraining(tmp_path / "short.yaml", {}, []).recipe.epochs == 20
+    assert options.for_retraining(tmp_path / "short.yaml", {}, []).recipe.epochs == 20
 
 
 def test_results_are_written_after_every_seed_with_their_recipe(case: Case, tmp_path: Path) -> None:
@@ -281,9 +281,9 @@ def test_setting_one_method_keeps_the_others(case: Case, tmp_path: Path) -> None
     facts = json.loads(call("check", case.write(tmp_path / "a.yaml"), "--steps", 0, *sizes, "--json").out)
     assert facts["cardinality"] == 2**3 * 2 * 3  # a switch a layer; serial 0 or 4, prefix 0 to 2
     asked = case.write(tmp_path / "b.yaml", space={"methods": ["serial", "lora"]})
-    listed = _settings(asked, {}, list(sizes[1:])).space.methods
+    listed = options.read(asked, {}, list(sizes[1:])).space.methods
     assert {name: axis.sizes for name, axis in listed.items()} == {"serial": (0, 4), "lora": None}
-    default = _settings(case.write(tmp_path / "c.yaml", space={}), {}, list(sizes[1:])).space.methods
+    default = options.read(case.write(tmp_path / "c.yaml", space={}), {}, list(sizes[1:])).space.methods
     assert {name: axis.sizes for name, axis in default.items()} == {"serial": (0, 4), "parallel": None, "prefix": None}
 
 

@@ -15,7 +15,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach, count
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
-from autopeft.errors import DataError, NonFiniteFailure, UnknownNameError
+from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, UnknownNameError
 from autopeft.evaluate import Evaluator
 from autopeft.objective import Measurement
 from autopeft.retraining import baseline
@@ -108,6 +108,7 @@ def test_nan_is_a_typed_failure_and_the_backbone_is_as_before() -> None:
         with pytest.raises(NonFiniteFailure):
             made(architecture, seed=0)
         assert made.backbone.occupant is None
+        assert not made.backbone.model.training  # no dropout for whoever comes next
         assert torch.equal(output(made.backbone), plain)
         assert all(parameter.grad is None for parameter in made.backbone.model.parameters())
 
@@ -206,6 +207,24 @@ def test_multiple_choice_is_learnt() -> None:
     measured = made(Architecture(placed), seed=0)
     assert measured.value > 0.9
     assert measured.counts.trained == made.counts(Architecture(placed)).stored + head_parameters(32, 1)
+
+
+def test_texts_are_cut_where_the_model_s_positions_end() -> None:
+    long = Examples(np.array([0, 1]), texts=[("good w1 " * 60,), ("bad w2 " * 60,)])
+    for family, most in (("bert", 64), ("roberta", 63)):  # RoBERTa begins after the position of padding
+        found = backbone(family, with_tokenizer=True)
+        assert found.n_positions == most
+        learner = EncoderLearner(found, SENTIMENT)
+        learner.tokenizer.model_max_length = int(1e30)  # as where a checkpoint does not say
+        assert len(learner.encode(long, 128).tokens[0]) == most
+    assert backbone("t5").n_positions is None
+
+
+def test_nothing_to_train_is_said() -> None:
+    found = backbone("t5", with_tokenizer=True)
+    made = Evaluator(found, SENTIMENT, splits(sentiment(8), sentiment(4)), QUICK)
+    with pytest.raises(ArchitectureError, match="nothing to train"):
+        made(Architecture(()), seed=0)
 
 
 def test_scores_of_choices_have_the_length_of_their_example() -> None:

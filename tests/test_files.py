@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autopeft.data.tables import read
 from autopeft.errors import DataError, SettingsError
 from autopeft.tasks.files import from_files
 
@@ -229,3 +230,72 @@ def test_only_the_holdout_protocol_is_allowed(tmp_path: Path) -> None:
     _, load = from_files(write_jsonl(tmp_path / "a.jsonl", ROWS), text=["text"])
     with pytest.raises(SettingsError, match="holdout"):
         load(protocol="autopeft")
+
+
+def test_a_quotation_mark_in_a_tab_separated_file_swallows_no_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    texts = ['"Great fun', "Dull", "a mess", 'loved it"', '"said ""so"" twice"', *(f"t{n}" for n in range(15))]
+    path.write_text("label\ttext\n" + "".join(f"{n % 2}\t{text}\n" for n, text in enumerate(texts)))
+    found = [row["text"] for row in read(path).rows]
+    assert found[:5] == ['"Great fun', "Dull", "a mess", 'loved it"', 'said "so" twice']
+    assert len(found) == 20
+
+
+def test_long_cells_and_blank_first_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n\ntext,label\n" + "".join(f"{'word ' * 30_000}{n},{n % 2}\n" for n in range(2)))
+    assert [len(row["text"]) > 150_000 for row in read(path).rows] == [True, True]
+
+
+def test_whole_numbers_written_with_a_point_are_the_same_classes(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ("0", "1", "0.0", "1.00")[n % 4]} for n in range(24)]
+    task, _ = from_files(write(tmp_path / "a.csv", rows), text=["text"])
+    assert task.label_names == ("0", "1")
+    other = write(tmp_path / "b.csv", [{"text": "x", "label": "1.0"}, {"text": "y", "label": "0.0"}])
+    _, load = from_files(tmp_path / "a.csv", other, text=["text"])
+    assert load().validation.labels.tolist() == [1, 0]
+
+
+def test_classes_that_are_one_number_have_a_fixed_order(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ("01", "1", "2", "0", "-0")[n % 5]} for n in range(25)]
+    task, _ = from_files(write(tmp_path / "a.csv", rows), text=["text"])
+    assert task.label_names == ("-0", "0", "01", "1", "2")
+
+
+def test_labels_that_are_lists_are_refused(tmp_path: Path) -> None:
+    expect(tmp_path, [{"text": f"t{n}", "label": ["x", "y"][: 1 + n % 2]} for n in range(20)], "20 labels are lists")
+
+
+@pytest.mark.parametrize(
+    ("labels", "metrics", "message"),
+    [
+        ([n / 7 for n in range(30)], ["accuracy"], "['accuracy'] do not fit a regression"),
+        (["a", "b"] * 15, ["token_f1", "group_exact_match"], "do not fit a classification of 2 classes"),
+        (["a", "b", "c"] * 10, ["f1"], "['f1'] do not fit a classification of 3 classes"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_refused(
+    tmp_path: Path, labels: list[Any], metrics: list[str], message: str
+) -> None:
+    rows = [{"text": f"t{n}", "label": label} for n, label in enumerate(labels)]
+    expect(tmp_path, rows, message, metrics=metrics)
+
+
+def test_two_classes_may_be_scored_by_f1(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(20)]
+    task, _ = from_files(write_jsonl(tmp_path / "a.jsonl", rows), text=["text"], metrics=["f1", "matthews"])
+    assert task.objective == "f1"
+
+
+def test_numbers_are_said_on_the_scale_of_the_labels(tmp_path: Path) -> None:
+    small = [{"text": f"t{n}", "label": n / 1000} for n in range(80)]  # 0 to 0.079
+    task, load = from_files(write_jsonl(tmp_path / "small.jsonl", small), text=["text"])
+    train = load().train
+    said = {task.target_text(train, index) for index in range(len(train))}
+    assert task.step == pytest.approx(0.002)
+    assert len(said) > 30
+    assert all(abs(float(task.target_text(train, i)) - label) <= 0.001 + 1e-9 for i, label in enumerate(train.labels))
+    low = [{"text": f"t{n}", "label": -100.5 - n} for n in range(30)]
+    task, load = from_files(write_jsonl(tmp_path / "low.jsonl", low), text=["text"])
+    assert task.unparsable < -130
+    assert float(task.target_text(load().train, 0)) == pytest.approx(load().train.labels[0], abs=0.5)

@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # Strategies; those that train may use the rows above.
     ("differentiable", "budgeted", "samplers", "proxy"),
     ("label", "plot", "fronts", "draw", "summary", "report"),
-    ("settings", "retraining", "workers", "catalogue", "session", "forecast", "tracking", "console"),
+    ("settings", "options", "retraining", "workers", "catalogue", "session", "forecast", "tracking", "console"),
     ("experiments",),
     ("cli",),
     ("__init__", "__main__"),

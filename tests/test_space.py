@@ -203,6 +203,20 @@ def test_an_impossible_budget_says_what_is_possible() -> None:
     assert space.within(ParameterBudget(16)).within(None) == space
 
 
+def test_a_tight_budget_of_a_large_space_is_met() -> None:
+    """As BIPEFT's smallest budgets are on T5-large: 900 placements, of which half a dozen fit."""
+    sizes, cost = (0, 1, 4, 8), Cost(nominal=Line(0, 1_000), stored=Line(24, 1_000))
+    choices = tuple(Choice(f"lora@{index}", sizes) for index in range(900))
+    slots = tuple(Slot("lora", f"encoder.{index}.q", cost, index) for index in range(900))
+    space = SearchSpace(choices, slots, ParameterBudget(6_412, count="stored"))
+    found = space.sample(np.random.default_rng(0), 101)
+    assert len({configuration.indices for configuration in found}) > 90
+    assert all(0 < space.cost(configuration, "stored") <= 6_412 for configuration in found)
+    between = SearchSpace(choices, slots, ParameterBudget(6_412, 5_000, count="stored"))
+    costs = [between.cost(configuration, "stored") for configuration in between.sample(np.random.default_rng(0), 20)]
+    assert all(5_000 <= cost <= 6_412 for cost in costs)
+
+
 def test_a_space_that_holds_nothing_says_so() -> None:
     empty = SearchSpace((Choice("size", (0,)),), (Slot("serial", "encoder.0.ffn", Cost(Line(0, 1), Line(0, 1)), 0),))
     assert (empty.cardinality, empty.n_valid) == (1, 0)

@@ -172,11 +172,37 @@ def test_scores_of_a_regression_take_a_column_or_a_row() -> None:
 
 def test_baselines() -> None:
     examples = made_up(10, 3, "x")
-    assert tasks.lookup("mrpc").baseline(examples) == {"accuracy": 0.7, "f1": 0.0}
+    # For each metric the label that is best for it: always 0 is right 7 times of 10, always 1 has an F1 above 0.
+    assert tasks.lookup("mrpc").baseline(examples) == {"accuracy": 0.7, "f1": pytest.approx(2 * 0.3 / 1.3)}
     positive = made_up(4, 4, "y")
     assert tasks.lookup("mrpc").baseline(examples, seen=positive)["accuracy"] == pytest.approx(0.3)
     numbers = Examples(np.array([0.0, 1.0, 5.0]), texts=[("a", "b")] * 3)
     assert tasks.lookup("stsb").baseline(numbers) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_the_baseline_of_f1_is_no_0_where_class_1_is_rare() -> None:
+    qqp = tasks.lookup("qqp").under("bipeft")
+    assert qqp.objective == "f1"
+    assert qqp.baseline(made_up(100, 37, "x"))["f1"] == pytest.approx(2 * 0.37 / 1.37)
+    # What is learnt elsewhere is scored here.
+    assert qqp.baseline(made_up(100, 37, "x"), seen=made_up(10, 0, "y"))["f1"] == 0.0
+
+
+def test_one_of_two_texts_may_be_empty_in_a_benchmark() -> None:
+    task = tasks.lookup("qqp")
+    row = {"question1": "Why?", "question2": "", "label": 0}
+    table = Table("QQP", ("question1", "question2", "label"), [row, {**row, "question2": "How?"}])
+    assert task.examples(table).texts == [("Why?", ""), ("Why?", "How?")]
+    blank = Table("QQP", table.columns, [row, {**row, "question1": " "}])
+    with pytest.raises(DataError, match=r"1 texts of 'question1' are empty: rows 2; 1 texts of 'question2'"):
+        task.examples(blank)
+
+
+@pytest.mark.parametrize("change", [{"entities": "['Anna']"}, {"answers": None}, {"answers": [1]}])
+def test_record_needs_lists_of_text(change: dict[str, Any]) -> None:
+    name = next(iter(change))
+    with pytest.raises(DataError, match=rf"1 values are no lists of text: rows 2 \({name}\)"):
+        rows_of("record", [RECORD, {**RECORD, **change}])
 
 
 def test_a_protocol_puts_its_papers_metric_first() -> None:

@@ -16,6 +16,7 @@ from autopeft.errors import DataError, SettingsError
 from autopeft.evaluate import Evaluator
 from autopeft.task import Task
 from autopeft.train import Recipe
+from autopeft.training import text_to_text
 from autopeft.training.batches import collate
 from autopeft.training.learner import learner_for
 from autopeft.training.text_to_text import TextToTextLearner
@@ -48,6 +49,25 @@ def test_how_answers_are_read_is_chosen_and_checked(t5: Backbone) -> None:
         assert own.learner.answer == "generate"
     with pytest.raises(SettingsError, match="gives no text, so the answer 'generate' cannot be had"):
         learner_for(backbone(with_tokenizer=True), SENTIMENT, "generate")
+
+
+def test_many_labels_are_scored_a_few_at_a_time(t5: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"w{n}" for n in range(1, 21))
+    task = Task("tiny/many", "classification", ("text",), label_names=names, verbalisers=names)
+    learner = TextToTextLearner(t5, task)
+    examples = Examples(np.zeros(3, dtype=np.int64), texts=[("good w3",), ("bad",), ("w7 w8 w9",)])
+    batch = collate(learner.encode(examples, 16), np.arange(3), learner.pad, CPU)
+    t5.model.eval()
+    whole = learner.outputs(batch)
+    rows: list[int] = []
+    handle = t5.model.get_decoder().register_forward_pre_hook(
+        lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    monkeypatch.setattr(text_to_text, "_MOST_ROWS", 12)
+    few = learner.outputs(batch)
+    handle.remove()
+    assert rows == [12] * 5  # 3 examples with 4 of the 20 labels at a time
+    np.testing.assert_allclose(np.array(few), np.array(whole), rtol=1e-5)
 
 
 def test_sources_and_targets_are_the_task_s_words(t5: Backbone) -> None:

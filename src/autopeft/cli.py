@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
-from autopeft import settings as settings_module
+from autopeft import options
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SettingsError
 from autopeft.settings import Settings
 
@@ -128,7 +127,7 @@ def search(
         "files.label": label, "space.methods": methods.split(",") if methods else None,
         "sampler_options.preset": preset,
     }  # fmt: skip
-    settings = _with_budgets(_settings(file, plain, sets), budget)
+    settings = _with_budgets(options.read(file, plain, sets), budget)
     if methods and settings.space.name:
         raise SettingsError(f"--methods {methods} and the named space {settings.space.name!r} exclude each other.")
     from autopeft.console import SearchProgress, front_table, progress_bar
@@ -211,7 +210,7 @@ def check(
 ) -> None:
     """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
     plain = {"model": model, "task": task, "data": data, "space.budget": budget, "trials": trials}
-    settings = _settings(file, plain, sets)
+    settings = options.read(file, plain, sets)
     from autopeft.forecast import forecast
     from autopeft.session import Session
 
@@ -302,8 +301,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Retrain an architecture on several seeds and measure it on the test part."""
-    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": _rates(rates)}
-    settings = _retraining(source, changes, sets)
+    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
+    settings = options.for_retraining(source, changes, sets)
     from autopeft.retraining import DEFAULT_SEEDS, retrain, write_cell
     from autopeft.session import Session
 
@@ -316,16 +315,6 @@ def train(
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     err.print(f"Retraining {name}: {chosen}", highlight=False)
 
-    def facts_of(so_far: Any) -> dict[str, Any]:
-        recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
-        return {**so_far.as_dict(), "recipe": recipe}
-
-    def show(so_far: Any) -> None:
-        seed, last = so_far.seeds[-1], so_far.test[-1]
-        err.print(f"seed {seed}: {last.objective} {last.value:.4f} on test", highlight=False)
-        if to is not None:
-            write_cell(to, facts_of(so_far))
-
     found = retrain(
         session.evaluator,
         name,
@@ -335,28 +324,27 @@ def train(
         widen=widen,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
-        on_run=show,
+        on_run=lambda so_far: _show_run(session, so_far, to),
     )
-    facts = {**facts_of(found), "search": _searched(source, storage, at, trial, found.seconds)}
+    facts = {**_retrained(session, found), "search": _searched(source, storage, at, trial, found.seconds)}
     if to is not None:
         write_cell(to, facts)
     _show_retrained(facts, as_json, save)
 
 
-_CHEAP = ("train_limit", "learning_rates")
-_CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
+def _retrained(session: Any, so_far: Any) -> dict[str, Any]:
+    recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
+    return {**so_far.as_dict(), "recipe": recipe}
 
 
-def _retraining(source: Path, changes: dict[str, Any], sets: list[str]) -> Settings:
-    """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap."""
-    data = settings_module.read_yaml(source / "settings.yaml" if source.is_dir() else source)
-    recipe = data.get("recipe") or {}
-    if source.is_dir():
-        data = {name: value for name, value in data.items() if name not in _CHEAP}
-        recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
-    if isinstance(recipe, dict):  # anything else is refused with all other mistakes
-        recipe = {"epochs": 20, "patience": 10, **recipe}
-    return _changed({**data, "recipe": recipe}, changes, sets)
+def _show_run(session: Any, so_far: Any, to: Path | None) -> None:
+    """Tell of the last run, and write what there is by now: a later run may fail."""
+    from autopeft.retraining import write_cell
+
+    seed, last = so_far.seeds[-1], so_far.test[-1]
+    err.print(f"seed {seed}: {last.objective} {last.value:.4f} on test", highlight=False)
+    if to is not None:
+        write_cell(to, _retrained(session, so_far))
 
 
 def _check_targets(save: Path | None, to: Path | None) -> None:
@@ -513,28 +501,6 @@ def experiment(
 # -- inside ----------------------------------------------------------------------------------------------------
 
 
-def _settings(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Settings:
-    """Settings from a file, options (dotted keys; None means not given) and ``--set`` pairs, in that order."""
-    return _changed(settings_module.read_yaml(file) if file is not None else {}, changes, sets)
-
-
-def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> Settings:
-    given = {key: value for key, value in changes.items() if value is not None}
-    if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
-        _put(data, ["recipe", "steps"], None)
-    for pair in sets:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SettingsError(f"--set takes key=value, but got {pair!r}.")
-        try:
-            given[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"--set {pair!r} is not readable: {error}.") from error
-    for key, value in given.items():
-        _put(data, key.split("."), _plain(value))
-    return settings_module.from_dict(data)
-
-
 def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
     """Several budgets go to a sampler that answers each; a single one limits the space, whatever the sampler."""
     if len(budgets) < 2:
@@ -545,25 +511,6 @@ def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
         raise SettingsError(f"The sampler {settings.sampler!r} has one budget: give one range, such as 0.1%-0.5%.")
     options = {**settings.sampler_options, "budgets": list(budgets), "count": settings.space.count}
     return settings.with_changes(sampler_options=options)
-
-
-def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set one entry; what stands beside it stays, names in a list and the methods of the default space too."""
-    for depth, name in enumerate(path[:-1], start=1):
-        inner = data.get(name)
-        if isinstance(inner, list):
-            inner = dict.fromkeys(inner)
-        elif inner is None and path[:depth] == ["space", "methods"]:
-            inner = dict.fromkeys(settings_module.SpaceSettings().methods)
-        data[name] = inner = inner if isinstance(inner, dict) else {}
-        data = inner
-    data[path[-1]] = value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return str(value) if isinstance(value, Path) else value
 
 
 @contextmanager
@@ -594,13 +541,6 @@ def _picked(study: Any, at: str) -> int:
     backbone = study.trial(front.points[0].key).measurement.counts.backbone
     budget = ParameterBudget.parse(at, backbone)
     return int(front.at(100 * budget.most / backbone, 100 * budget.least / backbone).key)
-
-
-def _rates(text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
 
 
 def _shown(value: Any) -> str:

@@ -56,7 +56,9 @@ def _trained_length(record: Mapping[str, Any]) -> int:
 
 
 def _logits(model: Any, columns: Sequence[list[str]]) -> torch.Tensor:
-    most = min(_trained_length(model.record), int(model.tokenizer.model_max_length))
+    trained = _trained_length(model.record)
+    positions = model.attached.backbone.n_positions or trained
+    most = min(trained, positions, int(model.tokenizer.model_max_length))
     inputs = model.tokenizer(*columns, truncation=True, max_length=most, padding=True, return_tensors="pt")
     logits: torch.Tensor = model(**inputs.to(model.device)).logits.float()
     return logits

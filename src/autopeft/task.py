@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from autopeft.data.metrics import mean_exact_match, mean_token_f1, measure
 from autopeft.data.tables import Table, listed
 from autopeft.errors import DataError
 
+_WHOLE = re.compile(r"-?\d+\.0+")  # pandas writes whole numbers so where one is missing
+
 Kind = Literal["classification", "regression", "multiple_choice"]
 Format = Callable[["Task", Table], Examples]
 Fetch = Callable[[str], Table]
 
-_UNPARSABLE = -1  # no class has this number, no STS-B score is so low
+_NO_CLASS = -1  # no class has this number
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def plain(task: Task, table: Table) -> Examples:
             first rows concerned.
     """
     columns_or_raise(table, (*task.inputs, task.label))
-    mistakes = text_mistakes(table, task.inputs)
+    mistakes = text_mistakes(table, task.inputs, is_part_enough=True)
     labels, wrong = read_labels(task, table)
     if mistakes or wrong:
         raise DataError(f"{table.source} cannot be used: {listed([*mistakes, *wrong])}.")
@@ -65,6 +68,8 @@ class Task:
         is_large: which of its two forms BIPEFT's protocol takes.
         objectives: pairs of protocol and metric, where the paper of that protocol reports another metric first.
         verbalisers: what a text-to-text model is to say for each class; the class digits unless given.
+        step: for a regression, what a text-to-text model's targets are rounded to; 0.2 as T5 does for STS-B.
+        unparsable: for a regression, the number that an answer counts as which is none.
         format: turns the rows of a table into examples.
         fetch: for a task with a source of its own, gives the table of a role.
         about: one sentence: what it is, source, licence.
@@ -82,6 +87,8 @@ class Task:
     is_large: bool = False
     objectives: tuple[tuple[str, str], ...] = ()
     verbalisers: tuple[str, ...] = ()
+    step: float = 0.2
+    unparsable: float = -1.0
     format: Format = field(default=plain, repr=False)
     fetch: Fetch | None = field(default=None, repr=False)
     about: str = ""
@@ -146,7 +153,9 @@ class Task:
         return measure(self.metrics, self.decide(outputs, examples), examples)
 
     def baseline(self, examples: Examples, seen: Examples | None = None) -> dict[str, float]:
-        """The metrics of saying always the same: the most frequent label, or the mean for regression.
+        """The metrics of saying always the same: for each metric the label that is best for it, or the mean.
+
+        The most frequent label would not do: where it is class 0, its F1 is 0, and that of always saying 1 is not.
 
         Args:
             examples: what is scored.
@@ -158,7 +167,14 @@ class Task:
         if self.kind == "regression":
             return measure(self.metrics, np.full(len(examples), source.mean()), examples)
         values, counts = np.unique(source, return_counts=True)
-        constant = np.full(len(examples), values[counts.argmax()])
+        labels = values[np.argsort(-counts, kind="stable")]  # of equals the most frequent
+        learnt = [self._always(label, examples if seen is None else seen) for label in labels]
+        scored = learnt if seen is None else [self._always(label, examples) for label in labels]
+        best = {name: max(range(len(labels)), key=lambda i: learnt[i][name]) for name in self.metrics}
+        return {name: scored[index][name] for name, index in best.items()}
+
+    def _always(self, label: int, examples: Examples) -> dict[str, float]:
+        constant = np.full(len(examples), label)
         if self.kind == "multiple_choice":
             constant = np.minimum(constant, [len(own) - 1 for own in examples.choices])
         return measure(self.metrics, constant, examples)
@@ -175,11 +191,12 @@ class Task:
     def target_text(self, examples: Examples, index: int) -> str:
         """What a text-to-text model is to say: the verbaliser of the class, a number, or an entity.
 
-        A number is rounded to the nearest multiple of 0.2, as in T5 (the BIPEFT release rounds to 0.1 by a slip).
+        A number is rounded to the nearest multiple of `step` (the BIPEFT release rounds to 0.1 by a slip).
         """
         label = examples.labels[index]
         if self.kind == "regression":
-            return f"{round(5 * float(label)) / 5:.1f}"
+            per_unit = 1 / self.step
+            return f"{round(per_unit * float(label)) / per_unit:.{max(0, -math.floor(math.log10(self.step)))}f}"
         if examples.names:
             return examples.names[index][int(label)]
         return self.verbalisers[int(label)] if self.verbalisers else str(int(label))
@@ -197,8 +214,8 @@ class Task:
     def score_texts(self, said: Sequence[str], examples: Examples) -> dict[str, float]:
         """The metrics of a text-to-text model's answers. What cannot be parsed is wrong.
 
-        Of two classes it counts as the opposite one, of more as none of them; a number counts as -1 (as in T5
-        and BIPEFT). Entities are compared as strings.
+        Of two classes it counts as the opposite one, of more as none of them; a number counts as `unparsable` (-1 in
+        T5 and BIPEFT). Entities are compared as strings.
         """
         if examples.names:
             return _score_entities(self.metrics, said, examples)
@@ -207,7 +224,8 @@ class Task:
             pairs = zip(parsed, examples.labels, strict=True)
             filled = [1 - int(right) if value is None else value for value, right in pairs]
         else:
-            filled = [_UNPARSABLE if value is None else value for value in parsed]
+            wrong = self.unparsable if self.kind == "regression" else _NO_CLASS
+            filled = [wrong if value is None else value for value in parsed]
         return measure(self.metrics, np.array(filled), examples)
 
     def _own_fields(self, examples: Examples, index: int) -> list[tuple[str, str]]:
@@ -239,13 +257,22 @@ def missing_columns(table: Table, wanted: Sequence[str]) -> list[str]:
     return phrases
 
 
-def text_mistakes(table: Table, columns: Sequence[str]) -> list[str]:
-    """One phrase for each of `columns` that holds something else than text, or empty text; rows count from 1."""
+def text_mistakes(table: Table, columns: Sequence[str], *, is_part_enough: bool = False) -> list[str]:
+    """One phrase for each of `columns` that holds something else than text, or empty text; rows count from 1.
+
+    Args:
+        is_part_enough: a row may have empty texts as long as one is not (two questions of QQP are empty).
+    """
     mistakes = []
+    blank = [not any(str(row.get(name) or "").strip() for name in columns) for row in table.rows]
     for name in columns:
         values = [(number, row.get(name)) for number, row in enumerate(table.rows, start=1)]
         other = [f"{number} ({type(value).__name__})" for number, value in values if not isinstance(value, str)]
-        empty = [str(number) for number, value in values if isinstance(value, str) and not value.strip()]
+        empty = [
+            str(number)
+            for (number, value), is_blank in zip(values, blank, strict=True)
+            if isinstance(value, str) and not value.strip() and (is_blank or not is_part_enough)
+        ]
         if other:
             mistakes.append(f"{len(other)} values of {name!r} are not text: rows {', '.join(other[:5])}")
         if empty:
@@ -283,12 +310,13 @@ def _class_ids(names: Sequence[str], values: Sequence[Any]) -> list[int | None]:
 
 
 def label_key(value: Any) -> str:
-    """The text by which a raw label is compared with the names of the classes: 1, 1.0, "1" and true are one."""
+    """The text by which a raw label is compared with the names of the classes: 1, 1.0, "1", "1.0" and true are one."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
 
 
 def _number(value: Any) -> float | None:

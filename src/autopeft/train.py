@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.dropout import quick_dropout
-from autopeft.errors import NonFiniteFailure, SettingsError
+from autopeft.errors import ArchitectureError, NonFiniteFailure, SettingsError
 from autopeft.objective import Epoch
 from autopeft.training.batches import Batch, Encoded, collate, training_order
 from autopeft.training.consistency import loss_with_consistency
@@ -162,9 +162,12 @@ def fit(
         before_step: called with the number of the step, from 0.
 
     Raises:
+        ArchitectureError: there are no `parameters`.
         NonFiniteFailure: the loss or the objective became NaN or infinite.
     """
-    device = next(iter(parameters)).device
+    if not parameters:
+        raise ArchitectureError("There is nothing to train: the architecture is empty and the task has no head.")
+    device = parameters[0].device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), quick_dropout(learner.model, recipe.dropout):
         torch.manual_seed(seed)

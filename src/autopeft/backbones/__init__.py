@@ -198,6 +198,15 @@ class Backbone:
         module: nn.Module = self.model.get_submodule(path)
         return module
 
+    @property
+    def n_positions(self) -> int | None:
+        """The most tokens that learned position embeddings reach; None where there are none (T5, rotary ones)."""
+        for name, module in self.model.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                # RoBERTa counts positions from after the one that stands for padding.
+                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        return None
+
     def digest(self) -> str:
         """Tells these weights from others of the same shape, by the first numbers of every parameter."""
         found = hashlib.sha256()

@@ -7,6 +7,8 @@ import csv
 import gzip
 import io
 import json
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ Row = Mapping[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """File types that can be read; the text ones also compressed, with ``.gz`` behind."""
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 _DELIMITERS = (",", "\t", ";", "|")
 
@@ -135,9 +139,7 @@ def _text_rows(path: Path, suffix: str, delimiter: str | None) -> list[Row]:
     if suffix in (".json", ".jsonl"):
         return _json_lines(path, text)
     if suffix == ".tsv" and delimiter is None:
-        with contextlib.suppress(DataError):
-            return _csv(path, text, "\t", csv.QUOTE_MINIMAL)
-        return _csv(path, text, "\t", csv.QUOTE_NONE)
+        return _tsv(path, text)
     return _csv(path, text, delimiter or _guess(text), csv.QUOTE_MINIMAL)
 
 
@@ -188,13 +190,33 @@ def _json_lines(path: Path, text: str) -> list[Row]:
     return rows
 
 
+def _tsv(path: Path, text: str) -> list[Row]:
+    """Tab-separated: a line is a row wherever all lines have the fields of the first, whatever quotes are in them.
+
+    Read as quoted, a text that begins with a quotation mark would swallow lines up to the next one that ends so.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len({line.count("\t") for line in lines}) == 1:
+        with contextlib.suppress(DataError):  # a lone carriage return ends a line for the reader
+            rows = _csv(path, text, "\t", csv.QUOTE_NONE)
+            return [{_unquoted(name): _unquoted(cell) for name, cell in row.items()} for row in rows]
+    with contextlib.suppress(DataError):
+        return _csv(path, text, "\t", csv.QUOTE_MINIMAL)
+    return _csv(path, text, "\t", csv.QUOTE_NONE)
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell
+
+
 def _csv(path: Path, text: str, delimiter: str, quoting: Any) -> list[Row]:
     # a carriage return inside a quoted field is kept, so the text goes in undivided
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[Row] = []
     ragged: list[str] = []
+    limit = csv.field_size_limit(sys.maxsize)  # a document may well be longer than the module's 131,072 characters
     try:
-        header = next(reader)
+        header = next(cells for cells in reader if cells)
         for cells in reader:
             if len(cells) == len(header):
                 rows.append(dict(zip(header, cells, strict=True)))
@@ -202,6 +224,8 @@ def _csv(path: Path, text: str, delimiter: str, quoting: Any) -> list[Row]:
                 ragged.append(f"line {reader.line_num} has {len(cells)} fields")
     except csv.Error as error:
         raise DataError(f"{str(path)!r} cannot be read as CSV: line {reader.line_num}: {error}.") from error
+    finally:
+        csv.field_size_limit(limit)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"The columns of {str(path)!r} need distinct names, but these stand twice: {twice}.")

@@ -6,6 +6,7 @@ Every mistake that can be found before training is found here, and those found t
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _METRICS: Mapping[str, tuple[str, ...]] = {
     "regression": ("spearman", "pearson"),
     "multiple_choice": ("accuracy",),
 }
+_ALLOWED: Mapping[str, tuple[str, ...]] = {**_METRICS, "classification": ("accuracy", "macro_f1", "matthews")}
+"""What may be asked for besides: F1 where there are two classes. The others need more than one label a row."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def from_files(
     tables = _read_all({role: Path(path) for role, path in given.items() if path is not None}, delimiter)
     _fail_on([mistake for table in tables.values() for mistake in _column_mistakes(table, wish)])
     kind_found, label_names, decided, mistakes = _decide(tables, wish)
-    _fail_on([*mistakes, *(item for table in tables.values() for item in _text_mistakes(table, wish))])
+    mistakes += [item for table in tables.values() for item in _text_mistakes(table, wish)]
+    _fail_on([*mistakes, *_metric_mistakes(metrics, kind_found, label_names)])
+    step, unparsable = _number_scale(tables["train"], label) if kind_found == "regression" else (0.2, -1.0)
     task = Task(
         name=name or f"files/{Path(train).name.partition('.')[0]}",
         kind=kind_found,
@@ -124,6 +129,8 @@ def from_files(
         metrics=tuple(metrics) or _METRICS[kind_found],
         hub=None,
         parts=tuple((role, role) for role in tables),
+        step=step,
+        unparsable=unparsable,
         format=_multiple_choice(wish) if kind_found == "multiple_choice" else plain,
         about=f"The file {train}.",
     )
@@ -158,6 +165,22 @@ def _wish_mistakes(wish: _Wish, metrics: Sequence[str]) -> list[str]:
     if unknown:
         mistakes.append(f"there are no metrics {unknown}; known are {', '.join(METRICS)}")
     return mistakes
+
+
+def _metric_mistakes(metrics: Sequence[str], kind: Kind, classes: Sequence[str]) -> list[str]:
+    allowed = _ALLOWED[kind] + (("f1",) if kind == "classification" and len(classes) == 2 else ())
+    unfit = [name for name in metrics if name in METRICS and name not in allowed]
+    what = f"{kind} of {len(classes)} classes" if kind == "classification" else kind.replace("_", " ")
+    return [f"the metrics {unfit} do not fit a {what}: {', '.join(allowed)} do"] if unfit else []
+
+
+def _number_scale(train: Table, label: str) -> tuple[float, float]:
+    """For text-to-text models: a round step of about a 25th of the labels' range, and a number well outside of it."""
+    numbers = [float(row[label]) for row in train.rows]
+    low, span = min(numbers), max(numbers) - min(numbers)
+    power = 10.0 ** math.floor(math.log10(span / 25))
+    step = next(part * power for part in (5, 2, 1) if part * power <= span / 25)
+    return step, low - span
 
 
 def _read_all(paths: Mapping[str, Path], delimiter: str | None) -> dict[str, Table]:
@@ -213,7 +236,7 @@ def _kind(values: Sequence[Any]) -> Kind:
 def _classes(values: Sequence[Any]) -> tuple[str, ...]:
     found = {label_key(value) for value in values if not _is_missing(value)}
     if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=int))
+        return tuple(sorted(found, key=lambda name: (int(name), name)))  # "1" and "01" are two
     return tuple(sorted(found))
 
 
@@ -223,6 +246,10 @@ def _label_mistakes(table: Table, label: str) -> list[str]:
     mistakes = []
     if missing:
         mistakes.append(f"{table.source}: {len(missing)} labels are missing: rows {', '.join(missing[:5])}")
+    nested = [str(number) for number, value in enumerate(values, start=1) if isinstance(value, list | dict)]
+    if nested:
+        rows = ", ".join(nested[:5])
+        mistakes.append(f"{table.source}: {len(nested)} labels are lists or objects, not single values: rows {rows}")
     types = Counter(_type(value) for value in values if not _is_missing(value))
     if len(types) > 1:
         shown = ", ".join(f"{count} {name}" for name, count in types.most_common())

@@ -85,6 +85,15 @@ def filled_queries(task: Task, table: Table) -> Examples:
         DataError: a column is missing, a text is empty, or no entity of a row is among its answers.
     """
     columns_or_raise(table, (*task.inputs, task.label))
+    unlisted = [
+        f"{number} ({name})"
+        for number, row in enumerate(table.rows, start=1)
+        for name in ("entities", task.label)
+        if not isinstance(row.get(name), list | tuple) or not all(isinstance(item, str) for item in row[name])
+    ]
+    if unlisted:
+        rows = ", ".join(unlisted[:5])
+        raise DataError(f"{table.source} cannot be used: {len(unlisted)} values are no lists of text: rows {rows}.")
     gold = [_right_entities(row) for row in table.rows]
     mistakes = text_mistakes(table, ("passage", "query"))
     lost = [str(number) for number, right in enumerate(gold, start=1) if not right]

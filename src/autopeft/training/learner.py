@@ -81,7 +81,8 @@ class EncoderLearner:
 
     def encode(self, examples: Examples, max_length: int) -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
-        limit = min(max_length, int(self.tokenizer.model_max_length))
+        positions = self.backbone.n_positions or max_length
+        limit = min(max_length, positions, int(self.tokenizer.model_max_length))
         texts = list(examples.segments())
         pairs = [parts[1] for parts in texts] if texts and len(texts[0]) == 2 else None
         found = self.tokenizer([parts[0] for parts in texts], pairs, truncation=True, max_length=limit)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -27,6 +27,9 @@ Answer = Literal["score", "generate"]
 """How an answer is read: the likelihoods of the labels compared, or greedy decoding."""
 
 _MOST_NEW_TOKENS = 20
+
+_MOST_ROWS = 256
+"""Decoder rows, examples times labels, that are scored at a time."""
 
 
 class TextToTextLearner:
@@ -80,19 +83,24 @@ class TextToTextLearner:
         return self.task.score(outputs, examples)
 
     def _scores(self, batch: Batch) -> list[NDArray[np.float32]]:
-        n_labels = len(self._labels)
-        device = batch.inputs["input_ids"].device
-        targets = self._labels.padded(range(n_labels), -100).to(device)  # (labels, tokens)
-        mask = batch.inputs["attention_mask"]
         hidden = self.backbone.model.get_encoder()(**batch.inputs).last_hidden_state
+        # So many labels at a time that memory does not grow with their number.
+        n_labels, step = len(self._labels), max(1, _MOST_ROWS // len(hidden))
+        parts = [range(first, min(first + step, n_labels)) for first in range(0, n_labels, step)]
+        found = torch.cat([self._likelihoods(batch, hidden, part) for part in parts], dim=1)
+        return list(found.cpu().numpy())
+
+    def _likelihoods(self, batch: Batch, hidden: Tensor, labels: range) -> Tensor:
+        """The logarithm of the likelihood of some labels, ``(examples, labels)``."""
+        targets = self._labels.padded(labels, -100).to(hidden.device)  # (labels, tokens)
         rows = targets.repeat(len(hidden), 1)  # (examples * labels, tokens)
         logits = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(n_labels, 0)),
-            attention_mask=mask.repeat_interleave(n_labels, 0),
-            labels=rows,
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(len(labels), 0)),
+            attention_mask=batch.inputs["attention_mask"].repeat_interleave(len(labels), 0),
+            decoder_input_ids=self.backbone.model.prepare_decoder_input_ids_from_labels(labels=rows),
         ).logits.float()
         losses = functional.cross_entropy(logits.transpose(1, 2), rows, reduction="none")  # 0 where ignored
-        return list((-losses.sum(1)).view(len(hidden), n_labels).cpu().numpy())
+        return (-losses.sum(1)).view(len(hidden), len(labels))
 
     def _texts(self, batch: Batch) -> list[str]:
         with torch.no_grad():

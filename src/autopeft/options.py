@@ -1,0 +1,83 @@
+"""What a command line says over a file of settings: options with dotted keys, and ``--set key=value`` pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autopeft.errors import SettingsError
+from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
+
+_CHEAP = ("train_limit", "learning_rates")
+_CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
+
+
+def read(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Settings:
+    """Settings from a file, options (dotted keys; None means not given) and ``--set`` pairs, in that order.
+
+    Raises:
+        SettingsError: the file, a pair or a value cannot be used.
+    """
+    return _changed(read_yaml(file) if file is not None else {}, changes, sets)
+
+
+def for_retraining(source: Path, changes: dict[str, Any], sets: list[str]) -> Settings:
+    """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap."""
+    data = read_yaml(source / "settings.yaml" if source.is_dir() else source)
+    recipe = data.get("recipe") or {}
+    if source.is_dir():
+        data = {name: value for name, value in data.items() if name not in _CHEAP}
+        recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
+    if isinstance(recipe, dict):  # anything else is refused with all other mistakes
+        recipe = {"epochs": 20, "patience": 10, **recipe}
+    return _changed({**data, "recipe": recipe}, changes, sets)
+
+
+def rates(text: str | None) -> list[float] | None:
+    """The numbers in a text such as "3e-4,1e-3"; None without one.
+
+    Raises:
+        SettingsError: one of them is no number.
+    """
+    try:
+        return None if text is None else [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
+
+
+def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> Settings:
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
+        _put(data, ["recipe", "steps"], None)
+    for pair in sets:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes key=value, but got {pair!r}.")
+        try:
+            given[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {pair!r} is not readable: {error}.") from error
+    for key, value in given.items():
+        _put(data, key.split("."), _plain(value))
+    return from_dict(data)
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set one entry; what stands beside it stays, names in a list and the methods of the default space too."""
+    for depth, name in enumerate(path[:-1], start=1):
+        inner = data.get(name)
+        if isinstance(inner, list):
+            inner = dict.fromkeys(inner)
+        elif inner is None and path[:depth] == ["space", "methods"]:
+            inner = dict.fromkeys(SpaceSettings().methods)
+        data[name] = inner = inner if isinstance(inner, dict) else {}
+        data = inner
+    data[path[-1]] = value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return str(value) if isinstance(value, Path) else value
