@@ -31,7 +31,7 @@ def count(of: Candidates, sizes: np.ndarray) -> int:
 
 
 @given(budget=st.integers(7, 600), seed=st.integers(0, 10_000), is_filled=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_draw_is_within_any_budget_never_empty_and_filled_up(budget: int, seed: int, is_filled: bool) -> None:
     of = candidates()
     sizes = drawn(of, budget, np.random.default_rng(seed), is_filled)

@@ -134,7 +134,7 @@ def test_neighbours_are_one_exchange_away_and_mutual(space: SearchSpace) -> None
 
 
 @given(lattices(), st.integers(0, 99), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_budgets_are_always_respected(space: SearchSpace, seed: int, data: st.DataObject) -> None:
     valid = [*space.enumerate()]
     assume(valid)
@@ -152,7 +152,7 @@ def test_budgets_are_always_respected(space: SearchSpace, seed: int, data: st.Da
 
 
 @given(lattices(), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_was_not_seen_is_found_until_nothing_is_left(space: SearchSpace, seed: int) -> None:
     left = {space.identity(point) for point in space.enumerate()}
     assume(left)

@@ -48,7 +48,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     share=st.floats(0.001, 0.999),
     sharpness=st.floats(0.1, 10.0),
 )
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 def test_the_expected_count_is_the_budget(
     logits: list[float], counts: list[int], share: float, sharpness: float
 ) -> None:
@@ -59,7 +59,7 @@ def test_the_expected_count_is_the_budget(
 
 
 @given(pairs=st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 100)), min_size=2, max_size=20), data=st.data())
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 def test_the_order_of_the_modules_changes_nothing(pairs: list[tuple[float, int]], data: st.DataObject) -> None:
     a, n = (np.array(column) for column in zip(*pairs, strict=True))
     order = data.draw(st.permutations(range(len(pairs))))

@@ -56,7 +56,7 @@ def test_a_task_of_ones_own_is_found_by_its_dotted_path(tmp_path: Path, monkeypa
 
 
 @given(st.integers(30, 300), st.integers(4, 60), st.integers(0, 2**31), st.sampled_from(sorted(PROTOCOLS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_are_disjoint_complete_and_repeatable(train: int, development: int, seed: int, protocol: str) -> None:
     splits = cut(TASK, source(train, development), protocol, seed)
     again = cut(TASK, source(train, development), protocol, seed)
@@ -71,7 +71,7 @@ def test_parts_are_disjoint_complete_and_repeatable(train: int, development: int
 
 
 @given(st.integers(2, 200), st.integers(1, 10**6), st.integers(1, 4), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_stratified_cut_keeps_proportions(n: int, seed: int, classes: int, data: Any) -> None:
     labels = np.random.default_rng(seed).integers(0, classes, n)
     size = data.draw(st.integers(1, n))
