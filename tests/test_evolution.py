@@ -23,7 +23,7 @@ def test_ranks_by_hand() -> None:
     assert non_dominated_ranks(values).tolist() == [0, 0, 1, 2, 0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
 def test_a_rank_is_one_more_than_the_worst_rank_that_beats_it(points: list[tuple[int, int]]) -> None:
     ranks = non_dominated_ranks(np.array(points, dtype=np.float64))

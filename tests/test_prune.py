@@ -124,7 +124,7 @@ def test_a_mask_spread_too_thin_for_any_module_still_gives_one() -> None:
 
 
 @given(data=st.data(), budget=st.integers(3, 400), variant=st.sampled_from(VARIANTS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_budget_is_met_and_never_by_nothing(data: st.DataObject, budget: int, variant: Variant) -> None:
     n = data.draw(st.integers(1, 6))
     prices = data.draw(st.lists(st.tuples(st.integers(0, 20), st.integers(3, 9)), min_size=n, max_size=n))
@@ -142,7 +142,7 @@ def test_any_budget_is_met_and_never_by_nothing(data: st.DataObject, budget: int
 
 
 @given(seed=st.integers(0, 1000), budget=st.integers(10, 300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_with_all_sizes_allowed_the_best_units_are_kept(seed: int, budget: int) -> None:
     """At one price a unit the greedy choice is the exact one: the ``budget // 10`` largest importances of all."""
     of = candidates([[*range(1, 9)]] * 3, [[10 * size for size in range(1, 9)]] * 3)
@@ -153,7 +153,7 @@ def test_with_all_sizes_allowed_the_best_units_are_kept(seed: int, budget: int) 
 
 
 @given(data=st.data(), variant=st.sampled_from(VARIANTS), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_the_places_changes_nothing(data: st.DataObject, variant: Variant, seed: int) -> None:
     """Importances are whole numbers, so that there are ties, which the names of the places must break."""
     n = data.draw(st.integers(2, 7))

@@ -22,7 +22,7 @@ def test_the_default_lattice_has_the_size_it_claims() -> None:
     assert space.n_valid == (2**6 - 1) * (10**3 - 1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), first=st.integers(0, 40), more=st.integers(0, 200))
 def test_the_initial_design_is_a_prefix_of_every_longer_one(seed: int, first: int, more: int) -> None:
     space = autopeft_space(2, 8)

@@ -246,7 +246,7 @@ def cost(found: Candidates, sizes: Array) -> int:
     return int(_counts_of(found, sizes).sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(searches())
 def test_every_search_ends_within_the_budget_and_not_empty(
     case: Case,
@@ -257,7 +257,7 @@ def test_every_search_ends_within_the_budget_and_not_empty(
     assert all(size == 0 or size in row[row > 0] for size, row in zip(sizes, found.sizes, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(searches())
 def test_a_refilled_projection_leaves_no_room_for_another_module(
     case: Case,
@@ -273,7 +273,7 @@ def test_a_refilled_projection_leaves_no_room_for_another_module(
         assert (grown > room).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(searches())
 def test_after_the_last_trigger_every_placement_is_fixed_or_removed(
     case: Case,
@@ -291,7 +291,7 @@ def test_after_the_last_trigger_every_placement_is_fixed_or_removed(
     assert selector.alive.any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(searches(), st.randoms(use_true_random=False))
 def test_the_order_of_the_placements_changes_nothing(case: Case, random: Any) -> None:
     found, chosen, budget, triggers, seed = case
@@ -312,7 +312,7 @@ def test_reductions_sum_to_the_excess_when_each_is_carried_out(start: float, bud
     assert expected == pytest.approx(budget, rel=1e-9, abs=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(20, 60), st.integers(2, 15), st.integers(0, 1000), st.floats(0.1, 0.9))
 def test_removals_of_small_modules_follow_the_reductions(n: int, triggers: int, seed: int, share: float) -> None:
     """All modules cost 4 and are kept surely: after trigger z the count is within one module of the straight line."""

@@ -459,7 +459,7 @@ def test_optuna_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 # -- many workers ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["claim", "tell", "fail", "back", "lose"])), max_size=14))
 def test_claims_never_repeat_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str]]
