@@ -145,11 +145,11 @@ def search(
                 if len(study.front()):
                     out.print(front_table(study, out.width))
                 raise
-        _show_found(study, folder, f" --storage {study.location}" if storage else "")
+        _show_found(study, folder)
 
 
-def _show_found(study: Any, folder: Path, database: str) -> None:
-    from autopeft.console import budgets_line, front_table, write_front_picture
+def _show_found(study: Any, folder: Path) -> None:
+    from autopeft.console import budgets_line, database_option, front_table, write_front_picture
 
     if not len(study.front()):
         raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
@@ -158,7 +158,8 @@ def _show_found(study: Any, folder: Path, database: str) -> None:
     if answered := budgets_line(study):
         out.print(answered, highlight=False)
     out.print(
-        f"Study: {folder}. Picture: {folder / 'front.png'}. Next: autopeft train {folder} --at 0.5%{database}",
+        f"Study: {folder}. Picture: {folder / 'front.png'}. "
+        f"Next: autopeft train {folder} --at 0.5%{database_option(study, folder)}",
         highlight=False,
     )
 

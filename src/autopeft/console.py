@@ -132,7 +132,7 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
         title=f"{settings.task or 'own files'}, {settings.model}",
         facts=_facts(study, settings),
         trials=study.trials(),
-        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}{_database(study, folder)}",
+        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}{database_option(study, folder)}",
         splits={"search": "validation", "report": "test"},
         retrained=retrained,
         signal=rows,
@@ -141,7 +141,7 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
     )
 
 
-def _database(study: Study, folder: Path) -> str:
+def database_option(study: Study, folder: Path) -> str:
     """The option that names the study's database, if it is not the folder's own file; without its password."""
     is_own = study.location == str(folder / "study.db")
     return "" if is_own else f" --storage {study.location}"

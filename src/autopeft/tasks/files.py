@@ -9,7 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -119,7 +119,6 @@ def from_files(
     kind_found, label_names, decided, mistakes = _decide(tables, wish)
     mistakes += [item for table in tables.values() for item in _text_mistakes(table, wish)]
     _fail_on([*mistakes, *_metric_mistakes(metrics, kind_found, label_names)])
-    step, unparsable = _number_scale(tables["train"], label) if kind_found == "regression" else (0.2, -1.0)
     task = Task(
         name=name or f"files/{Path(train).name.partition('.')[0]}",
         kind=kind_found,
@@ -129,11 +128,12 @@ def from_files(
         metrics=tuple(metrics) or _METRICS[kind_found],
         hub=None,
         parts=tuple((role, role) for role in tables),
-        step=step,
-        unparsable=unparsable,
         format=_multiple_choice(wish) if kind_found == "multiple_choice" else plain,
         about=f"The file {train}.",
     )
+    if kind_found == "regression":
+        step, unparsable = _number_scale(tables["train"], label)
+        task = replace(task, step=step, unparsable=unparsable)
     for sentence in decided:
         logger.info(sentence)
     return task, Loader(task, _source(task, tables), tuple(decided))
