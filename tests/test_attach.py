@@ -247,3 +247,18 @@ def test_prices_are_the_methods_own() -> None:
     found = backbone()
     ((cost, size),) = prices(found, placed("serial@encoder.0.ffn:3"))
     assert (size, cost.nominal.at(3), cost.stored.at(3)) == (3, 2 * 32 * 3, 2 * 32 * 3 + 3 + 32)
+
+
+def test_an_adapter_reads_the_frozen_norm_whatever_else_stands_at_it() -> None:
+    found = backbone("bert")
+    seen: list[Tensor] = []
+    both = (Placement("encoder.0.ffn", "serial", 2), Placement("encoder.0.ffn_norm", "lnfit", 1))
+    for placements in (both[:1], both):
+        with attach(found, Architecture(placements)) as attached, torch.no_grad():
+            norms = [module for (_, method), module in attached.modules.items() if method == "lnfit"]
+            for parameter in (p for module in norms for p in module.parameters()):
+                parameter.add_(1.0)  # a trained norm is not the frozen one
+            serial = attached.modules["encoder.0.ffn", "serial"]
+            serial.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+            output(found)
+    assert torch.equal(seen[0], seen[1])
