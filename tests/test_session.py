@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autopeft.differentiable import checkpoint as disk
 from autopeft.differentiable.bilevel import BilevelSearch
 from autopeft.differentiable.halves import HalvedTask
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
 from autopeft.session import Session, architectures_of, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study import Event, Told
+from autopeft.summary import search_seconds
 from small_case import Case
 
 
@@ -205,7 +208,12 @@ def test_a_sampler_that_trains_keeps_an_interrupted_search_beside_the_study(
     with pytest.raises(KeyboardInterrupt):
         search(settings, tmp_path / "part")
     before = len(seen)
+    (kept,) = (tmp_path / "part" / "searches").iterdir()
+    checkpoint = disk.read(kept)
+    assert checkpoint is not None
+    disk.write(kept, replace(checkpoint, facts={**checkpoint.facts, "seconds": 1000.0}))
     again = search(settings, tmp_path / "part").trials()
+    assert search_seconds(again, is_answering=True) > 1000.0 > search_seconds(whole, is_answering=True)
     assert seen[before] >= 4
     assert [trial.architecture for trial in again] == [trial.architecture for trial in whole]
     assert [path.suffix for path in (tmp_path / "part" / "searches").iterdir()] == [".safetensors"]

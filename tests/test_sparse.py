@@ -344,6 +344,7 @@ def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
     found = second.run(path, every=3)
     assert np.array_equal(found.probabilities, expected.probabilities)
     assert found.architecture == expected.architecture
+    assert expected.earlier == 0.0 < found.earlier < found.seconds
     for name, value in whole.state().tensors.items():
         assert torch.equal(second.state().tensors[name], value), name
     again = fresh(settings, steps=10)

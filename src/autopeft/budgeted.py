@@ -36,10 +36,13 @@ class Search(Protocol):
 
     Attributes:
         per_budget: the most architectures that one budget is answered with.
+        earlier_seconds: wall-clock time that processes before this one spent on the last answer.
     """
 
     @property
     def per_budget(self) -> int: ...
+    @property
+    def earlier_seconds(self) -> float: ...
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """Architectures of the space within `limit`, none of them empty; it depends on nothing that changes.
 
@@ -89,11 +92,16 @@ def supernet_of(evaluator: Evaluator, space: SearchSpace, seed: int, count: Coun
 
 
 class BudgetedSampler:
-    """Proposes the answers to one budget after the other. Its only state is a memory of searches already done."""
+    """Proposes the answers to one budget after the other. Its only state is a memory of searches already done.
+
+    Attributes:
+        earlier_seconds: what processes before this one spent on the searches that the last `ask` finished.
+    """
 
     def __init__(self, name: str, question: Question, settings: Mapping[str, Any], search: Search) -> None:
         self.name, self._question, self._settings, self._search = name, question, dict(settings), search
         self._answers: dict[int, Sequence[Architecture]] = {}
+        self.earlier_seconds = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -113,6 +121,7 @@ class BudgetedSampler:
         Raises:
             NonFiniteFailure: the loss of a search became NaN or infinite.
         """
+        self.earlier_seconds = 0.0
         answered = sum(trial.origin == self.name and trial.is_taken for trial in trials)
         known, found = taken(self._question.space, trials), list[Configuration]()
         for configuration in self._from(answered):
@@ -143,6 +152,7 @@ class BudgetedSampler:
         """The architectures for the budget with this number, from 0; searched at most once."""
         if number not in self._answers:
             self._answers[number] = self._search.answer(self._question.limits[number])
+            self.earlier_seconds += self._search.earlier_seconds
         return self._answers[number]
 
 

@@ -408,7 +408,7 @@ class Study:
         except Exception as error:
             self._proposal_failed(sampler.name, failure_of(error), time.perf_counter() - began, error)
             raise
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began + getattr(sampler, "earlier_seconds", 0.0)
         if not found:
             raise SpaceExhaustedError(f"The sampler {sampler.name!r} proposed nothing.")
         architecture = self._space.decode(found[0])

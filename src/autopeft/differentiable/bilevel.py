@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from autopeft.architecture import Architecture
 from autopeft.differentiable import checkpoint as disk
 from autopeft.differentiable.bilevel_settings import BilevelSettings
-from autopeft.differentiable.checkpoint import Checkpoint
+from autopeft.differentiable.checkpoint import Checkpoint, Stopwatch
 from autopeft.differentiable.selector import Beliefs, Pass, Selector, Trigger, n_triggers
 from autopeft.differentiable.weights import Weights, restored
 from autopeft.errors import BudgetError, NonFiniteFailure, StudyMismatchError
@@ -85,7 +84,8 @@ class Found:
     Args:
         parameters: its count, in the supernet's kind.
         steps: done; fewer than planned when all triggers fired before.
-        seconds: wall-clock time, of this run alone if it went on from a checkpoint.
+        seconds: wall-clock time, that of interrupted runs before this one included.
+        earlier: seconds of those before.
         history: every trigger.
     """
 
@@ -93,6 +93,7 @@ class Found:
     parameters: int
     steps: int
     seconds: float
+    earlier: float
     history: tuple[Trigger, ...]
 
 
@@ -109,7 +110,7 @@ class BilevelSearch:
         BudgetError: there is no budget to select for, or not even the smallest placement fits it.
         """
         self.supernet, self.problem, self.settings, self.plan = supernet, problem, settings, plan
-        self.done, self.candidates = 0, supernet.candidates
+        self.done, self.candidates, self._watch = 0, supernet.candidates, Stopwatch()
         self._warm = math.floor(settings.warmup * plan.steps)
         self.selector = self._make_selector()
         if plan.budget is not None:
@@ -156,7 +157,8 @@ class BilevelSearch:
             NonFiniteFailure: a loss became NaN or infinite; the last checkpoint stays.
             StudyMismatchError: the checkpoint belongs to another search.
         """
-        started, written = time.perf_counter(), self._resume(path)
+        self._watch.start()
+        written = self._resume(path)
         devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.problem.training():
             self.supernet.train()
@@ -167,7 +169,7 @@ class BilevelSearch:
                     disk.write(path, self.state())
                     written = self.done
         self.supernet.train(False)
-        return self._found(time.perf_counter() - started)
+        return self._found()
 
     def _resume(self, path: Path | None) -> int:
         found = None if path is None else disk.read(path)
@@ -335,7 +337,7 @@ class BilevelSearch:
         chosen = np.where(likeliest > 0, (self.candidates.sizes == likeliest[:, None]).argmax(axis=1), -1)
         return projected(scores, self.candidates, chosen, self.plan.budget, is_refilled=False)
 
-    def _found(self, seconds: float) -> Found:
+    def _found(self) -> Found:
         sizes = self.sizes()
         parameters = int(
             np.where(self.candidates.sizes == sizes[:, None], self.candidates.counts, 0).max(axis=1) @ (sizes > 0)
@@ -349,7 +351,7 @@ class BilevelSearch:
             _log.info("BIPEFT: %d triggers in %d of %d steps, at stabilities from %.2f to %.2f.",
                       len(history), self.done, self.plan.steps, min(stable), max(stable))  # fmt: skip
         architecture = self.supernet.architecture(sizes)
-        return Found(architecture, parameters, self.done, seconds, history)
+        return Found(architecture, parameters, self.done, self._watch.seconds, self._watch.earlier, history)
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -366,7 +368,7 @@ class BilevelSearch:
         tensors = {"gates/keep": self.gates.keep, "gates/size": self.gates.size, **self._weights.state()}
         for name, parameter in (("keep", self.gates.keep), ("size", self.gates.size)):
             tensors |= {f"adam/{name}/{key}": value for key, value in self._adam.state[parameter].items()}
-        facts = {"identity": self.identity, "done": self.done, "selector": None}
+        facts = {"identity": self.identity, "done": self.done, "seconds": self._watch.seconds, "selector": None}
         if self.selector is not None:
             selector = self.selector.state()
             tensors |= {f"selector/{name}": value for name, value in selector.tensors.items()}
@@ -383,7 +385,7 @@ class BilevelSearch:
         if found.facts["identity"] != self.identity:
             raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
         parts = found.tensors
-        self.done = int(found.facts["done"])
+        self.done, self._watch.earlier = int(found.facts["done"]), float(found.facts["seconds"])
         for name, parameter in (("keep", self.gates.keep), ("size", self.gates.size)):
             parameter.copy_(parts[f"gates/{name}"])
             prefix = f"adam/{name}/"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,26 @@ class Checkpoint:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+
+
+class Stopwatch:
+    """Wall-clock time of a search over all processes that worked on it, up to the last checkpoint of each.
+
+    Attributes:
+        earlier: seconds of the processes before this one.
+    """
+
+    def __init__(self) -> None:
+        self.earlier, self._started = 0.0, time.perf_counter()
+
+    def start(self) -> None:
+        """Count this process from now."""
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """All of it until now."""
+        return self.earlier + time.perf_counter() - self._started
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

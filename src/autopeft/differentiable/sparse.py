@@ -20,7 +20,6 @@ import hashlib
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from torch import Tensor
 from autopeft.architecture import Architecture
 from autopeft.differentiable import checkpoint as disk
 from autopeft.differentiable.bilevel import TRAIN, VALIDATION, Problem
-from autopeft.differentiable.checkpoint import Checkpoint
+from autopeft.differentiable.checkpoint import Checkpoint, Stopwatch
 from autopeft.differentiable.sparse_settings import SparseSettings
 from autopeft.differentiable.weights import restored
 from autopeft.errors import NonFiniteFailure, SettingsError, StudyMismatchError
@@ -125,13 +124,15 @@ class Found:
     Args:
         parameters: its count, in the supernet's kind.
         probabilities: of all placements in canonical order, ``(n,)``, at the evaluation that was kept.
-        seconds: wall-clock time, of this run alone if it went on from a checkpoint.
+        seconds: wall-clock time, that of interrupted runs before this one included.
+        earlier: seconds of those before.
     """
 
     architecture: Architecture
     parameters: int
     probabilities: Floats
     seconds: float
+    earlier: float
 
 
 class SparseSearch:
@@ -147,7 +148,7 @@ class SparseSearch:
         if candidates.is_sized.any():
             raise SettingsError("S3Delta decides which modules there are, so each must have one size; see `one_size`.")
         candidates.check_budget(plan.budget)
-        self.done, self._counts = 0, candidates.counts[:, 0]
+        self.done, self._counts, self._watch = 0, candidates.counts[:, 0], Stopwatch()
         self._best, self._kept = math.inf, np.zeros(len(candidates))
         self.gates = SoftGates(self._counts, plan.budget, settings)
         self._ones = torch.ones(len(candidates), 1, device=supernet.device)
@@ -170,7 +171,7 @@ class SparseSearch:
             NonFiniteFailure: a loss became NaN or infinite; the last checkpoint stays.
             StudyMismatchError: the checkpoint belongs to another search.
         """
-        started = time.perf_counter()
+        self._watch.start()
         devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.problem.training():
             self.supernet.train()
@@ -180,7 +181,8 @@ class SparseSearch:
         rank, everyone = self.supernet.candidates.rank, np.ones(len(self._counts), dtype=bool)
         chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self.plan.budget, "skip")
         architecture = self.supernet.architecture(self.supernet.candidates.sizes[:, 0] * chosen)
-        return Found(architecture, int(self._counts[chosen].sum()), probabilities, time.perf_counter() - started)
+        parameters = int(self._counts[chosen].sum())
+        return Found(architecture, parameters, probabilities, self._watch.seconds, self._watch.earlier)
 
     def _searched(self, path: Path | None, every: int) -> Floats:
         """The probabilities at the best evaluation, or the last."""
@@ -233,7 +235,8 @@ class SparseSearch:
         tensors = {"kept": torch.from_numpy(self._kept)}
         for name, _, parameter, moments in self._parts():
             tensors |= {name: parameter, **{f"{name}/{key}": value for key, value in moments.items()}}
-        return Checkpoint(tensors, {"identity": self.identity, "done": self.done, "best": self._best})
+        facts = {"identity": self.identity, "done": self.done, "seconds": self._watch.seconds, "best": self._best}
+        return Checkpoint(tensors, facts)
 
     @torch.no_grad()
     def load(self, found: Checkpoint) -> None:
@@ -245,6 +248,7 @@ class SparseSearch:
         if found.facts["identity"] != self.identity:
             raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
         self.done, self._best = int(found.facts["done"]), float(found.facts["best"])
+        self._watch.earlier = float(found.facts["seconds"])
         self._kept = found.tensors["kept"].numpy()
         for name, optimiser, parameter, _ in self._parts():
             parameter.copy_(found.tensors[name])

@@ -40,7 +40,8 @@ SamplerFactory = Callable[..., Sampler]
 A factory whose samplers search on their own, for parameter budgets and not from what was measured, has two attributes:
 `needs_evaluator`, true, for it is passed the `Evaluator` of the search as the option `evaluator`, and as `checkpoint` a
 folder (or None) where it may keep an interrupted search; and `space`, the named space that is searched when none is
-asked for. Its samplers have `n_answers`, the most configurations that they will propose.
+asked for. Its samplers have `n_answers`, the most configurations that they will propose, and `earlier_seconds`, what
+processes before this one spent on the search behind the last proposal.
 """
 
 

@@ -22,6 +22,7 @@ class SwitchAnswers:
     """For each budget one search; what the switches keep beyond the budget is left out, least preferred first."""
 
     per_budget = 1
+    earlier_seconds = 0.0
 
     def __init__(self, question: Question, settings: SwitchSettings) -> None:
         """Raises:

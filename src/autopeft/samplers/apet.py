@@ -69,6 +69,8 @@ def drawn(candidates: Candidates, budget: int, rng: np.random.Generator, is_fill
 class ApetSearch:
     """Draws for each budget, from the seed and the budget alone."""
 
+    earlier_seconds = 0.0
+
     def __init__(self, question: Question, settings: ApetSettings) -> None:
         self._question, self._settings = question, settings
 

@@ -24,6 +24,7 @@ class BilevelAnswers:
     """For each budget one search in a supernet of its own."""
 
     per_budget = 1
+    earlier_seconds = 0.0
 
     def __init__(self, question: Question, settings: BilevelSettings) -> None:
         """Nothing is trained yet.
@@ -36,7 +37,9 @@ class BilevelAnswers:
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
-        return (self.search(limit).architecture,)
+        found = self.search(limit)
+        self.earlier_seconds = found.earlier
+        return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> Found:
         """The whole outcome of the search for `limit`."""

@@ -285,6 +285,7 @@ class PruneAnswers:
     """One training run, at the first budget; every budget then takes its share."""
 
     per_budget = 1
+    earlier_seconds = 0.0
 
     def __init__(self, question: Question, settings: PruneSettings) -> None:
         self._question, self._settings = question, settings

@@ -31,6 +31,7 @@ class SparseAnswers:
     """For each budget one search: the shift of the gates depends on it."""
 
     per_budget = 1
+    earlier_seconds = 0.0
 
     def __init__(self, question: Question, settings: SparseSettings) -> None:
         """Raises:
@@ -45,7 +46,9 @@ class SparseAnswers:
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
-        return (self.search(limit).architecture,)
+        found = self.search(limit)
+        self.earlier_seconds = found.earlier
+        return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> Found:
         """The whole outcome of the search for `limit`."""
