@@ -184,6 +184,19 @@ def test_points_of_fronts_and_baselines_are_retrained(done: Path, case: Case) ->
     assert found.missing(done / "results") == ()
 
 
+def test_a_point_among_the_first_trials_of_a_search(done: Path, case: Case, tmp_path: Path) -> None:
+    data = json.loads((done / "results" / "two" / "random-seed0.json").read_text())
+    for number, trial in enumerate(data["trials"]):
+        trial["value"] = number / 10  # the best is the last
+    (tmp_path / "r" / "two").mkdir(parents=True)
+    (tmp_path / "r" / "two" / "random-seed0.json").write_text(json.dumps(data))
+    wanted = {"second": {"experiment": "two", "trials": 2}, "last": {"experiment": "two"}}
+    found = read(retraining(case, tmp_path / "first.yaml", architectures=wanted, seeds=[40]))
+    run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+    for name, number in (("second", 1), ("last", -1)):
+        assert cell(tmp_path / "r" / "first", name)["architecture"] == data["trials"][number]["architecture"]
+
+
 def test_a_point_of_a_search_that_was_not_run(case: Case, tmp_path: Path) -> None:
     found = read(retraining(case, tmp_path / "points.yaml"))
     with pytest.raises(SettingsError, match=r"No finished search of 'two' has a point of at most 1"):
@@ -220,9 +233,9 @@ def test_learning_rates_may_be_chosen_under_another_recipe(case: Case, tmp_path:
 def test_an_architecture_that_is_not_described(case: Case, tmp_path: Path, wanted: Any) -> None:
     with pytest.raises(SettingsError, match=r"`architectures\.a` is a baseline's name"):
         read(retraining(case, tmp_path / "points.yaml", architectures={"a": wanted}))
-    for number in ("much", -1):
+    for wrong in ({"at": "much"}, {"at": -1}, {"trials": 0}, {"trials": 1.5}):
         with pytest.raises(SettingsError, match=r"`architectures\.a` has numbers above 0"):
-            read(retraining(case, tmp_path / "p.yaml", architectures={"a": {"experiment": "two", "at": number}}))
+            read(retraining(case, tmp_path / "p.yaml", architectures={"a": {"experiment": "two", **wrong}}))
 
 
 def test_rates_by_method_and_beyond_the_edge(case: Case, tmp_path: Path) -> None:

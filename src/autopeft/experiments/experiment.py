@@ -24,6 +24,7 @@ from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.proxy import middle, sweep
 from autopeft.retraining import baseline, retrain, write_cell
+from autopeft.rules import COUNT
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml
 from autopeft.study import Study
@@ -47,9 +48,10 @@ class Experiment:
         samplers: for "compare" and "contest": name to changes of the settings.
         seeds: search seeds, or the seeds of retraining.
         architectures: for "retrain": name to a baseline's name, or to a mapping that says where the architecture
-            is found: ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, cells, at}``, the best
-            point of finished searches within a budget in percent. A ``learning_rate`` beside it takes the place of
-            the choice among `learning_rates`, ``rate_factors`` those of the recipe.
+            is found: ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, cells, at, trials}``,
+            the best point of finished searches within a budget in percent, among the first so many measured trials of
+            each. A ``learning_rate`` beside it takes the place of the choice among `learning_rates`, ``rate_factors``
+            those of the recipe.
         learning_rates: for "retrain": what every architecture chooses from.
         tuning: for "retrain", may be absent: changes of the recipe while the learning rate is chosen.
         widen: for "retrain", may be absent: how many rates beyond them may be tried while the best is at their edge.
@@ -378,7 +380,7 @@ def architecture_of(experiment: Experiment, cell: str, backbone: Backbone, resul
         return baseline(str(wanted["baseline"]), backbone)
     if "file" in wanted:
         return Architecture.load(experiment.path.parent / str(wanted["file"]))
-    points = list(_points(results / str(wanted["experiment"]), wanted.get("cells")))
+    points = list(_points(results / str(wanted["experiment"]), wanted.get("cells"), wanted.get("trials")))
     limit = _percent(wanted)
     fitting = [point for point in points if point[0] <= limit]
     if not fitting:
@@ -387,7 +389,7 @@ def architecture_of(experiment: Experiment, cell: str, backbone: Backbone, resul
     return Architecture.from_dict(data)
 
 
-_SOURCES = {"baseline": set[str](), "file": set[str](), "experiment": {"cells", "at"}}
+_SOURCES = {"baseline": set[str](), "file": set[str](), "experiment": {"cells", "at", "trials"}}
 
 
 def _architecture_mistake(wanted: Any) -> str | None:
@@ -396,24 +398,28 @@ def _architecture_mistake(wanted: Any) -> str | None:
         return None
     sources = [name for name in _SOURCES if isinstance(wanted, Mapping) and name in wanted]
     if len(sources) != 1 or set(wanted) - _SOURCES[sources[0]] - {sources[0], "learning_rate", "rate_factors"}:
-        return f"is a baseline's name, {{baseline}}, {{file}} or {{experiment, cells, at}}, but got {wanted!r}"
+        return f"is a baseline's name, {{baseline}}, {{file}} or {{experiment, cells, at, trials}}, but got {wanted!r}"
     try:
         factors = [float(factor) for factor in dict(wanted.get("rate_factors", {})).values()]
         ok = min(_percent(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
+        ok = ok and COUNT[1](wanted.get("trials", 1))
     except (TypeError, ValueError):
         ok = False
     if ok:
         return None
-    return f"has numbers above 0 for `at` (in percent), `learning_rate` and each of `rate_factors`, but got {wanted!r}"
+    return (
+        "has numbers above 0 for `at` (in percent), `trials` (whole), `learning_rate` and each of `rate_factors`, "
+        f"but got {wanted!r}"
+    )
 
 
 def _percent(wanted: Mapping[str, Any]) -> float:
     return float(str(wanted.get("at", "inf")).rstrip("% "))
 
 
-def _points(folder: Path, cells: Any) -> Iterator[tuple[float, float, Mapping[str, Any]]]:
+def _points(folder: Path, cells: Any, first: int | None) -> Iterator[tuple[float, float, Mapping[str, Any]]]:
     for path in sorted(folder.glob("*-seed*.json")):
         if cells is None or path.stem in cells:
-            for trial in read_yaml(path)["trials"]:
-                if "value" in trial:
-                    yield float(trial["percent"]), float(trial["value"]), trial["architecture"]
+            measured = [trial for trial in read_yaml(path)["trials"] if "value" in trial]
+            for trial in measured[:first]:
+                yield float(trial["percent"]), float(trial["value"]), trial["architecture"]
