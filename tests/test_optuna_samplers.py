@@ -113,6 +113,17 @@ def test_the_metrics_position_and_direction_are_the_studys(direction: str, expec
     assert gone.failure.kind == "crash"
 
 
+def test_an_infinite_value_is_a_failed_trial() -> None:
+    space = tiny_space()
+    recorder = Recorder(space)
+    study = optuna.create_study(sampler=LatticeSampler(space, recorder))
+    study.tell(study.ask(value_distributions(space)), float("inf"))
+    study.ask(value_distributions(space))
+    (shown,) = recorder.shown
+    assert (shown.measurement, shown.failure.kind, shown.is_taken) == (None, "nan", True)
+    assert "inf" in shown.failure.message
+
+
 def test_a_metric_that_the_study_does_not_have_is_an_error() -> None:
     space = tiny_space()
     study = optuna.create_study(sampler=LatticeSampler(space, build("random", space, 0), metric=1))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autopeft.architecture import ParameterBudget
 from autopeft.bayes.settings import BayesSettings
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.proposal import generator, taken, with_options
@@ -35,6 +36,19 @@ def test_the_initial_design_is_distinct_and_depends_on_the_seed() -> None:
     assert len({space.identity(c) for c in design}) == 100
     assert all(space.is_feasible(c) for c in design)
     assert design != initial_design(space, 43, 100)
+
+
+def test_the_initial_design_is_uniform_within_a_budget_that_one_point_in_twenty_satisfies() -> None:
+    """Mean number of layers that are on: within 5 standard errors of what plain rejection draws."""
+    free = autopeft_space(12, 768)
+    budget = ParameterBudget(109_000)
+    rows = np.random.default_rng(0).integers(0, [len(choice.values) for choice in free.choices], (100_000, 15))
+    fitting = rows[free.within(budget).feasible(rows)]
+    assert 0.02 < len(fitting) / len(rows) < 0.1
+    expected = fitting[:, :12].sum(axis=1)
+    design = initial_design(free.within(budget), 3, 400)
+    found = np.array([configuration.indices[:12] for configuration in design]).sum(axis=1)
+    assert abs(found.mean() - expected.mean()) < 5 * expected.std() / np.sqrt(400)
 
 
 def test_the_initial_design_is_not_what_random_search_proposes_first() -> None:

@@ -108,9 +108,20 @@ def test_workers_do_the_trials_in_processes_of_their_own(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[list[str], int, Path]] = []
-    monkeypatch.setattr("autopeft.session.run_workers", lambda *call: started.append(call))
+
+    def ran(*call: Any, on_poll: Any = None) -> None:
+        started.append(call)
+        if on_poll is not None:  # a worker ends the search while the launcher looks
+            on_poll()
+            join(tmp_path).close()
+
+    monkeypatch.setattr("autopeft.session.run_workers", ran)
     search(case.settings(workers=2), tmp_path).close()
     assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]
+    events: list[Event] = []
+    with search(case.settings(workers=2), tmp_path, events.append) as study:
+        assert [type(event) for event in events] == [Told] * 3
+        assert [event.trial.number for event in events] == [trial.number for trial in study.trials()]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +131,11 @@ def test_workers_do_the_trials_in_processes_of_their_own(
         ({"methods": {"serial": {}}, "layers": "some"}, SettingsError, "'search', 'all' or a list"),
         ({"methods": {}}, SettingsError, "at least one method"),
         ({"name": "SA", "budget": "1"}, BudgetError, "at most 1 nominal"),
+        (
+            {"name": "SA", "layers": [0], "sharing": "layer"},
+            SettingsError,
+            "'SA' has `layers` and `sharing` of its own",
+        ),
     ],
 )
 def test_spaces_that_cannot_be(case: Case, space: dict[str, object], error: type[Exception], expected: str) -> None:
@@ -216,4 +232,4 @@ def test_a_sampler_that_trains_keeps_an_interrupted_search_beside_the_study(
     assert search_seconds(again, is_answering=True) > 1000.0 > search_seconds(whole, is_answering=True)
     assert seen[before] >= 4
     assert [trial.architecture for trial in again] == [trial.architecture for trial in whole]
-    assert [path.suffix for path in (tmp_path / "part" / "searches").iterdir()] == [".safetensors"]
+    assert {path.suffix for path in (tmp_path / "part" / "searches").iterdir()} == {".safetensors", ".json"}

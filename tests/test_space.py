@@ -292,6 +292,13 @@ def test_sharing_decides_the_number_of_sizes(bert_base: Backbone, sharing: Any, 
     assert len(space.decode(first)) == 24 // n_sizes
 
 
+def test_a_layer_of_many_sizes_is_counted_by_its_one_switch() -> None:
+    cost = Cost(Line(0, 1), Line(0, 1))
+    choices = (Choice("on", (0, 1)), *(Choice(f"size.{n}", (0, 1, 4)) for n in range(40)))
+    space = SearchSpace(choices, tuple(Slot("lora", f"encoder.{n}.q", cost, n + 1, 0) for n in range(40)))
+    assert space.n_valid == 3**40 - 1  # the switch on and some size above 0
+
+
 def test_layers_may_be_given(bert_base: Backbone) -> None:
     space = SearchSpace.build(bert_base, axes("serial"), layers=[2, 3, 7])
     assert space.n_choices == 1

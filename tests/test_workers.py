@@ -125,14 +125,21 @@ def launch(folder: Path, code: str, grace_seconds: float) -> subprocess.Popen[by
     raise AssertionError("the workers did not start")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
-def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+PASSED_ON = [
+    (signal.SIGINT, -signal.SIGINT, "SIGINT"),
+    (signal.SIGTERM, 143, "SIGTERM"),
+    (signal.SIGHUP, 129, "SIGTERM"),
+]
+
+
+@pytest.mark.parametrize(("number", "code", "name"), PASSED_ON)
+def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals, code: int, name: str) -> None:
     launcher = launch(tmp_path, WAITING, 30.0)
     launcher.send_signal(number)
     launcher.communicate(timeout=30)
     assert launcher.returncode == code
     for index in range(2):
-        assert (tmp_path / f"worker-{index}.log").read_text() == f"ready\nreceived {number.name}\n"
+        assert (tmp_path / f"worker-{index}.log").read_text() == f"ready\nreceived {name}\n"
 
 
 def test_what_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:

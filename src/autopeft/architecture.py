@@ -226,7 +226,8 @@ class ParameterBudget:
         """Read ``"0.5%"``, ``"1.39‱"`` (per ten thousand), ``"837120"``, or a range ``"0.1%-0.5%"``.
 
         Args:
-            text: the budget as a person writes it; a bare number is a count of parameters.
+            text: the budget as a person writes it; a bare number is a count of parameters. In a range, the unit of the
+                upper end is that of a lower end without one.
             backbone: parameters of the backbone, the denominator of percentages.
             count: which count is limited.
 
@@ -234,6 +235,9 @@ class ParameterBudget:
             BudgetError: the text is not of these forms.
         """
         low, _, high = re.sub(r"(?<=[0-9%‱])\s*(?:\.\.|-)\s*(?=[0-9.])", " to ", str(text)).partition(" to ")
+        unit = re.search(r"[%‱]+\s*$", high)
+        if unit and not re.search(r"[%‱]\s*$", low):
+            low += unit.group()
         least, most = (_amount(low, backbone, text) if high else 0), _amount(high or low, backbone, text)
         if not least <= most or most < 1:
             raise BudgetError(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -71,14 +73,14 @@ class Question:
     checkpoint: Path | None = None
     checkpoint_every: int = 300
 
-    def file(self, name: str, identity: str) -> Path | None:
+    def file(self, name: str, identity: str, suffix: str = ".safetensors") -> Path | None:
         """Where the search called `name` with this identity is kept: it also depends on how and on what is trained."""
         if self.checkpoint is None:
             return None
         evaluator = self.evaluator
         data = [evaluator.n_train, evaluator.data_seed, evaluator.splits.train.digest()]
         text = json.dumps([identity, evaluator.recipe.as_dict(), data, evaluator.backbone.digest()])
-        return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+        return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
 
 
 @contextmanager
@@ -94,13 +96,17 @@ def supernet_of(evaluator: Evaluator, space: SearchSpace, seed: int, count: Coun
 class BudgetedSampler:
     """Proposes the answers to one budget after the other. Its only state is a memory of searches already done.
 
+    Where checkpoints are kept, so are answers: a budget that leaves no trial, because another's answer is the same, is
+    not searched again by the next process.
+
     Attributes:
-        earlier_seconds: what processes before this one spent on the searches that the last `ask` finished.
+        earlier_seconds: what processes before this one spent on the searches behind the last `ask`.
     """
 
     def __init__(self, name: str, question: Question, settings: Mapping[str, Any], search: Search) -> None:
         self.name, self._question, self._settings, self._search = name, question, dict(settings), search
         self._answers: dict[int, Sequence[Architecture]] = {}
+        self._spent: dict[int, float] = {}  # by number of the budget, seconds that no trial has been charged with
         self.earlier_seconds = 0.0
 
     @property
@@ -124,21 +130,22 @@ class BudgetedSampler:
         self.earlier_seconds = 0.0
         answered = sum(trial.origin == self.name and trial.is_taken for trial in trials)
         known, found = taken(self._question.space, trials), list[Configuration]()
-        for configuration in self._from(answered):
+        for number, configuration in self._from(answered):
             identity = self._question.space.identity(configuration)
             if identity in known:
                 _log.info("%s: a search ended at a known architecture.", self.name)
                 continue
             known.add(identity)
             found.append(configuration)
+            self.earlier_seconds += self._spent.pop(number, 0.0)
             if len(found) == n:
                 break
         if not found:
             raise SpaceExhaustedError(f"All {len(self._question.limits)} budgets of {self.name} have been answered.")
         return found
 
-    def _from(self, first: int) -> Iterator[Configuration]:
-        """What stands at the places from `first` on."""
+    def _from(self, first: int) -> Iterator[tuple[int, Configuration]]:
+        """What stands at the places from `first` on, with the number of its budget."""
         each = self._search.per_budget
         for place in range(first, self.n_answers):
             number, position = divmod(place, each)
@@ -146,14 +153,44 @@ class BudgetedSampler:
             if position < len(answers):
                 configuration = self._question.space.configuration(answers[position])
                 assert configuration is not None  # it was made of the space's own placements and sizes
-                yield configuration
+                yield number, configuration
 
     def answers(self, number: int) -> Sequence[Architecture]:
         """The architectures for the budget with this number, from 0; searched at most once."""
         if number not in self._answers:
-            self._answers[number] = self._search.answer(self._question.limits[number])
-            self.earlier_seconds += self._search.earlier_seconds
+            self._answers[number] = self._kept(number) or self._searched(number)
         return self._answers[number]
+
+    def _searched(self, number: int) -> Sequence[Architecture]:
+        began = time.perf_counter()
+        found = self._search.answer(self._question.limits[number])
+        self._spent[number] = self._search.earlier_seconds
+        if path := self._file(number):
+            seconds = time.perf_counter() - began + self._spent[number]
+            _write(path, {"architectures": [one.as_dict() for one in found], "seconds": seconds})
+        return found
+
+    def _kept(self, number: int) -> Sequence[Architecture]:
+        """The answer of an earlier process; empty when there is none."""
+        path = self._file(number)
+        if path is None or not path.exists():
+            return ()
+        data = json.loads(path.read_text())
+        self._spent[number] = float(data["seconds"])
+        return tuple(map(Architecture.from_dict, data["architectures"]))
+
+    def _file(self, number: int) -> Path | None:
+        question = self._question
+        facts = [self._settings, str(question.limits[number]), question.seed, question.space.fingerprint]
+        return question.file(self.name, json.dumps(facts), ".json")
+
+
+def _write(path: Path, answer: Mapping[str, Any]) -> None:
+    """In one move, so that a crash leaves no part of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(answer))
+    os.replace(partial, path)
 
 
 @dataclass(frozen=True)
@@ -188,7 +225,7 @@ class BudgetedFactory:
         seed: int,
         *,
         evaluator: Evaluator | None = None,
-        budgets: Sequence[str | int | ParameterBudget] | str | int | ParameterBudget = (),
+        budgets: Sequence[str | float | ParameterBudget] | str | float | ParameterBudget = (),
         count: CountKind | None = None,
         preset: str = "recommended",
         checkpoint: str | Path | None = None,
@@ -216,7 +253,9 @@ class BudgetedFactory:
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
         Candidates.of(space)
-        wanted = (budgets,) if isinstance(budgets, str | int | ParameterBudget) else tuple(budgets)
+        if not isinstance(budgets, str | float | int | ParameterBudget | Sequence):
+            raise SettingsError(f"`budgets` is a budget or a list of budgets, but got {budgets!r}.")
+        wanted = tuple(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, str) else (budgets,)
         if not wanted and space.budget is None and not self.is_budget_needed(settings):
             wanted = (ParameterBudget(space.cost(space.largest(), count or "stored"), count=count or "stored"),)
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)

@@ -7,7 +7,9 @@ is made of them (pictures, report, logs of workers).
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +21,14 @@ from autopeft import methods, samplers, tasks, tracking
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.backbones import Backbone
+from autopeft.data.protocols import some
 from autopeft.errors import SettingsError, StudyMismatchError
 from autopeft.evaluate import Evaluator
 from autopeft.proxy import ProxySignal, middle, sweep
 from autopeft.samplers.random_search import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.space import Axis, Configuration, SearchSpace, stands_at
-from autopeft.study import Event, Study
+from autopeft.study import Event, Failed, Study, Told
 from autopeft.task import Task
 from autopeft.tasks import Splits
 from autopeft.tasks.files import Loader, from_files
@@ -41,6 +44,8 @@ _PROXY = "proxy"
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
+
+_LOOK_SECONDS = 2.0
 
 _INITIAL = 20
 """Random configurations before a sampler that learns from what was measured is asked."""
@@ -113,20 +118,21 @@ class Session:
 
         Raises:
             StudyMismatchError: it has other settings or another space than these; nothing has been written.
+            SettingsError: the folder cannot be made.
         """
         path = Path(folder)
         identity = {**self.settings.identity(), "sampler_settings": getattr(self.sampler(), "settings", {})}
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
         if storage is None:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
         where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
         return Study.create_or_resume(where, name, self.space, self.task.objective, identity, self.settings.seed)
 
     def begin(self, folder: str | Path, storage: str | None = None) -> Study:
         """`study`, and beside it the resolved settings and the facts of the data, for workers and readers."""
         study = self.study(folder, storage)
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        _make(Path(folder))
         settings_module.save(self.settings, Path(folder) / "settings.yaml")
         study.note("data", self.evaluator.splits.describe())
         return study
@@ -201,7 +207,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     Args:
         settings: what to search; `Settings.trials` is a total, so the same call continues.
         folder: where the study lives.
-        on_event: told of every trial.
+        on_event: told of every trial; with several workers of their ends only.
 
     Raises:
         InputError: the settings cannot be used; nothing has been written.
@@ -215,8 +221,27 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     if session.settings.workers == 1:
         session.run(study, signal, on_event, folder)
     else:
-        run_workers(worker_command(folder), session.settings.workers, Path(folder) / "logs")
+        look = ends(study, on_event) if on_event is not None else None
+        run_workers(worker_command(folder), session.settings.workers, Path(folder) / "logs", on_poll=look)
+        if look is not None:
+            look(is_last=True)
     return study
+
+
+def ends(study: Study, on_event: Callable[[Event], None]) -> Callable[..., None]:
+    """A function to call often: about every two seconds it tells of the trials that other processes have ended."""
+    known, last = {trial.number for trial in study.trials() if trial.finished is not None}, [-math.inf]
+
+    def look(is_last: bool = False) -> None:
+        if not is_last and time.monotonic() < last[0] + _LOOK_SECONDS:
+            return
+        last[0] = time.monotonic()
+        for trial in study.trials():
+            if trial.finished is not None and trial.number not in known:
+                known.add(trial.number)
+                on_event(Told(trial) if trial.is_complete else Failed(trial))
+
+    return look
 
 
 def worker_command(folder: str | Path) -> list[str]:
@@ -249,6 +274,10 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     if wanted.name is not None:
         from autopeft import spaces  # named spaces build on the methods
 
+        plain = SpaceSettings()
+        given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
+        if given:
+            raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
         return spaces.named(wanted.name, backbone, budget=budget)
     if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
         raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
@@ -277,13 +306,19 @@ def architectures_of(study: Study, numbers: Sequence[int]) -> list[Architecture]
     return [study.trial(number).architecture for number in numbers]
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The study's folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+
+
 def _data(settings: Settings) -> tuple[Task, Splits]:
     task, splits = _whole_data(settings)
     limit, whole = settings.validation_limit, splits.validation
     if limit is None or limit >= len(whole):
         return task, splits
-    order = np.random.default_rng(settings.data_seed).permutation(len(whole))
-    return task, replace(splits, validation=whole.subset(np.sort(order[:limit])))
+    return task, replace(splits, validation=some(whole, limit, np.random.default_rng(settings.data_seed)))
 
 
 def _whole_data(settings: Settings) -> tuple[Task, Splits]:

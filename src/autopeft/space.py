@@ -30,7 +30,8 @@ Sharing = Literal["shared", "layer", "placement"]
 Encoding = Literal["unit", "released"]
 
 _BLOCK = 4096
-_MOST_DRAWS = 50 * _BLOCK
+_MOST_BLOCKS = 50
+_IDLE_BLOCKS = 3
 _MOST_ENUMERATED = 1 << 20
 
 
@@ -269,22 +270,30 @@ class SearchSpace:
     def sample(self, rng: np.random.Generator, n: int = 1) -> list[Configuration]:
         """`n` feasible configurations, uniform over indices by rejection; repeats are possible.
 
-        Under a budget so tight that rejection fails, random configurations are changed choice by choice until they
-        fit.
+        Under a budget so tight that thousands of draws hold nothing, random configurations are changed choice by choice
+        until they fit; those are not uniform, they lie near the budget's limits.
 
         Raises:
             SpaceExhaustedError: no feasible configuration was found.
         """
         found: list[Configuration] = []
         counts = np.array([len(choice.values) for choice in self.choices])
-        for _ in range(_MOST_DRAWS // _BLOCK):
-            block = rng.integers(0, counts, size=(min(_BLOCK, max(64, 4 * n)), len(counts)))
-            found += [Configuration(tuple(map(int, row))) for row in block[self.feasible(block)]]
-            if len(found) >= n:
+        few = min(_BLOCK, max(64, 4 * n))
+
+        def keep(block: Indices) -> bool:
+            found.extend(Configuration(tuple(map(int, row))) for row in block[self.feasible(block)])
+            return len(found) >= n
+
+        for number in range(_MOST_BLOCKS):
+            if keep(rng.integers(0, counts, size=(_BLOCK if number else few, len(counts)))):
                 return found[:n]
-            if self.budget is not None:
-                moved = np.array([self._fitted(row, rng) for row in block.tolist()], dtype=np.int64)
-                found += [Configuration(tuple(map(int, row))) for row in moved[self.feasible(moved)]]
+            if not found and self.budget is not None and number + 1 >= _IDLE_BLOCKS:
+                break
+        if not found and self.budget is not None:
+            for _ in range(_MOST_BLOCKS):
+                block = rng.integers(0, counts, size=(few, len(counts)))
+                if keep(np.array([self._fitted(row, rng) for row in block.tolist()], dtype=np.int64)):
+                    return found[:n]
         if not found:
             raise SpaceExhaustedError("No feasible configuration was found in this search space.")
         return [found[i] for i in rng.integers(0, len(found), n)]
@@ -337,7 +346,7 @@ class SearchSpace:
         """Number of points of the lattice, the invalid ones among them."""
         return math.prod(len(choice.values) for choice in self.choices)
 
-    @property
+    @cached_property
     def n_valid(self) -> int:
         """Number of points at which something trains, whatever the budget."""
         used = {position for slot in self.slots for position in (slot.size, slot.gate)}
@@ -386,7 +395,7 @@ class SearchSpace:
         """A uniformly random feasible configuration whose `identity` is not in `seen`.
 
         Raises:
-            SpaceExhaustedError: every feasible architecture has been seen.
+            SpaceExhaustedError: every feasible architecture has been seen, or no other was found in a large space.
         """
         known = set(seen)
         for configuration in self.sample(rng, 256):
@@ -400,6 +409,7 @@ class SearchSpace:
             for configuration in self.sample(rng, _BLOCK):
                 if self.identity(configuration) not in known:
                     return configuration
+            raise SpaceExhaustedError(f"No feasible architecture was found beyond the {len(known)} that were seen.")
         raise SpaceExhaustedError(f"Every feasible architecture of this space has been seen: {len(known)} of them.")
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -467,6 +477,8 @@ class SearchSpace:
         """Settings of the choices of one component at which none of its slots holds a module."""
         sizes = sorted({slot.size for slot in slots})
         gates = sorted({slot.gate for slot in slots if slot.gate is not None})
+        if len(gates) < len(sizes):
+            return self._n_empty_by_gate(slots, sizes, gates)
         empty = 0
         for present in itertools.product((False, True), repeat=len(sizes)):
             on = dict(zip(sizes, present, strict=True))
@@ -477,6 +489,19 @@ class SearchSpace:
                 ways *= nonzero if on[size] else len(self.choices[size].values) - nonzero
             for gate in gates:
                 ways *= 1 if gate in blocked else len(self.choices[gate].values)
+            empty += ways
+        return empty
+
+    def _n_empty_by_gate(self, slots: list[Slot], sizes: list[int], gates: list[int]) -> int:
+        """The same by going through the gates: a layer of many sizes behind one gate has few of them."""
+        empty = 0
+        for present in itertools.product((False, True), repeat=len(gates)):
+            on = dict(zip(gates, present, strict=True))
+            needed = {slot.size for slot in slots if slot.gate is None or on[slot.gate]}
+            ways = math.prod(len(self.choices[gate].values) - 1 for gate in gates if on[gate])
+            for size in sizes:
+                values = self.choices[size].values
+                ways *= values.count(0) if size in needed else len(values)
             empty += ways
         return empty
 

@@ -61,7 +61,7 @@ class _Worker:
 
 
 class _Signals:
-    """Receives SIGINT and SIGTERM while workers run, and passes them on."""
+    """Receives SIGINT, SIGTERM and SIGHUP while workers run, and passes them on."""
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self.workers = workers
@@ -70,7 +70,8 @@ class _Signals:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
         # Whoever asks twice does not want to wait.
-        _send(self.workers, number if len(self.received) == 1 else signal.SIGKILL)
+        gentle = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM  # a closed terminal ends workers too
+        _send(self.workers, gentle if len(self.received) == 1 else signal.SIGKILL)
 
 
 def run_workers(
@@ -87,7 +88,8 @@ def run_workers(
 
     Each process has its share of the cores (`OMP_NUM_THREADS` and its like, at least 1, unless the environment
     already sets them), and writes its output to ``worker-<i>.log`` in `folder`, after what is there. SIGINT and
-    SIGTERM are passed on; what has not ended `grace_seconds` later, or at a second signal, is killed.
+    SIGTERM are passed on, a hang-up as SIGTERM; what has not ended `grace_seconds` later, or at a second signal, is
+    killed.
 
     Args:
         environment: of the processes; by default that of this one.
@@ -102,7 +104,7 @@ def run_workers(
         InputError: `n` is not at least 1, the command is empty, or it cannot be started.
         AutopeftError: all workers failed; the message shows the end of their logs.
         KeyboardInterrupt: after SIGINT was passed on and all workers have ended.
-        SystemExit: likewise after SIGTERM, with the customary code 143.
+        SystemExit: likewise after SIGTERM or a hang-up, with the customary code 143 or 129.
     """
     if n < 1 or not command:
         raise InputError(f"Workers need a command and a number of at least 1, but got {list(command)} and {n}.")
@@ -185,7 +187,7 @@ def _signals(workers: Sequence[_Worker]) -> Iterator[_Signals]:
         yield handler
         return
     with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             stack.callback(signal.signal, number, signal.signal(number, handler))
         yield handler
 

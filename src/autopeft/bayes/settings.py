@@ -116,8 +116,10 @@ class BayesSettings:
             wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
         if not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
             wrong.append(f"noise is a finite number of at least 0, but got {self.noise!r}")
-        if not isinstance(self.reference_cost, int | float) or not 0 < self.reference_cost:
+        if not isinstance(self.reference_cost, int | float) or not 0 < self.reference_cost < float("inf"):
             wrong.append(f"reference_cost is a percentage above 0, but got {self.reference_cost!r}")
+        if not isinstance(self.reference_value, int | float) or not abs(self.reference_value) < float("inf"):
+            wrong.append(f"reference_value is a finite number, but got {self.reference_value!r}")
         return wrong
 
     def as_dict(self) -> dict[str, Any]:

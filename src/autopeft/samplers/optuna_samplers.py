@@ -276,7 +276,9 @@ class LatticeSampler(BaseSampler):
 
     def _trial(self, study: optuna.Study, frozen: FrozenTrial, configuration: Configuration) -> Trial:
         measurement, failure, state = None, None, TrialState.RUNNING
-        if frozen.state == optuna.trial.TrialState.COMPLETE:
+        if frozen.state == optuna.trial.TrialState.COMPLETE and not np.isfinite(frozen.values).all():
+            failure, state = Failure("nan", f"the objectives are {frozen.values}"), TrialState.FAILED
+        elif frozen.state == optuna.trial.TrialState.COMPLETE:
             measurement, state = self._measurement(study, frozen, configuration), TrialState.COMPLETE
         elif frozen.state.is_finished():
             failure, state = Failure("crash", f"Optuna's state is {frozen.state.name}"), TrialState.FAILED
