@@ -95,7 +95,7 @@ def texts_of(data: Path | None, files: Sequence[Path]) -> list[str]:
 def _lines(path: Path) -> list[str]:
     opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     with opened as file:
-        return file.read().splitlines()
+        return [line.removesuffix("\n") for line in file]
 
 
 def tokenizer_of(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -217,7 +217,7 @@ class Pretraining:
     def step(self) -> float:
         """One optimiser step; the loss before it."""
         plan = self.plan
-        warm, left = (self.done + 1) / plan.warmup, (plan.steps - self.done) / plan.steps
+        warm, left = (self.done + 1) / max(1, plan.warmup), (plan.steps - self.done) / plan.steps
         self.optimiser.param_groups[0]["lr"] = plan.learning_rate * min(warm, left)
         self.model.train()
         with quick_dropout(self.model, 0.0):  # T5 1.1 was pretrained without dropout, too

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +11,13 @@ from torch.nn import functional
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import Attached, attach, count, prices
+from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BackboneError, UnknownNameError
-from tiny import backbone, everywhere, fill, inputs, output
+from autopeft.evaluate import checkpointing
+from autopeft.methods import lookup
+from autopeft.space import Axis, SearchSpace
+from autopeft.training.learner import EncoderLearner
+from tiny import SENTIMENT, backbone, everywhere, fill, inputs, output
 
 
 def placed(*texts: str) -> Architecture:
@@ -150,6 +157,7 @@ def test_every_mistake_is_listed_before_anything_is_hooked() -> None:
         ("no_such@encoder.0.ffn:1", UnknownNameError, "Unknown method 'no_such'"),
         ("serial@encoder.7.ffn:1", BackboneError, r"no site 'encoder\.7\.ffn'"),
         ("lnfit@encoder.0.ffn:1", ArchitectureError, "stands at norms only"),
+        ("serial_released@encoder.0.ffn_in:2", ArchitectureError, "32 and 64 wide at encoder.0.ffn_in"),
     ],
 )
 def test_what_cannot_stand_is_refused(text: str, error: type[Exception], message: str) -> None:
@@ -262,3 +270,81 @@ def test_an_adapter_reads_the_frozen_norm_whatever_else_stands_at_it() -> None:
             serial.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
             output(found)
     assert torch.equal(seen[0], seen[1])
+
+
+def test_a_space_holds_no_site_where_a_method_cannot_read() -> None:
+    with pytest.raises(ArchitectureError, match="serial_released reads the sum of input and output"):
+        SearchSpace.build(backbone(), [Axis(lookup("serial_released"), (0, 2), ("ffn_in",))])
+
+
+def test_full_fine_tuning_and_modules_beside_it_are_stored_together() -> None:
+    found = backbone()
+    architecture = placed("full@model:1", "serial@encoder.0.ffn:3")
+    with fill(attach(found, architecture)) as attached, torch.no_grad():
+        for parameter in found.model.parameters():
+            parameter.mul_(1.25)
+        wanted = output(found)
+        state = {name: value.clone() for name, value in attached.state().items()}
+        assert sum(value.numel() for value in state.values()) == count(found, architecture).stored
+    with attach(found, architecture, seed=1) as attached, torch.no_grad():
+        attached.load_state(state)
+        assert torch.equal(output(found), wanted)
+
+
+def test_only_the_generator_of_the_processor_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = backbone(with_tokenizer=True)
+
+    def fail(seed: int) -> None:
+        raise AssertionError("the generators of every accelerator were reseeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    attach(found, everywhere(found, "serial"), seed=1).detach()
+    EncoderLearner(found, SENTIMENT).reset(1)
+    Backbone.from_config(found.model.config, seed=1)
+
+
+def test_two_threads_may_call_one_model() -> None:
+    """They meet between entry and exit of a feed-forward, where the input and the padding of both are held."""
+    found = backbone()
+    batch, meeting = inputs(found), threading.Barrier(2)
+    other = {"input_ids": batch["input_ids"].flip(0), "attention_mask": batch["attention_mask"].flip(0)}
+    results: dict[int, Tensor] = {}
+
+    def call(index: int, given: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            results[index] = output(found, given)
+
+    def meet(*_: object) -> None:
+        meeting.wait(60)
+
+    architecture = placed("parallel@encoder.0.ffn:2", "serial_gated@encoder.1.ffn:2", "prefix_gated@encoder.1.kv:2")
+    with fill(attach(found, architecture)), torch.no_grad():
+        wanted = [output(found, batch), output(found, other)]
+        dense = found.module("encoder.layer.0.output.dense")
+        handle = dense.register_forward_pre_hook(meet)
+        threads = [threading.Thread(target=call, args=item) for item in enumerate((batch, other))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        handle.remove()
+    for index in (0, 1):
+        torch.testing.assert_close(results[index], wanted[index], atol=1e-6, rtol=1e-6)
+
+
+def test_what_is_computed_again_in_another_thread_sees_the_padding() -> None:
+    """As the backward pass of an accelerator does under gradient checkpointing."""
+    found = backbone()
+    batch = inputs(found)
+    found.model.double().train()
+    with fill(attach(found, everywhere(found, "serial_gated"))) as attached:
+        for module in attached.modules.values():
+            module.double()
+        wanted = torch.autograd.grad(output(found, batch).square().sum(), attached.parameters())
+        with checkpointing(found.model, True):
+            loss = output(found, batch).square().sum()
+            thread = threading.Thread(target=loss.backward)
+            thread.start()
+            thread.join()
+        for parameter, gradient in zip(attached.parameters(), wanted, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from autopeft.attach import attach, count
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
 from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, UnknownNameError
-from autopeft.evaluate import Evaluator
+from autopeft.evaluate import Evaluator, _Memory
 from autopeft.objective import Measurement
 from autopeft.retraining import baseline
 from autopeft.task import Task
@@ -328,8 +331,8 @@ def test_without_a_tokenizer_nothing_can_be_encoded() -> None:
 
 def test_a_tokenizer_without_padding_pads_with_its_end() -> None:
     found = backbone("llama", with_tokenizer=True)
-    found.tokenizer = type(found.tokenizer)(tokenizer_object=found.tokenizer.backend_tokenizer, eos_token="</s>")
-    assert EncoderLearner(found, SENTIMENT).pad == 1
+    bare = type(found.tokenizer)(tokenizer_object=found.tokenizer.backend_tokenizer, eos_token="</s>")
+    assert EncoderLearner(Backbone(found.model, bare), SENTIMENT).pad == 1
 
 
 def test_rates_by_method() -> None:
@@ -352,3 +355,13 @@ def test_a_rate_of_an_unknown_method_is_refused() -> None:
     parts = tiny.splits(tiny.sentiment(24), tiny.sentiment(16, seed=1))
     with pytest.raises(UnknownNameError, match="prefx"):
         Evaluator(backbone, tiny.SENTIMENT, parts, Recipe(rate_factors={"prefx": 0.1}))
+
+
+@pytest.mark.parametrize(("platform", "wanted"), [("linux", 7 * 1024), ("darwin", 7)])
+def test_peak_memory_is_in_bytes_on_every_system(platform: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = _Memory(torch.device("cpu"))
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=7))
+    monkeypatch.setattr(sys, "platform", platform)
+    found = memory.peak()
+    monkeypatch.undo()
+    assert found == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -65,3 +66,26 @@ def test_what_peft_cannot_express_is_refused() -> None:
         check_exportable(mixed)
     with pytest.raises(ArchitectureError, match="holds nothing"):
         check_exportable(Architecture())
+
+
+@pytest.mark.parametrize(
+    ("placements", "message"),
+    [
+        (
+            (Placement("encoder.1.q", "lora", 4), Placement("encoder.1.q", "lora_double", 2)),
+            r"lora@encoder\.1\.q:4 and lora_double@encoder\.1\.q:2 stand at one module",
+        ),
+        ((Placement("encoder.1.ffn", "lora", 4),), r"lora@encoder\.1\.ffn:4 stands at no linear map"),
+        ((Placement("encoder.1.attention", "lora", 4),), r"lora@encoder\.1\.attention:4 stands at no linear map"),
+    ],
+)
+def test_what_pefts_names_cannot_hold_is_refused(
+    placements: tuple[Placement, ...], message: str, base: Path, tmp_path: Path
+) -> None:
+    backbone = Backbone(AutoModel.from_pretrained(base), name=str(base))
+    architecture = Architecture(placements)
+    record = {"format": 1, "architecture": architecture.as_dict(), "backbone": {}, "problem": "", "label_names": []}
+    (tmp_path / "architecture.json").write_text(json.dumps({**record, "n_outputs": 0}))
+    with pytest.raises(ArchitectureError, match=message):
+        to_peft(tmp_path, tmp_path / "peft", backbone=backbone)
+    assert not (tmp_path / "peft").exists()

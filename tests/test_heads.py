@@ -106,3 +106,24 @@ def test_checkpointing_computes_everything_and_the_same() -> None:
             found = answer(model, attached.parameters())
         assert set(tokens) == {7}
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_feed_forwards_in_chunks_get_every_token() -> None:
+    whole, chunked = tiny.backbone("bert"), tiny.backbone("bert", chunk_size_feed_forward=7)
+    head = Head(whole.hidden_size, 2)
+    model = HeadedModel(chunked, head).eval()
+    with seen(model) as tokens, torch.no_grad():
+        torch.testing.assert_close(
+            model(TOKENS, VISIBLE).logits, HeadedModel(whole, head).eval()(TOKENS, VISIBLE).logits
+        )
+    assert tokens == [7]
+
+
+def test_the_side_of_the_padding_changes_nothing_in_a_decoder_with_a_prefix() -> None:
+    backbone = tiny.backbone("llama")
+    model = HeadedModel(backbone, Head(backbone.hidden_size, 2)).eval()
+    lengths = VISIBLE.sum(1).tolist()
+    left = torch.stack([row.roll(7 - n) for row, n in zip(TOKENS, lengths, strict=True)])
+    with tiny.fill(attach(backbone, everywhere(backbone, "prefix"))), torch.no_grad():
+        wanted, found = model(TOKENS, VISIBLE).logits, model(left, VISIBLE.flip(1)).logits
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)

@@ -96,6 +96,20 @@ def test_texts_are_those_of_training_parts_each_once(tmp_path: Path) -> None:
     assert script.texts_of(tmp_path, [own]) == ["One.", "Two.", "Four."]
 
 
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    rows = [{"sentence": "One\u2028two."}, {"sentence": "Three."}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    assert script.texts_of(tmp_path, []) == ["One\u2028two.", "Three."]
+
+
+def test_there_may_be_no_warm_up() -> None:
+    plan = script.Plan(**{**SMALL, "warmup": 0})
+    run = script.Pretraining(plan, script.tokenizer_of(TEXTS, plan.vocabulary), TEXTS)
+    run.step()
+    assert run.optimiser.param_groups[0]["lr"] == plan.learning_rate
+
+
 def test_no_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="There are 0 texts"):
         script.texts_of(tmp_path, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import pipeline
 
+from autopeft import saving
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import attach
 from autopeft.backbones import Backbone
@@ -262,3 +264,72 @@ def test_saving_twice_replaces_the_first(tmp_path: Path) -> None:
     model = load(tmp_path, backbone=found)
     with torch.no_grad():
         assert torch.equal(model(**tensors(found)).logits, wanted)
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_what_is_attached_follows_the_model_to_another_device(family: str, tmp_path: Path) -> None:
+    found = backbone(family)
+    saved(tmp_path, found, mixed(found))
+    model = load(tmp_path, backbone=found)
+    model.to("meta")
+    batch = {name: value.to("meta") for name, value in tensors(found).items() if name != "attention_mask"}
+    with torch.inference_mode():
+        assert model(**batch).logits.device.type == "meta"
+    assert {parameter.device.type for parameter in model.attached.parameters()} == {"meta"}
+    assert not any(parameter.is_inference() for parameter in model.attached.parameters())
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_transformers_does_not_save_a_model_without_what_is_attached(family: str, tmp_path: Path) -> None:
+    found = backbone(family)
+    saved(tmp_path / "saved", found, mixed(found))
+    model = load(tmp_path / "saved", backbone=found)
+    with pytest.raises(ArchitectureError, match=r"use autopeft\.saving\.save"):
+        model.save_pretrained(tmp_path / "lost")
+    assert not (tmp_path / "lost").exists()
+    model.attached.detach()
+    model.save_pretrained(tmp_path / "plain")
+    assert (tmp_path / "plain" / "model.safetensors").exists()
+
+
+def test_a_failure_while_saving_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object, path: Path, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    found = backbone()
+    wanted = saved(tmp_path, found, mixed(found))
+    monkeypatch.setattr(saving, "save_file", fail)
+    with attach(found, everywhere(found, "lora")) as attached, pytest.raises(OSError, match="full"):
+        save(tmp_path, attached, HeadedModel(found, Head(32, 2)), ABOUT)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path, backbone=found)(**tensors(found)).logits, wanted)
+
+
+def test_the_architecture_is_the_last_file_to_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[str] = []
+    replace_file = Path.replace
+
+    def note(self: Path, target: Path) -> Path:
+        placed.append(target.name)
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    found = backbone()
+    saved(tmp_path, found, mixed(found))
+    assert (placed[0], placed[-1]) == ("model.safetensors", "architecture.json")
+
+
+def test_a_tokenizer_without_a_padding_token_can_pad_a_loaded_model(tmp_path: Path) -> None:
+    found = backbone("llama")
+    found.model.save_pretrained(tmp_path / "backbone")
+    bare = copy.deepcopy(tokenizer("llama"))
+    bare.pad_token = None
+    bare.save_pretrained(tmp_path / "backbone")
+    source = Backbone.from_pretrained(tmp_path / "backbone")
+    saved(tmp_path / "saved", source, mixed(source))
+    model = load(tmp_path / "saved")
+    with torch.no_grad():
+        together = model(**model.tokenizer(["good w1 w2", "bad"], return_tensors="pt", padding=True)).logits
+        alone = model(**model.tokenizer(["bad"], return_tensors="pt")).logits
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)

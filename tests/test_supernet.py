@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from autopeft import spaces
+from autopeft import methods, spaces
 from autopeft.attach import attach, count
 from autopeft.backbones import Backbone, families
 from autopeft.errors import ArchitectureError, SettingsError
-from autopeft.space import SearchSpace
+from autopeft.space import Axis, SearchSpace
 from autopeft.supernet import Gates, State, Supernet, hard_sizes, temperature
 
 CASES = [(family, name) for family in sorted(families()) for name in ("S1", "S2")]
@@ -232,9 +232,6 @@ def test_spaces_without_a_gate_for_every_placement_are_refused() -> None:
 
 
 def axis(method: str) -> Any:
-    from autopeft import methods
-    from autopeft.space import Axis
-
     return Axis(methods.lookup(method), (0, 1, 4))
 
 
@@ -326,9 +323,6 @@ def test_entangled_gates_have_absence_among_the_sizes() -> None:
 
 def test_placements_may_have_different_numbers_of_sizes() -> None:
     backbone = tiny("bert")
-    from autopeft import methods
-    from autopeft.space import Axis
-
     axes = [Axis(methods.lookup("lora"), (0, 2)), Axis(methods.lookup("serial"), (0, 1, 3, 7))]
     space = SearchSpace.build(backbone, axes, sharing="placement", layers="all")
     with Supernet(backbone, space) as supernet:
@@ -367,3 +361,22 @@ def test_memory_is_that_of_the_largest_architecture() -> None:
     with Supernet(backbone, space) as supernet:
         held = sum(p.numel() for index in range(len(supernet)) for p in supernet.parameters_of(index))
     assert held == space.cost_range("stored")[1]
+
+
+def test_full_fine_tuning_is_refused_and_nothing_stays_attached() -> None:
+    backbone = tiny("bert")
+    space = SearchSpace.build(backbone, [Axis(methods.lookup("full"), (0, 1))], sharing="placement", layers="all")
+    with pytest.raises(SettingsError, match="full adds no module that a gate could stand on"):
+        Supernet(backbone, space)
+    assert backbone.occupant is None
+
+
+def test_any_failure_releases_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Supernet) -> None:
+        raise MemoryError("no room")
+
+    backbone = tiny("bert")
+    monkeypatch.setattr(Supernet, "_check", fail)
+    with pytest.raises(MemoryError):
+        Supernet(backbone, spaces.named("S1", backbone))
+    assert backbone.occupant is None

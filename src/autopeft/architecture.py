@@ -222,7 +222,7 @@ class ParameterBudget:
         return self.least <= parameters <= self.most
 
     @classmethod
-    def parse(cls, text: str | int, backbone: int, count: CountKind = "nominal") -> ParameterBudget:
+    def parse(cls, text: str | float, backbone: int, count: CountKind = "nominal") -> ParameterBudget:
         """Read ``"0.5%"``, ``"1.39‱"`` (per ten thousand), ``"837120"``, or a range ``"0.1%-0.5%"``.
 
         Args:
@@ -251,7 +251,7 @@ class ParameterBudget:
         return f"{low}{self.most:,} {self.count} parameters"
 
 
-def _amount(text: str, backbone: int, whole: str | int) -> int:
+def _amount(text: str, backbone: int, whole: str | float) -> int:
     match = _PERCENT.match(text)
     try:
         number = float(match.group(1)) if match else None

@@ -7,6 +7,7 @@ bit for bit, what it computed before.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, cast
@@ -18,9 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Counts, Placement, total
 from autopeft.attention import set_prefix
-from autopeft.backbones import Backbone, Site
+from autopeft.backbones import Backbone, Site, seeded
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Method, PrefixModule, Reads, sees_padding
+from autopeft.methods import Method, PrefixModule, Reads, is_readable, sees_padding, unreadable
 from autopeft.space import stacks_of, stands_at
 
 Key = tuple[str, str]  # (site, method)
@@ -60,10 +61,26 @@ def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> 
         raise ArchitectureError(
             f"{backbone.name} holds one architecture at a time, but {backbone.occupant} is attached: detach it first."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         modules = _build(backbone, architecture)
     return Attached(backbone, architecture, modules)
+
+
+class _Pass(threading.local):
+    """What a forward pass keeps on its way, apart for every thread that calls the model.
+
+    Attributes:
+        inputs: what entered a site and is read further on, by site.
+        visible: ``(batch, tokens)``, 0 at padding, or None without padding; absent in a thread that began no pass.
+    """
+
+    visible: Tensor | None
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[_Pass], tuple[()]]:
+        return _Pass, ()  # a copy of the model has no pass under way
 
 
 class Attached:
@@ -85,7 +102,8 @@ class Attached:
         self._prefixed: dict[str, nn.Module] = {}
         self._deltas: dict[str, list[tuple[Method, Key]]] = {}
         self._original: dict[str, Tensor] | None = None
-        self._visible: Tensor | None = None  # (batch, tokens), 0 at padding, of the forward pass in hand
+        self._pass = _Pass()
+        self._latest_visible: Tensor | None = None
         for module in self.modules.values():
             module.to(device=backbone.device)
         backbone.occupant = architecture
@@ -130,7 +148,7 @@ class Attached:
         for site in self.backbone.sites:
             self._unhook(site)
         self._unhook(_PADDING)
-        self._visible = None
+        self._pass, self._latest_visible = _Pass(), None
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
@@ -172,9 +190,9 @@ class Attached:
 
         Its number of elements is the *stored* count.
         """
+        found: dict[str, Tensor] = {}
         if self._original is not None:
-            return {f"model/full/{name}": p.detach() for name, p in self.backbone.model.named_parameters()}
-        found = {}
+            found = {f"model/full/{name}": p.detach() for name, p in self.backbone.model.named_parameters()}
         for (site, method), module in self.modules.items():
             found.update({f"{site}/{method}/{name}": p.detach() for name, p in module.named_parameters()})
         return found
@@ -216,10 +234,16 @@ class Attached:
 
     def _watch_padding(self) -> None:
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+            self._pass.visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+            self._latest_visible = self._pass.visible
 
         module = self.backbone.module(self.backbone.family.padded)
         self._handles[_PADDING] = [module.register_forward_pre_hook(note, with_kwargs=True)]
+
+    @property
+    def _visible(self) -> Tensor | None:
+        # Under gradient checkpointing a layer is computed again in a thread of autograd, which began no pass.
+        return getattr(self._pass, "visible", self._latest_visible)
 
     def _unfreeze(self) -> None:
         self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
@@ -235,10 +259,12 @@ class Attached:
     def _hook_prefix(self, site: Site, placement: Placement, method: Method) -> None:
         key = (placement.site, placement.method)
         attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        held = self._hold_input(site) if sees_padding(method) else None
+        if sees_padding(method):
+            self._hold_input(site)
 
         def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
-            more = {} if held is None else {"x": held.pop(), "visible": self._visible}
+            more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if sees_padding(method) else {}
+            _follow(self.modules[key], next(attention.parameters()).device)
             return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
 
         set_prefix(attention, prefix)
@@ -250,10 +276,11 @@ class Attached:
 
     def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
         norm = None if site.norm is None else self.backbone.module(site.norm)
-        held = self._hold_input(site) if site.exit != site.entry else []
+        if site.exit != site.entry:
+            self._hold_input(site)
 
         def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            x = held.pop() if held else _input(args, kwargs)
+            x = self._pass.inputs.pop(site.key) if site.exit != site.entry else _input(args, kwargs)
             y = output[0] if isinstance(output, tuple) else output
             changed = self._apply(deltas, norm, x, y)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -262,16 +289,14 @@ class Attached:
         exit_ = self.backbone.module(site.exit)
         self._handles.setdefault(site.key, []).append(exit_.register_forward_hook(leave, with_kwargs=True))
 
-    def _hold_input(self, site: Site) -> list[Tensor]:
-        """A list that holds the input x of the site on its way from the entry to where it is read."""
-        held: list[Tensor] = []
+    def _hold_input(self, site: Site) -> None:
+        """Keep the input x of the site on its way from the entry to where it is read."""
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            held[:] = [_input(args, kwargs)]
+            self._pass.inputs[site.key] = _input(args, kwargs)
 
         entry = self.backbone.module(site.entry)
         self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
-        return held
 
     def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
         own = y
@@ -303,10 +328,20 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None, **more: Tensor | None) -> Tensor:
     """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
-    if not torch.is_autocast_enabled(u.device.type):
+    _follow(module, u.device)
+    kind = u.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" knows no autocast
         u = u.to(next(module.parameters()).dtype)
     changed: Tensor = module(u, y, mask, **more)
     return changed.to(y.dtype)
+
+
+def _follow(module: nn.Module, device: torch.device) -> None:
+    """Move `module` to where the backbone is by now: it is none of the backbone's own, so `model.to` leaves it."""
+    first = next(module.parameters(), None)
+    if first is not None and first.device != device:
+        with torch.inference_mode(False):  # weights moved within it could not be trained any more
+            module.to(device)
 
 
 def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
@@ -332,6 +367,8 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
             wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
         elif not stands_at(method, site, [site.role]):
             wrong.append(f"{placement}: {method.name} stands in {' and '.join(stacks_of(method))} stacks only")
+        elif method.seam == "delta" and not is_readable(method.reads, site):
+            wrong.append(f"{placement}: {unreadable(method.name, site)}")
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]

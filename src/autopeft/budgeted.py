@@ -33,6 +33,10 @@ from autopeft.trial import Trial
 _log = logging.getLogger(__name__)
 
 
+Wanted = str | float | ParameterBudget
+"""A budget as people give it: a text, a count, or itself."""
+
+
 class Search(Protocol):
     """What gives the answers.
 
@@ -225,7 +229,7 @@ class BudgetedFactory:
         seed: int,
         *,
         evaluator: Evaluator | None = None,
-        budgets: Sequence[str | float | ParameterBudget] | str | float | ParameterBudget = (),
+        budgets: Sequence[Wanted] | Wanted = (),
         count: CountKind | None = None,
         preset: str = "recommended",
         checkpoint: str | Path | None = None,
@@ -253,9 +257,13 @@ class BudgetedFactory:
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
         Candidates.of(space)
-        if not isinstance(budgets, str | float | int | ParameterBudget | Sequence):
+        wanted: tuple[Wanted, ...]
+        if isinstance(budgets, str | float | int | ParameterBudget):
+            wanted = (budgets,)
+        elif isinstance(budgets, Sequence):
+            wanted = tuple(budgets)
+        else:
             raise SettingsError(f"`budgets` is a budget or a list of budgets, but got {budgets!r}.")
-        wanted = tuple(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, str) else (budgets,)
         if not wanted and space.budget is None and not self.is_budget_needed(settings):
             wanted = (ParameterBudget(space.cost(space.largest(), count or "stored"), count=count or "stored"),)
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
@@ -267,7 +275,7 @@ class BudgetedFactory:
 def limits_of(
     name: str,
     space: SearchSpace,
-    wanted: Sequence[str | int | ParameterBudget],
+    wanted: Sequence[Wanted],
     count: CountKind | None,
     backbone: int,
 ) -> tuple[ParameterBudget, ...]:

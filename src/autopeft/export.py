@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement
@@ -37,12 +37,14 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
         backbone: the backbone if it is in memory already; otherwise it is loaded from where it came.
 
     Raises:
-        ArchitectureError: the architecture holds something that PEFT cannot express; every such method is named.
+        ArchitectureError: the architecture holds something that PEFT cannot express; every such method or placement
+            is named.
     """
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
     check_exportable(architecture)
     backbone = backbone or Backbone.from_pretrained(record["backbone"]["name"])
+    _check_paths(architecture, backbone)
     state = load_file(Path(folder) / "model.safetensors")
     path = Path(target)
     path.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,20 @@ def check_exportable(architecture: Architecture) -> None:
             f"PEFT can express LoRA alone, but this architecture holds {', '.join(others) or 'nothing'}: "
             f"{architecture}."
         )
+
+
+def _check_paths(architecture: Architecture, backbone: Backbone) -> None:
+    """Refuse what PEFT's names cannot hold: it has one LoRA a module, and the module is a Linear."""
+    wrong, owners = [], dict[str, Placement]()
+    for item in architecture:
+        site = backbone.site(item.site)
+        if site.entry != site.exit or not isinstance(backbone.module(site.entry), nn.Linear):
+            wrong.append(f"{item} stands at no linear map")
+        owner = owners.setdefault(site.entry, item)
+        if owner != item:
+            wrong.append(f"{owner} and {item} stand at one module")
+    if wrong:
+        raise ArchitectureError(f"PEFT can express one LoRA for each linear map alone, but {'; '.join(wrong)}.")
 
 
 def peft_config(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from autopeft.architecture import Architecture
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
-from autopeft.training.heads import Head, HeadedModel
+from autopeft.training.heads import Head, HeadedModel, check_savable
 
 FORMAT = 1
 """Version of the folder's format."""
@@ -70,9 +71,11 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
     if head is not None:
         state.update({_HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
     record = _record(attached, head, about)
-    _write_whole(path / "architecture.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
-    _write_whole(path / "README.md", card(record))
-    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(state, _part(path / "model.safetensors"), metadata={"format": "pt"})
+    _part(path / "README.md").write_text(card(record))
+    _part(path / "architecture.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    for name in ("model.safetensors", "README.md", "architecture.json"):  # the last one makes it a saved model
+        _part(path / name).replace(path / name)
 
 
 def load(
@@ -112,6 +115,8 @@ def load(
         raise
     attached.train(False)
     model.tokenizer, model.record, model.attached = backbone.tokenizer, record, attached
+    if model is backbone.model:
+        model.save_pretrained = partial(_save_pretrained, backbone)
     return model.eval()
 
 
@@ -223,11 +228,15 @@ def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str
     return model
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write so that a reader sees the old file or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+def _save_pretrained(backbone: Backbone, *args: Any, **kwargs: Any) -> None:
+    """A text-to-text model's own, where nothing is attached."""
+    check_savable(backbone)
+    type(backbone.model).save_pretrained(backbone.model, *args, **kwargs)
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it takes its place, so that nobody reads half of it."""
+    return path.with_name(path.name + ".part")
 
 
 def _plain(value: Any) -> str:

@@ -169,6 +169,7 @@ class SearchSpace:
 
         Raises:
             SettingsError: there is no axis, a method stands nowhere on this backbone, or a layer does not exist.
+            ArchitectureError: a method cannot read what it has to at one of its places.
             BudgetError: no configuration satisfies the budget.
         """
         builder = _Builder(sharing, layers == "search")

@@ -49,8 +49,8 @@ class Supernet:
             kind: the count in which costs are given.
 
         Raises:
-            SettingsError: a size is shared by several placements, a placement cannot be absent, or a method's
-                modules share parameters or cannot be cut.
+            SettingsError: a size is shared by several placements, a placement cannot be absent, a method trains the
+                backbone itself, or its modules share parameters or cannot be cut.
         """
         self.candidates = Candidates.of(space, kind)
         sizes = self.candidates.sizes.max(axis=1)
@@ -61,19 +61,22 @@ class Supernet:
         self.alive: NDArray[np.bool_] = np.ones(len(sizes), dtype=bool)
         try:
             self._check()
-        except SettingsError:
+            device = backbone.device
+            units = torch.arange(int(sizes.max()))
+            table = units < torch.from_numpy(self.candidates.sizes)[:, :, None]  # (n, K, units): is the unit part of it
+            self._table = table.to(device=device, dtype=torch.float32)
+            self._costs = torch.from_numpy(self.candidates.counts).to(device=device, dtype=torch.float32)
+        except BaseException:
             self.detach()
             raise
-        device = backbone.device
-        units = torch.arange(int(sizes.max()))
-        table = units < torch.from_numpy(self.candidates.sizes)[:, :, None]  # (n, K, units): is the unit part of it
-        self._table = table.to(device=device, dtype=torch.float32)
-        self._costs = torch.from_numpy(self.candidates.counts).to(device=device, dtype=torch.float32)
 
     def _check(self) -> None:
         wrong = []
         owners: dict[int, str] = {}
         for index, placement in enumerate(self._placements):
+            if lookup(placement.method).seam == "backbone":
+                wrong.append(f"{placement.method} adds no module that a gate could stand on")
+                continue
             module = self._attached.modules[placement.site, placement.method]
             if not isinstance(module, Cuttable):
                 wrong.append(f"{placement.method} has no method `cut(size)`")

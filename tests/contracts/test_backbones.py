@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -147,6 +149,20 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     name = "encoder.layer.0.output.dense.weight"
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])
+
+
+def test_weights_that_a_checkpoint_lacks_are_the_same_at_every_load(tmp_path: Path) -> None:
+    found = backbone(with_tokenizer=True)
+    there = {name: value for name, value in found.model.state_dict().items() if not name.startswith("pooler")}
+    found.model.save_pretrained(tmp_path, state_dict=there)
+    found.tokenizer.save_pretrained(tmp_path)
+    digests = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        digests.add(Backbone.from_pretrained(tmp_path).digest())
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert len(digests) == 1
 
 
 def test_an_unknown_family_is_told_what_to_write() -> None:

@@ -15,6 +15,7 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
+from autopeft.errors import ArchitectureError
 from autopeft.evaluate import checkpointing
 from autopeft.methods import Cuttable, Reads
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, output
@@ -108,6 +109,24 @@ def test_counts_are_what_is_there(family: str, method: str, size: int) -> None:
         attached.fold()
         assert counts.stored == sum(value.numel() for value in attached.state().values())
     assert counts.backbone == sum(parameter.numel() for parameter in found.model.parameters())
+
+
+@pytest.mark.parametrize(("family", "method"), DELTAS)
+def test_counts_are_what_is_there_where_input_and_output_differ_in_width(family: str, method: str) -> None:
+    found, member = backbone(family), methods.lookup(method)
+    sites = [site for site in found.sites.values() if site.seam == "delta" and site.d_in != site.d_out]
+    for site in sites:
+        architecture = Architecture((Placement(site.key, method, 3 if member.is_sized else 1),))
+        try:
+            attached = attach(found, architecture)
+        except ArchitectureError:  # it says why it cannot stand there
+            continue
+        with fill(attached), torch.no_grad():
+            counts = count(found, architecture)
+            assert counts.trained == sum(parameter.numel() for parameter in attached.parameters())
+            attached.fold()
+            assert counts.stored == sum(value.numel() for value in attached.state().values())
+            assert torch.isfinite(output(found)).all()
 
 
 @pytest.mark.parametrize(("family", "method"), ADDED)

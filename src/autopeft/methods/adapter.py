@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.errors import ArchitectureError
+from autopeft.methods import Mask, Reads, is_readable, sum_of_stored, unreadable
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -93,7 +94,10 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A bottleneck adapter. Nominal count ``2 D b`` (weights), stored ``+ b + D`` (biases)."""
+    """A bottleneck adapter. Nominal count ``2 D b`` (weights), stored ``+ b + D`` (biases).
+
+    Where input and output of a site differ in width, ``2 D`` is the width of what is read plus that of the output.
+    """
 
     name: str
     reads: Reads
@@ -107,8 +111,14 @@ class Adapter:
     about: str = ""
 
     def cost(self, site: Site) -> Cost:
-        """Per unit a row and a column (and a bias in `stored`); once, the bias of the up-projection."""
-        weights = site.d_in + site.d_out
+        """Per unit a row and a column (and a bias in `stored`); once, the bias of the up-projection.
+
+        Raises:
+            ArchitectureError: it would read a sum of input and output, but their widths differ there.
+        """
+        if not is_readable(self.reads, site):
+            raise ArchitectureError(unreadable(self.name, site))
+        weights = self._width(site) + site.d_out
         return Cost(nominal=Line(0, weights), stored=Line(site.d_out, weights + 1))
 
     def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
@@ -120,10 +130,12 @@ class Adapter:
         return {site.key: self._module(site, size) for site, size in placements}
 
     def _module(self, site: Site, size: int) -> Bottleneck:
-        d_in = site.d_in if self.reads is Reads.INPUT else site.d_out
-        module = Bottleneck(d_in, site.d_out, size, self.activation, self.scale)
+        module = Bottleneck(self._width(site), site.d_out, size, self.activation, self.scale)
         self.initialise(module)
         return module
+
+    def _width(self, site: Site) -> int:
+        return site.d_in if self.reads is Reads.INPUT else site.d_out
 
 
 MEMBERS = {

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from autopeft.backbones import Backbone
+from autopeft.errors import ArchitectureError
 from autopeft.methods import lookup, sees_padding
 
 Problem = Literal["classification", "regression", "multiple_choice"]
@@ -68,12 +69,37 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **inputs: Any
     ) -> SequenceClassifierOutput:
         """Logits ``(batch, n_outputs)``, and the loss when `labels` are given."""
+        if self.pooling == "last" and attention_mask is not None:
+            # Counted from the first real token: padding on the left would move the text away from what is in front.
+            inputs.setdefault("position_ids", (attention_mask.long().cumsum(-1) - 1).clamp_min(0))
         with only_first_token(self._source):
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         read = pooled(hidden, attention_mask, self.pooling)
         logits = self.head(read.to(self.head.dense.weight.dtype))  # the head may be more precise than the backbone
         loss = None if labels is None else loss_of(logits, labels, self.problem)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, where nothing is attached.
+
+        Raises:
+            ArchitectureError: an architecture is attached, which transformers would leave out.
+        """
+        check_savable(self._source)
+        super().save_pretrained(*args, **kwargs)
+
+
+def check_savable(backbone: Backbone) -> None:
+    """Refuse to let transformers save a model to which something is attached.
+
+    Raises:
+        ArchitectureError: an architecture is attached, which transformers would leave out.
+    """
+    if backbone.occupant is not None:
+        raise ArchitectureError(
+            f"save_pretrained would leave out what is attached to {backbone.name}, {backbone.occupant}: "
+            "use autopeft.saving.save, or detach it first."
+        )
 
 
 @contextmanager
@@ -82,12 +108,14 @@ def only_first_token(backbone: Backbone) -> Iterator[None]:
 
     Exact, and two thirds of the last layer's products less: the head reads that token, and after the last attention no
     token looks at another. Everything is computed where a family does not say where that is
-    (`Family.mixing`), where a module looks across tokens (`sees_padding`), and under gradient checkpointing, whose
-    second pass comes when this context is over.
+    (`Family.mixing`), where a module looks across tokens (`sees_padding`), where the feed-forward takes the tokens in
+    chunks, which do not divide one token, and under gradient checkpointing, whose second pass comes when this context
+    is over.
     """
     family, attached = backbone.family, getattr(backbone.occupant, "methods", ())
     is_read_alone = family.pooling == "first" and bool(family.mixing) and not _any_looks_across(attached)
-    if not is_read_alone or _is_checkpointing(backbone.model):
+    is_chunked = getattr(backbone.model.config, "chunk_size_feed_forward", 0) > 1
+    if not is_read_alone or is_chunked or _is_checkpointing(backbone.model):
         yield
         return
     last = list(backbone.module(next(iter(family.stacks.values())).layers).children())[-1]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autopeft.backbones import Backbone
+from autopeft.backbones import Backbone, seeded
 from autopeft.data.examples import Examples
 from autopeft.errors import DataError, SettingsError
 from autopeft.task import Task
@@ -66,7 +66,7 @@ class EncoderLearner:
         if backbone.tokenizer is None:
             raise DataError(f"{backbone.name} has no tokenizer, so texts cannot be encoded.")
         self.backbone, self.task = backbone, task
-        self.tokenizer = _with_padding(backbone.tokenizer)
+        self.tokenizer = backbone.tokenizer
         self.pad = int(self.tokenizer.pad_token_id)
         self.n_outputs = task.outputs
         self.n_head = head_parameters(backbone.hidden_size, self.n_outputs)
@@ -74,8 +74,7 @@ class EncoderLearner:
         self.model: nn.Module = self._headed
 
     def _fresh(self, seed: int) -> HeadedModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             head = Head(self.backbone.hidden_size, self.n_outputs).to(self.backbone.device)
         return HeadedModel(self.backbone, head, self.task.kind)
 
@@ -135,10 +134,3 @@ def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Lea
     if answer == "generate":
         raise SettingsError(f"{backbone.name} gives no text, so the answer 'generate' cannot be had from it.")
     return EncoderLearner(backbone, task)
-
-
-def _with_padding(tokenizer: Any) -> Any:
-    """A tokenizer without a padding token pads with its end token: padding is masked everywhere."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
