@@ -80,13 +80,14 @@ class Called:
     err: str
 
 
-def call(*arguments: object, stdin: str = "") -> Called:
+def call(*arguments: object, stdin: str | bytes = "") -> Called:
     """The command line in this process, which saves seconds of imports."""
     out, err = io.StringIO(), io.StringIO()
     code: Any = 0
+    raw = stdin if isinstance(stdin, bytes) else stdin.encode()
     with (
         mock.patch.object(sys, "argv", ["autopeft", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw))),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

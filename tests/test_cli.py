@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,6 @@ from autopeft import options
 from autopeft.catalogue import catalogue
 from autopeft.console import described, front_table
 from autopeft.retraining import write_cell
-from autopeft.settings import Settings
 from autopeft.study import Study
 from small_case import Called, Case, call
 
@@ -221,8 +221,12 @@ def test_train_a_point_of_the_front_save_it_and_predict(searched: Path, tmp_path
     rows = json.loads(call("predict", saved, "good w1", "bad w2", "--json").out)
     assert [row["text"] for row in rows] == ["good w1", "bad w2"]
     assert all(row["label"] in ("good", "bad") and 0.5 <= row["score"] <= 1 for row in rows)
-    lines = call("predict", saved, stdin="good w1\n\nbad w2\n").out.splitlines()
+    lines = call("predict", saved, stdin="good w1\r\nbad w2").out.splitlines()
     assert [line.split("\t")[::2] for line in lines] == [[row["label"], row["text"]] for row in rows]
+    refused(call("predict", saved, stdin="good w1\n\n  \nbad w2\n"), "2 are blank: lines 2, 3")
+    refused(call("predict", saved, stdin=b"good w1\ncaf\xe9\n"), "line 2 holds the bytes 0xe9")
+    refused(call("predict", saved, stdin=""), "but got none")
+    refused(call("export", saved, "--to", tmp_path / "cell.json" / "sub"), "cell.json", "is no folder")
 
 
 def test_train_a_trial_a_baseline_and_an_architecture_file(searched: Path, case: Case, tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_what_made_a_search_cheap_is_no_wish_for_the_retraining_unless_it_is_sai
     asked = {"task": "mrpc", "train_limit": 100, "learning_rates": [1e-3], "recipe": cheap}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(asked))
     study = options.for_retraining(tmp_path, {}, [])
-    assert (study.train_limit, study.learning_rates) == (None, Settings(task="mrpc").learning_rates)
+    assert (study.train_limit, study.learning_rates) == (None, (1e-3,))
     assert (study.recipe.epochs, study.recipe.steps, study.recipe.patience) == (20, None, 10)
     assert (study.recipe.data_fraction, study.recipe.weight_decay) == (1.0, 0.01)
     said = options.for_retraining(tmp_path, {"recipe.epochs": 3.0}, ["train_limit = 100", "recipe.data_fraction=0.5"])
@@ -256,6 +260,10 @@ def test_what_made_a_search_cheap_is_no_wish_for_the_retraining_unless_it_is_sai
     file = options.for_retraining(tmp_path / "settings.yaml", {}, [])
     assert (file.recipe.as_dict(), file.learning_rates) == ({**file.recipe.as_dict(), **cheap}, (1e-3,))
     assert options.for_retraining(tmp_path / "settings.yaml", {"recipe.epochs": 3.0}, []).recipe.steps is None
+    assert options.for_retraining(tmp_path / "settings.yaml", {}, ["recipe.epochs=3"]).recipe.steps is None
+    both = options.for_retraining(tmp_path / "settings.yaml", {}, ["recipe.epochs=3", "recipe.steps=5"])
+    assert both.recipe.steps == 5
+    assert options.for_retraining(tmp_path, {"learning_rates": [3e-3]}, []).learning_rates == (3e-3,)
     (tmp_path / "short.yaml").write_text("task: mrpc\n")
     assert options.for_retraining(tmp_path / "short.yaml", {}, []).recipe.epochs == 20
 
@@ -300,6 +308,19 @@ def test_a_study_in_a_database_is_shown_reported_and_retrained(case: Case, tmp_p
     trained = call("train", folder, "--trial", rows[0]["number"], *few)
     assert json.loads(trained.out)["architecture"] == rows[0]["architecture"]
     refused(call("front", tmp_path / "other", "--storage", url), "'other'")
+
+
+def test_names_of_folders_are_shown_as_they_are_and_quoted_in_commands(case: Case, tmp_path: Path) -> None:
+    asked = case.write(tmp_path / "asked.yaml")
+    for name in ("[/v2]", "my run [bold] :x:"):
+        folder = tmp_path / name
+        found = call("search", asked, "--out", folder)
+        assert found.code == 0, found.err
+        assert f"Study: {folder}. Picture: {folder / 'front.png'}. " in found.out
+        assert f"autopeft train {shlex.quote(str(folder))} --at 0.5%\n" in found.out
+    assert call("report", folder, "--to", tmp_path / "r.md").code == 0
+    assert f"--out {shlex.quote(str(folder))}" in (tmp_path / "r.md").read_text()
+    refused(call("report", tmp_path / "[/none]"), "[/none]")
 
 
 def test_worker_joins_a_study_that_has_begun(case: Case, tmp_path: Path) -> None:
@@ -435,7 +456,7 @@ def test_another_study_in_the_folder_is_left_as_it_is(case: Case, searched: Path
     other = call("search", asked, "--out", folder, "--set", "space.methods.serial.sizes=[0,1]", "--epochs", 7)
     refused(other, "the choice serial is [0, 1, 2, 4] there, [0, 1] here", "recipe.epochs is 1.0 there, 7.0 here")
     refused(call("search", asked, "--out", folder, "--seed", 3), "the seed is 42 there, 3 here")
-    refused(call("search", asked, "--out", asked), "is a file")
+    refused(call("search", asked, "--out", asked), "is no folder")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
     assert len(trials(folder)) == count
 
@@ -456,6 +477,10 @@ def test_the_other_commands_refuse_what_they_cannot_do(searched: Path, case: Cas
     refused(call("train", searched, "--trial", 0, "--to", tmp_path), "--to takes a file")
     refused(call("train", searched, "--trial", 0, "--save", asked), "asked.yaml", "is no folder")
     refused(call("train", searched, "--trial", 0, "--to", asked / "a.json"), "asked.yaml", "is no folder")
+    refused(call("search", asked, "--out", asked / "sub"), "asked.yaml", "is no folder")
+    refused(call("report", searched, "--to", tmp_path), "--to takes a file")
+    refused(call("report", searched, "--to", asked / "r.md"), "asked.yaml", "is no folder")
+    refused(call("front", searched, "--plot", asked / "front.png"), "asked.yaml", "is no folder")
     refused(call("front", searched, "--at", "40"), "at most 0.1249%", "0.1998%")  # of 32,032; the cheapest has 64
     refused(call("front", searched, "--at", "50%-60%"), "50% to 60%")
     refused(call("front", searched, "--plot", tmp_path / "front.gif"), ".png", "front.gif")

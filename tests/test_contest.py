@@ -12,7 +12,7 @@ import yaml
 
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments.contest import Contest
-from autopeft.experiments.contest_report import differences_table, results_table
+from autopeft.experiments.contest_report import contested, differences_table, results_table
 from autopeft.experiments.experiment import read, run
 from autopeft.experiments.report import done as cells_of
 from autopeft.experiments.report import write_summary
@@ -115,6 +115,32 @@ def test_cells_that_are_done_are_not_run_again_and_the_page_has_every_row(case: 
     runs = list(zip(*(one["values"] for one in cell(done, CELLS[0])["found"]), strict=True))
     other = cell(done, CELLS[1])["found"][0]["values"]
     assert differences.rows[0][2] == f"{mean(a - mean(b) for a, b in zip(other, runs, strict=True)):+.4f}"
+
+
+def test_retrainings_of_one_search_are_no_independent_pairs(case: Case, tmp_path: Path) -> None:
+    samplers = {name: SAMPLERS[name] for name in ("apet", "random")}
+    found = read(write(case, tmp_path / "two.yaml", samplers=samplers, budgets=["4%"], seeds=[0, 1, 2]))
+    counts = {"nominal": 320, "stored": 320, "trained": 400, "backbone": 32_000}
+
+    def searched(seed: int, *values: float) -> dict[str, Any]:
+        one = {"seeds": [0, 1, 2], "values": values, "counts": counts, "seconds": 1.0}
+        return {"settings": {"seed": seed}, "found": [one], "search": {"seconds": 2.0}, "split": "test"} | {
+            "objective": "accuracy"
+        }
+
+    cells = {f"apet-at4-seed{seed}": searched(seed, 0.5, 0.6, 0.7) for seed in (0, 1, 2)}
+    cells |= {f"random-at4-seed{seed}": searched(seed, 0.6, 0.7, 0.8 + 0.3 * seed) for seed in (0, 1, 2)}
+    table = differences_table(found, cells, "apet")
+    ((*_, mean_difference, interval, pairs, verdict),) = table.rows
+    assert (mean_difference, pairs, verdict) == ("+0.2000", "3", "no difference shown")
+    low, high = (0.2 + sign * 4.302653 * 0.1 / 3**0.5 for sign in (-1, 1))  # Student's t, 2 degrees of freedom
+    assert interval == f"{low:+.4f} to {high:+.4f}"
+    assert "paired by search seed" in table.caption
+    assert "(9 runs, test)" in contested(found, cells)[1]["results"].alt
+    alone = read(write(case, tmp_path / "one.yaml", samplers=samplers, budgets=["4%"], seeds=[1]))
+    ((*_, pairs, _verdict),) = differences_table(alone, cells, "apet").rows
+    assert pairs == "3"
+    assert "(3 seeds, test)" in contested(alone, cells)[1]["results"].alt
 
 
 def test_the_cut_moves_with_the_seed_unless_that_would_move_the_test_part(case: Case) -> None:

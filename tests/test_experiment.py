@@ -15,7 +15,8 @@ from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
 from autopeft.experiments import experiment as module
 from autopeft.experiments.experiment import Experiment, read, run
 from autopeft.experiments.report import write_summary
-from autopeft.objective import hypervolume
+from autopeft.objective import hypervolume, reference_point
+from autopeft.session import Session
 from autopeft.study import Study
 from small_case import Case, call
 
@@ -265,8 +266,48 @@ def test_rates_by_method_and_beyond_the_edge(case: Case, tmp_path: Path) -> None
 def test_a_rate_of_an_unknown_method(case: Case, tmp_path: Path) -> None:
     wanted = {"a": {"baseline": "mam:2", "rate_factors": {"prefx": 0.1}}}
     found = read(retraining(case, tmp_path / "points.yaml", architectures=wanted, seeds=[40]))
-    with pytest.raises(UnknownNameError, match="prefx"):
+    with pytest.raises(SettingsError, match="prefx"):
         run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
+def test_architectures_of_all_cells_are_found_before_the_first_is_trained(case: Case, tmp_path: Path) -> None:
+    wanted = {"serial": "serial:2", "typo": "lroa", "none": {"file": "none.json"}, "far": {"file": "far.json"}}
+    Architecture((Placement("encoder.9.ffn", "serial", 3),)).save(tmp_path / "far.json")
+    path = retraining(case, tmp_path / "points.yaml", architectures=wanted)
+    found = call("experiment", path, "--results", tmp_path / "r", "--work", tmp_path / "w")
+    assert found.code == 2
+    for part in ("`architectures.typo`", "'lroa'", "`architectures.none`", "none.json", "`architectures.far`", "9.ffn"):
+        assert part in found.err
+    assert not (tmp_path / "r").exists()
+    assert call("experiment", path, "--results", path / "r").code == 2  # no folder
+
+
+def test_a_search_that_measures_nothing_costs_no_other_its_cell(case: Case, tmp_path: Path) -> None:
+    wild = {"sampler": "random", "recipe": {"learning_rate": 1e30}}
+    samplers = {"wild": wild, "tame": {"sampler": "random"}}
+    path = compare(case, tmp_path / "two.yaml", settings=case.data(), samplers=samplers, seeds=[0])
+    found = call("experiment", path, "--results", tmp_path / "r", "--work", tmp_path / "w")
+    assert found.code == 1
+    assert "the cell wild-seed0 failed: None of the 3 trials was measured" in found.err
+    assert read(path).missing(tmp_path / "r") == ("wild-seed0",)
+    assert f"Summary: {tmp_path / 'r' / 'two' / 'README.md'}" in found.out
+    assert "1 of 2 cells are missing" in (tmp_path / "r" / "two" / "README.md").read_text()
+
+
+def test_the_reference_point_is_that_of_the_initial_design(
+    done: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read(done / "two.yaml")
+    session = Session.build(found.settings_of("random-seed0"))
+    with Study.open(done / "work" / "two" / "random-seed0" / "study.db") as study:
+        first, second, *rest = study.trials()
+        trials = (first, replace(second, measurement=None), *rest)  # failed
+        monkeypatch.setattr(study, "trials", lambda: trials)
+        result = module.search_result("t", session, study)
+    assert first.measurement is not None
+    cost = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters
+    expected = reference_point([(first.measurement.percent, first.measurement.value)], cost)
+    assert result["reference"] == list(expected)
 
 
 # -- files -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,30 @@ def test_retrained_points_beside_baselines(folder: Path, case: Case) -> None:
     assert (folder / "results" / "points" / "results.png").exists()
     costs = [int(cells[line[0]]["counts"]["nominal"]) for line in retrained_table(cells).rows]
     assert costs == sorted(costs)
+
+
+def test_a_page_is_written_though_the_first_trial_failed(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "results", tmp_path / "results")
+    path = tmp_path / "results" / "two" / "chance-seed0.json"
+    data = json.loads(path.read_text())
+    for name in ("value", "percent", "counts", "seconds", "latency"):
+        del data["trials"][0][name]
+    path.write_text(json.dumps({**data, "trials": [{**data["trials"][0], "failure": "oom"}, *data["trials"][1:]]}))
+    for name in ("evolution-seed0", "chance-seed1"):
+        path.with_name(f"{name}.json").unlink()
+    assert "(32,032 parameters)" in write_summary(read(folder / "two.yaml"), tmp_path / "results").read_text()
+
+
+def test_small_numbers_are_numbers_and_a_broken_cell_is_named(folder: Path, case: Case, tmp_path: Path) -> None:
+    data: dict[str, Any] = {"kind": "retrain", "title": "Points", "settings": case.data(), "learning_rates": [1e-3]}
+    data |= {"architectures": {"one": {"baseline": "lora:2", "learning_rate": 2e-5}}, "seeds": [40]}
+    (tmp_path / "points.yaml").write_text(yaml.safe_dump(data))
+    found = read(tmp_path / "points.yaml")
+    run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+    assert "| 2e-05 |" in write_summary(found, tmp_path / "r").read_text()
+    (tmp_path / "r" / "points" / "one.json").write_text('{"half": ')
+    with pytest.raises(SettingsError, match=r"one\.json' cannot be read: Expecting value"):
+        write_summary(found, tmp_path / "r")
 
 
 def test_architectures_that_were_not_tuned_are_named() -> None:

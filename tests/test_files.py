@@ -67,6 +67,60 @@ def test_the_delimiter_is_guessed(tmp_path: Path, delimiter: str) -> None:
     assert load().train.texts[0][0].startswith("word")
 
 
+@pytest.mark.parametrize("said", ["tab", "\\t", "\t"])
+def test_a_tab_may_be_said_in_three_ways(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("text\tlabel\n" + "".join(f"a, b, c {n}\t{n % 2}\n" for n in range(30)))
+    assert from_files(path, text=["text"], delimiter=said)[0].label_names == ("0", "1")
+    for wrong in ("||", "", '"', "\n"):
+        with pytest.raises(SettingsError, match="A delimiter is one character"):
+            from_files(path, text=["text"], delimiter=wrong)
+
+
+BEYOND: dict[str, tuple[str, dict[str, Any], str]] = {
+    "half a character": (
+        r'{"text": "good \ud83d %d", "label": %d}',
+        {},
+        "30 texts of 'text' hold half a character: rows 1,",
+    ),
+    "no float": (
+        '{"text": "g %d", "label": 1' + "0" * 400 + "%d}",
+        {},
+        "30 labels are too large for a number: rows 1,",
+    ),
+    "no float to predict": (
+        '{"text": "g %d", "label": 1' + "0" * 400 + "%d}",
+        {"kind": "regression"},
+        "not a finite number",
+    ),
+    "digits": ('{"text": "g %d", "label": "' + "9" * 5000 + '%d"}', {}, "30 labels are too large"),
+    "a choice": (
+        '{"text": "g %d", "a": "x", "b": "y", "label": "' + "9" * 5000 + '%d"}',
+        {"choices": ["a", "b"]},
+        "0 to 1",
+    ),
+    "a wide range": ('{"text": "g %d", "label": 1.%de308}', {"kind": "regression"}, "the range of 'label'"),
+    "nested": ("[" * 100_000 + "%d%d", {}, "is not JSON lines: line 1: maximum recursion"),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_what_cannot_be_held_is_refused(tmp_path: Path, what: str) -> None:
+    line, wishes, expected = BEYOND[what]
+    lines = [line % (number, number % 2) for number in range(30)]
+    if what == "a wide range":
+        lines = [line.replace('label": 1', 'label": -1') if n % 2 else line for n, line in enumerate(lines)]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=expected):
+        from_files(tmp_path / "own.jsonl", text=["text"], **wishes)
+
+
+def test_an_array_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="cannot be read: maximum recursion"):
+        from_files(tmp_path / "own.json", text=["text"])
+
+
 def test_a_tab_separated_file_may_hold_lone_quotes(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\n" + "".join(f'"unclosed {n}\t{n % 2}\n' for n in range(20)))

@@ -44,6 +44,8 @@ def test_named_point_lists_every_mistake() -> None:
 def test_described_points_name_seeds_and_split_or_say_that_they_are_unknown() -> None:
     assert describe_point(NamedPoint("LoRA", 0.3, 0.6585, 0.0149, 5, "dev")) == "LoRA: 0.6585 ± 0.015 (5 seeds, dev)"
     assert describe_point(NamedPoint("LoRA", 0.3, 0.7, seeds=1, split="dev")) == "LoRA: 0.7 (single seed, dev)"
+    runs = NamedPoint("LoRA", 0.3, 0.7, 0.1, 9, "dev", "runs")
+    assert describe_point(runs) == "LoRA: 0.7 ± 0.1 (9 runs, dev)"
     assert describe_point(NamedPoint("LoRA", 0.3, 0.7)) == "LoRA: 0.7 (seeds unknown, split unknown)"
 
 

@@ -49,6 +49,13 @@ def test_a_validation_limit_keeps_a_random_subset_that_the_data_seed_draws(case:
     assert len(Session.build(case.settings(validation_limit=99)).evaluator.splits.validation) == 16
 
 
+def test_a_folder_that_cannot_be_made_is_refused(case: Case, session: Session, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for storage in (None, f"sqlite:///{tmp_path / 'all.db'}"):
+        with pytest.raises(SettingsError, match=r"folder '.*sub' cannot be made: Not a directory"):
+            session.begin(tmp_path / "file" / "sub", storage)
+
+
 def test_search_runs_continues_and_tells_its_events(case: Case, tmp_path: Path) -> None:
     events: list[Event] = []
     with search(case.settings(), tmp_path, events.append) as study:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from autopeft import tasks
 from autopeft.data.examples import Examples
-from autopeft.data.protocols import PROTOCOLS, Source, cut, stratified
+from autopeft.data.protocols import PROTOCOLS, Source, cut, some, stratified
 from autopeft.data.tables import Table
 from autopeft.errors import DataError, SettingsError, UnknownNameError
 from autopeft.task import Task
@@ -132,6 +133,27 @@ def test_groups_stay_together() -> None:
     splits = cut(TASK, Source({"train": "T", "test": "D"}, lambda role: parts[role]), "holdout", seed=0)
     assert len(splits.validation) == 8
     assert not set(splits.train.groups) & set(splits.validation.groups)
+
+
+def test_a_part_is_limited_by_whole_groups() -> None:
+    examples = Examples(np.zeros(30, dtype=np.int64), texts=[("a",)] * 30, groups=[f"{i // 3}" for i in range(30)])
+    kept = some(examples, 10, np.random.default_rng(0))
+    assert sorted(Counter(kept.groups).values()) == [3, 3, 3]
+    assert len(some(replace(examples, groups=()), 10, np.random.default_rng(0))) == 10
+
+
+def test_what_was_cut_is_told_as_it_was_done() -> None:
+    labels = np.arange(40) % 2
+    grouped = Examples(labels, texts=[("a",)] * 40, groups=[f"{i // 4}" for i in range(40)])
+    numbers = Examples(labels.astype(np.float64), texts=[("a",)] * 40)
+    for examples, kind, expected in (
+        (grouped, "classification", "in whole groups"),
+        (numbers, "regression", "at random"),
+        (replace(grouped, groups=()), "classification", "stratified"),
+    ):
+        task = Task("a", kind, ("text",), label_names=("0", "1") if kind == "classification" else ())  # type: ignore[arg-type]
+        found = cut(task, Source({"train": "train"}, lambda role, own=examples: own), "holdout", 0)  # type: ignore[misc]
+        assert f", {expected}, at most" in found.facts["validation"]
 
 
 def test_mistakes_of_the_request() -> None:

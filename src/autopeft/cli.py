@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from autopeft import options
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SettingsError
@@ -24,8 +26,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# What goes into a file or a pipe is not cut to the width of a terminal that is not there.
-out, err = (Console(stderr=stderr, width=None if sys.stdout.isatty() else 160) for stderr in (False, True))
+# What goes into a file or a pipe is not cut to the width of a terminal that is not there. Names of the user's are shown
+# as they are: no brackets in them are markup, and no colons an emoji.
+out, err = (
+    Console(stderr=stderr, width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+    for stderr in (False, True)
+)
 
 _INTERRUPTED = 130
 
@@ -43,20 +49,20 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        err.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+        _complain("error:", error)
         sys.exit(2)
     except AutopeftError as error:
-        err.print(f"[bold red]failed:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+        _complain("failed:", error)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
-            err.print(f"[bold red]error:[/] {_escaped(error.format_message())}", highlight=False, soft_wrap=True)
+            _complain("error:", error.format_message())
             sys.exit(2)
         raise
     if code == _INTERRUPTED:  # typer turns an interrupt into this code
-        err.print("interrupted; a search or an experiment goes on with the same command", highlight=False)
+        _say("interrupted; a search or an experiment goes on with the same command", err)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -64,7 +70,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from autopeft.store.identity import versions
 
-        out.print(f"autopeft {versions()['autopeft']}", highlight=False)
+        _say(f"autopeft {versions()['autopeft']}")
         raise typer.Exit
 
 
@@ -133,12 +139,13 @@ def search(
     from autopeft.console import SearchProgress, front_table, progress_bar
 
     folder = folder or Path("runs") / _name(settings)
+    _check_targets(folder)
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
             signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
             if signal is not None:
-                progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow", highlight=False)
+                progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
             try:
                 _run(session, study, signal, show, folder, storage)
             except ProposalFailure:
@@ -152,15 +159,14 @@ def _show_found(study: Any, folder: Path) -> None:
     from autopeft.console import budgets_line, database_option, front_table, write_front_picture
 
     if not len(study.front()):
-        raise AutopeftError(f"No trial was measured; see `autopeft report {folder}`.")
+        raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
     out.print(front_table(study, out.width))
     write_front_picture(study, folder / "front.png")
     if answered := budgets_line(study):
-        out.print(answered, highlight=False)
-    out.print(
+        _say(answered)
+    _say(
         f"Study: {folder}. Picture: {folder / 'front.png'}. "
-        f"Next: autopeft train {folder} --at 0.5%{database_option(study, folder)}",
-        highlight=False,
+        f"Next: autopeft train {shlex.quote(str(folder))} --at 0.5%{database_option(study, folder)}"
     )
 
 
@@ -220,7 +226,7 @@ def check(
         _print_json(facts)
         return
     for name, value in facts.items():
-        out.print(f"[bold]{name.replace('_', ' ')}[/]: {_shown(value)}", highlight=False)
+        out.print(Text.assemble((name.replace("_", " "), "bold"), f": {_shown(value)}"), soft_wrap=True)
 
 
 # -- what came of it -------------------------------------------------------------------------------------------
@@ -238,6 +244,7 @@ def front(
     from autopeft.console import answers, front_table, write_front_picture
     from autopeft.summary import front_rows
 
+    _check_targets(plot=picture)
     with _opened(folder, storage) as study:
         rows = front_rows(study.trials(), is_answering=answers(study))
         if at is not None:
@@ -249,10 +256,7 @@ def front(
             _print_json([row.as_dict() for row in rows])
         elif at is not None:
             row = rows[0]
-            out.print(
-                f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.architecture}",
-                highlight=False,
-            )
+            _say(f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.architecture}")
         else:
             out.print(front_table(study, out.width))
 
@@ -267,10 +271,11 @@ def report(
     from autopeft.console import report_of
     from autopeft.report import write
 
+    target = to or folder / "report.html"
+    _check_targets(to=target)
     with _opened(folder, storage) as study:
-        target = to or folder / "report.html"
         write(report_of(study, folder), target)
-    out.print(f"Report: {target}", highlight=False)
+    _say(f"Report: {target}")
 
 
 @app.command()
@@ -311,10 +316,10 @@ def train(
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
-    _check_targets(save, to)
+    _check_targets(save, to=to)
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
-    err.print(f"Retraining {name}: {chosen}", highlight=False)
+    _say(f"Retraining {name}: {chosen}", err)
 
     found = retrain(
         session.evaluator,
@@ -343,16 +348,20 @@ def _show_run(session: Any, so_far: Any, to: Path | None) -> None:
     from autopeft.retraining import write_cell
 
     seed, last = so_far.seeds[-1], so_far.test[-1]
-    err.print(f"seed {seed}: {last.objective} {last.value:.4f} on test", highlight=False)
+    _say(f"seed {seed}: {last.objective} {last.value:.4f} on test", err)
     if to is not None:
         write_cell(to, _retrained(session, so_far))
 
 
-def _check_targets(save: Path | None, to: Path | None) -> None:
-    """What is to be written can be written: better now than after hours of training."""
-    if to is not None and to.is_dir():
-        raise SettingsError(f"--to takes a file, but {str(to)!r} is a folder.")
-    for folder in (save, to.absolute().parent if to is not None else None):
+def _check_targets(*folders: Path | None, **files: Path | None) -> None:
+    """What is to be written can be written, files by the name of their option: better now than after hours."""
+    wanted = {option: path for option, path in files.items() if path is not None}
+    for option, path in wanted.items():
+        if path.is_dir():
+            raise SettingsError(f"--{option} takes a file, but {str(path)!r} is a folder.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise SettingsError(f"--{option} takes a file that can be written, but {str(path)!r} is protected.")
+    for folder in (*folders, *(path.absolute().parent for path in wanted.values())):
         if folder is None:
             continue
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -383,19 +392,18 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
         return
     summary, counts = found["summary"], found["counts"]
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f} (n = {summary['n']})"
-    out.print(
+    _say(
         f"{found['name']}: {found['objective']} on test {summary['mean']:.4f} {spread}, "
         f"median {summary['median']:.4f}; "
         f"nominal {counts['nominal']:,}, stored {counts['stored']:,}, trained {counts['trained']:,}; "
-        f"learning rate {found['learning_rate']:g}",
-        highlight=False,
+        f"learning rate {found['learning_rate']:g}"
     )
     if found["search"] is not None and found["search"]["per_retraining"] is not None:
         search = found["search"]
         ratio = search["per_retraining"]
-        out.print(f"Search: {search['seconds']:.1f} s, {ratio:.2f} times a retraining run.", highlight=False)
+        _say(f"Search: {search['seconds']:.1f} s, {ratio:.2f} times a retraining run.")
     if save is not None:
-        out.print(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).", highlight=False)
+        _say(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).")
 
 
 def _chosen(
@@ -428,9 +436,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""
-    from autopeft.prediction import predictions
+    from autopeft.prediction import lines_of, predictions
 
-    lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    lines = texts or lines_of(sys.stdin.buffer.read())
     found = predictions(folder, [tuple(line.split("\t")) if pair else (line,) for line in lines])
     if as_json:
         _print_json(found)
@@ -447,8 +455,9 @@ def export(
     """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
     from autopeft.export import to_peft
 
+    _check_targets(to)
     to_peft(folder, to)
-    out.print(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).", highlight=False)
+    _say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")
 
 
 @app.command("list")
@@ -465,12 +474,12 @@ def list_(
         _print_json(known)
         return
     for kind, rows in known.items():
-        out.print(f"[bold]{kind}[/]")
+        out.print(kind, style="bold")
         if out.is_terminal:  # a line a name where it may be filtered, columns where it is read
-            out.print(described(rows), highlight=False)
+            out.print(described(rows))
             continue
         for name, about in rows.items():
-            out.print(f"  {name:20} {about}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+            _say(f"  {name:20} {about}".rstrip())
 
 
 @app.command()
@@ -490,13 +499,21 @@ def experiment(
 
     found = experiments.read(file, data)
     if dry:
-        out.print("\n".join(found.missing(results)) or "nothing is missing", highlight=False)
+        _say("\n".join(found.missing(results)) or "nothing is missing")
         return
-    if not summary:
-        experiments.run(found, results, work, lambda text: out.print(text, highlight=False), cell)
-    from autopeft.experiments.report import write_summary
+    from autopeft.experiments.report import done, write_summary
 
-    out.print(f"Summary: {write_summary(found, results)}", highlight=False)
+    _check_targets(results, work)
+    try:
+        if not summary:
+            experiments.run(found, results, work, _say, cell)
+    except InputError:
+        raise
+    except AutopeftError:
+        if done(found, results):
+            _say(f"Summary: {write_summary(found, results)}")
+        raise
+    _say(f"Summary: {write_summary(found, results)}")
 
 
 # -- inside ----------------------------------------------------------------------------------------------------
@@ -561,8 +578,12 @@ def _name(settings: Settings) -> str:
     return f"{what.replace('/', '-')}-{Path(settings.model).name}"
 
 
-def _escaped(text: object) -> str:
-    return str(text).replace("[", r"\[")
+def _say(text: str, console: Console = out) -> None:
+    console.print(text, soft_wrap=True)  # a command is copied whole
+
+
+def _complain(word: str, message: object) -> None:
+    err.print(Text.assemble((word, "bold red"), f" {message}"), soft_wrap=True)
 
 
 def _print_json(data: Any) -> None:

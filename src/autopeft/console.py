@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ class SearchProgress:
 
 def progress_bar(console: Console) -> Progress:
     """Description, bar, count, elapsed and remaining time, on `console`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
@@ -132,7 +133,8 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
         title=f"{settings.task or 'own files'}, {settings.model}",
         facts=_facts(study, settings),
         trials=study.trials(),
-        command=f"autopeft search {folder / 'settings.yaml'} --out {folder}{database_option(study, folder)}",
+        command=f"autopeft search {shlex.quote(str(folder / 'settings.yaml'))} --out {shlex.quote(str(folder))}"
+        f"{database_option(study, folder)}",
         splits={"search": "validation", "report": "test"},
         retrained=retrained,
         signal=rows,
@@ -144,7 +146,7 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
 def database_option(study: Study, folder: Path) -> str:
     """The option that names the study's database, if it is not the folder's own file; without its password."""
     is_own = study.location == str(folder / "study.db")
-    return "" if is_own else f" --storage {study.location}"
+    return "" if is_own else f" --storage {shlex.quote(study.location)}"
 
 
 def _failed_proposals(study: Study) -> list[str]:

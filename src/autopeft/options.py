@@ -10,7 +10,7 @@ import yaml
 from autopeft.errors import SettingsError
 from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
 
-_CHEAP = ("train_limit", "learning_rates")
+_CHEAP = ("train_limit",)
 _CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
 
 
@@ -49,8 +49,6 @@ def rates(text: str | None) -> list[float] | None:
 
 def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
-    if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
-        _put(data, ["recipe", "steps"], None)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -59,6 +57,8 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> 
             given[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise SettingsError(f"--set {pair!r} is not readable: {error}.") from error
+    if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
+        given.setdefault("recipe.steps", None)
     for key, value in given.items():
         _put(data, key.split("."), _plain(value))
     return from_dict(data)

@@ -55,6 +55,7 @@ class NamedPoint:
         std: sample standard deviation over seeds, or None when unknown or from a single seed.
         seeds: number of training runs behind the mean; 0 when it is not known.
         split: which examples the metric was computed on; empty when it is not known.
+        counted: what `seeds` counts: "runs" where several of them share a seed.
 
     Raises:
         DataError: a number is not finite, a cost or deviation is negative, or a single seed has a deviation.
@@ -66,6 +67,7 @@ class NamedPoint:
     std: float | None = None
     seeds: int = 0
     split: str = ""
+    counted: Literal["seeds", "runs"] = "seeds"
 
     def __post_init__(self) -> None:
         spread = 0.0 if self.std is None else self.std
@@ -559,6 +561,6 @@ def results_data(
 
 def describe_point(point: NamedPoint) -> str:
     """``name: mean ± std (5 seeds, test)``; one run is called a single seed, and what is not known is said."""
-    seeds = {0: "seeds unknown", 1: "single seed"}.get(point.seeds, f"{point.seeds} seeds")
+    seeds = {0: "seeds unknown", 1: "single seed"}.get(point.seeds, f"{point.seeds} {point.counted}")
     spread = f" ± {point.std:.2g}" if point.std is not None else ""
     return f"{point.name}: {point.mean:.4g}{spread} ({seeds}, {point.split or 'split unknown'})"

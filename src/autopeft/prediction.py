@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,105 +10,139 @@ from typing import Any
 import numpy as np
 import torch
 
+from autopeft import tasks
 from autopeft.data.examples import Examples
+from autopeft.data.tables import Row, Table
 from autopeft.errors import DataError
-from autopeft.saving import load
-from autopeft.task import Task
+from autopeft.saving import load, read_record
+from autopeft.task import Task, plain
 from autopeft.training.batches import collate
-from autopeft.training.text_to_text import TextToTextLearner
+from autopeft.training.learner import learner_for
 
 _BATCH = 32
 _MOST_TOKENS = 512
+_ANY = 1_000_000
+
+_FORMATS = ("plain", "question_and_choices")
+"""Names of the formats that can be told from the kind of the task: see `autopeft.task` and `autopeft.tasks.files`."""
 
 
 def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu") -> list[dict[str, Any]]:
-    """The label (or number) and its probability (1 for a number) for every input.
+    """The label (or number) and its probability (1 for a number and for free text) for every input.
+
+    Inputs are put together, encoded and padded as in training.
 
     Args:
-        texts: the texts of each input, as many as the model was trained on; an encoder for multiple choice takes the
-            question (or context) and then its candidates, two or more.
+        texts: the texts of each input. For a known task those of its `autopeft.task.Task.inputs`, in that order; for
+            ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
+            question (or context) and then the candidates, as many as in training, though an encoder takes any number.
 
     Raises:
         ArchitectureError: the folder does not hold a saved model.
-        DataError: there is no text, or an input has another number of texts than the model takes.
+        DataError: there is no text, an input has another number of texts than the model takes, a text is empty, or
+            the model was trained on texts that a task of one's own puts together in a way of its own.
     """
+    record = read_record(folder)
+    task = _task(record)
+    examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
     model: Any = load(folder, device=device)
-    is_headed = bool(model.record["n_outputs"])
-    answer = _chosen if model.record["problem"] == "multiple_choice" else _labelled
-    _check(model.record, texts)
+    learner = learner_for(model.attached.backbone, task)
+    learner.model = model  # with the head that was trained
+    encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
     found: list[dict[str, Any]] = []
-    for start in range(0, len(texts), _BATCH):
-        found += (answer if is_headed else _said)(model, texts[start : start + _BATCH])
+    for rows in np.split(np.arange(len(texts)), range(_BATCH, len(texts), _BATCH)):
+        with torch.inference_mode():
+            outputs = learner.outputs(collate(encoded, rows, learner.pad, model.device))
+        answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
+        found += [{"text": "\t".join(texts[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
     return found
 
 
-def _check(record: Mapping[str, Any], texts: Sequence[tuple[str, ...]]) -> None:
-    expected = len(record["inputs"])
-    is_choice = record["problem"] == "multiple_choice" and record["n_outputs"]
-    wanted = "a question and two or more candidates" if is_choice else f"{expected} text(s)"
-    wrong = [parts for parts in texts if (len(parts) < 3 if is_choice else len(parts) != expected)]
-    if not texts or wrong:
-        raise DataError(f"The model takes {wanted} an input, but got {wrong[0] if wrong else 'none'}.")
+def lines_of(raw: bytes) -> list[str]:
+    """Texts, one a line; none is left out, so that answers can be put beside them.
+
+    Raises:
+        DataError: a line is not UTF-8, or lines are blank.
+    """
+    lines: list[str] = []
+    for number, line in enumerate(raw.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n"), start=1):
+        try:
+            lines.append(line.decode().removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            bad = line[error.start : error.end].hex()
+            raise DataError(f"Texts must be UTF-8, but line {number} holds the bytes 0x{bad}.") from error
+    blank = [str(number) for number, line in enumerate(lines, start=1) if not line.strip()]
+    if raw and blank:
+        raise DataError(f"Every line must hold a text, but {len(blank)} are blank: lines {', '.join(blank[:5])}.")
+    return lines if raw else []
 
 
-def _trained_length(record: Mapping[str, Any]) -> int:
-    """Tokens that were read of an input in training and measuring."""
-    return int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS))
-
-
-def _logits(model: Any, columns: Sequence[list[str]]) -> torch.Tensor:
-    trained = _trained_length(model.record)
-    positions = model.attached.backbone.n_positions or trained
-    most = min(trained, positions, int(model.tokenizer.model_max_length))
-    inputs = model.tokenizer(*columns, truncation=True, max_length=most, padding=True, return_tensors="pt")
-    logits: torch.Tensor = model(**inputs.to(model.device)).logits.float()
-    return logits
-
-
-@torch.inference_mode()
-def _chosen(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Of every question the likeliest candidate: its label where the labels stand for places, else its text."""
-    names, found = model.record["label_names"], []
-    for question, *candidates in texts:
-        shares = _logits(model, [[question] * len(candidates), candidates]).squeeze(-1).softmax(-1)
-        best = int(shares.argmax())
-        label = names[best] if len(names) == len(candidates) else candidates[best]
-        found.append({"text": "\t".join((question, *candidates)), "label": label, "score": float(shares[best])})
-    return found
-
-
-@torch.inference_mode()
-def _labelled(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    logits = _logits(model, [list(column) for column in zip(*texts, strict=True)])
-    names = model.record["label_names"]
-    if not names:
-        values = zip(texts, logits.squeeze(-1).tolist(), strict=True)
-        return [{"text": "\t".join(parts), "label": value, "score": 1.0} for parts, value in values]
-    scores, labels = logits.softmax(-1).max(-1)
-    rows = zip(texts, labels.tolist(), scores.tolist(), strict=True)
-    return [{"text": "\t".join(parts), "label": names[label], "score": score} for parts, label, score in rows]
-
-
-@torch.inference_mode()
-def _said(model: Any, texts: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    """The same of a text-to-text model: the likeliest of the labels that it knows, or the number that it says."""
-    record = model.record
-    task = Task(
+def _task(record: Mapping[str, Any]) -> Task:
+    """The task that the model was trained on, as far as reading and answering go."""
+    facts = record["facts"]
+    name, form = str(facts.get("task", "")), facts.get("format", "plain")
+    if name in tasks.names():
+        known = tasks.lookup(name).format
+    elif form in _FORMATS:
+        known = plain
+    else:
+        raise DataError(
+            f"The task {name!r} puts its texts together in a way of its own, {form!r}, that is not known here: call "
+            "the model of autopeft.load itself."
+        )
+    return Task(
         record["prompt"],
         record["problem"],
         tuple(record["inputs"]),
         label_names=tuple(record["label_names"]),
         verbalisers=tuple(record["verbalisers"]),
+        format=known,
     )
-    learner = TextToTextLearner(model.attached.backbone, task)
-    encoded = learner.encode(Examples(np.zeros(len(texts), dtype=np.int64), texts=texts), _trained_length(record))
-    said = learner.outputs(collate(encoded, np.arange(len(texts)), learner.pad, model.device))
-    rows = [("\t".join(parts), one) for parts, one in zip(texts, said, strict=True)]
-    if not task.label_names:
-        return [{"text": text, "label": task.parse_prediction(one), "score": 1.0} for text, one in rows]
-    found = []
-    for text, likelihoods in rows:
-        shares = np.exp(likelihoods - np.logaddexp.reduce(likelihoods))
-        label = int(shares.argmax())
-        found.append({"text": text, "label": task.label_names[label], "score": float(shares[label])})
-    return found
+
+
+def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool) -> Examples:
+    n_inputs, is_choice = len(task.inputs), task.kind == "multiple_choice"
+    if is_choice and task.format is plain:
+        n_candidates = len(task.label_names)
+        _check(task, texts, range(3, _ANY) if is_encoder else range(1 + n_candidates, 2 + n_candidates))
+        choices = [[(question, candidate) for candidate in candidates] for question, *candidates in texts]
+        return Examples(np.zeros(len(texts), dtype=np.int64), choices=choices)
+    is_listed = is_choice and not task.label_names  # the last input is a list: what may be answered
+    _check(task, texts, range(n_inputs, _ANY if is_listed else n_inputs + 1))
+    rows = [_row(task, parts, is_listed=is_listed) for parts in texts]
+    return task.examples(Table("The input", (*task.inputs, task.label), rows))
+
+
+def _row(task: Task, parts: Sequence[str], *, is_listed: bool) -> Row:
+    """A row as the task's format reads it, with a label that is none of its mistakes."""
+    if is_listed:
+        *single, last = task.inputs
+        listed = list(parts[len(single) :])
+        return {**dict(zip(single, parts, strict=False)), last: listed, task.label: listed}
+    label = 0.0 if task.kind == "regression" else task.label_names[0]
+    return {**dict(zip(task.inputs, parts, strict=True)), task.label: label}
+
+
+def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None:
+    wrong = [parts for parts in texts if len(parts) not in allowed]
+    if texts and not wrong:
+        return
+    wanted = f"{allowed.start} text(s)"
+    if task.kind == "multiple_choice" and task.format is plain:
+        wanted = f"a question and {'two or more' if allowed.stop == _ANY else allowed.start - 1} candidates"
+    got = wrong[0] if wrong else "none"
+    raise DataError(f"The model takes {wanted} an input, but got {got}; it was trained on {', '.join(task.inputs)}.")
+
+
+def _answer(task: Task, examples: Examples, row: int, output: Any) -> dict[str, Any]:
+    """The label and its probability, from what `autopeft.training.learner.Learner.outputs` gives for one example."""
+    if isinstance(output, str):
+        return {"label": output if examples.names else task.parse_prediction(output), "score": 1.0}
+    if task.kind == "regression":
+        return {"label": float(output), "score": 1.0}
+    shares = np.exp(output - np.logaddexp.reduce(output))
+    best = int(shares.argmax())
+    names: Sequence[str] = task.label_names
+    if examples.choices and len(names) != len(output):
+        names = examples.names[row] if examples.names else [parts[-1] for parts in examples.choices[row]]
+    return {"label": names[best], "score": float(shares[best])}

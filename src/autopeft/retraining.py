@@ -145,7 +145,13 @@ def retrain(
 
 def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:
     task = evaluator.task
-    about = {**facts, "task": task.name, "recipe": evaluator.recipe.as_dict(), "splits": evaluator.splits.describe()}
+    about = {
+        **facts,
+        "task": task.name,
+        "format": getattr(task.format, "__name__", type(task.format).__name__),
+        "recipe": evaluator.recipe.as_dict(),
+        "splits": evaluator.splits.describe(),
+    }
     return Described(task.kind, task.label_names, task.inputs, about, task.short_name, task.verbalisers)
 
 

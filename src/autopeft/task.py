@@ -19,6 +19,8 @@ from autopeft.errors import DataError
 
 _WHOLE = re.compile(r"-?\d+\.0+")  # pandas writes whole numbers so where one is missing
 
+_HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone, as JSON may escape it, is no text and cannot be encoded
+
 Kind = Literal["classification", "regression", "multiple_choice"]
 Format = Callable[["Task", Table], Examples]
 Fetch = Callable[[str], Table]
@@ -258,7 +260,7 @@ def missing_columns(table: Table, wanted: Sequence[str]) -> list[str]:
 
 
 def text_mistakes(table: Table, columns: Sequence[str], *, is_part_enough: bool = False) -> list[str]:
-    """One phrase for each of `columns` that holds something else than text, or empty text; rows count from 1.
+    """One phrase for each of `columns` that holds something else than text, or empty or broken text; rows from 1.
 
     Args:
         is_part_enough: a row may have empty texts as long as one is not (two questions of QQP are empty).
@@ -273,6 +275,9 @@ def text_mistakes(table: Table, columns: Sequence[str], *, is_part_enough: bool 
             for (number, value), is_blank in zip(values, blank, strict=True)
             if isinstance(value, str) and not value.strip() and (is_blank or not is_part_enough)
         ]
+        halves = [str(number) for number, value in values if isinstance(value, str) and _HALF.search(value)]
+        if halves:
+            mistakes.append(f"{len(halves)} texts of {name!r} hold half a character: rows {', '.join(halves[:5])}")
         if other:
             mistakes.append(f"{len(other)} values of {name!r} are not text: rows {', '.join(other[:5])}")
         if empty:
@@ -324,7 +329,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -153,7 +153,7 @@ def holdout(task: Task, source: Source, seed: int) -> Splits:
             size = min(_MOST_HELD_OUT, max(1, round(_FRACTION * len(whole))))
             cuts[role], rest = _cut(whole, rest, size, task, _stream(seed, stream))
     validation = whole.subset(cuts["validation"]) if "validation" in cuts else source.read("validation")
-    origin = f"{source.names['train']}, {_FRACTION:.0%}, stratified, at most {_MOST_HELD_OUT:,}"
+    origin = f"{source.names['train']}, {_FRACTION:.0%}, {_manner(whole, task)}, at most {_MOST_HELD_OUT:,}"
     validation_name, test_name = (origin if role in cuts else source.names[role] for role in ("validation", "test"))
     opened = (lambda: whole.subset(cuts["test"])) if "test" in cuts else (lambda: source.read("test"))
     train_name = source.names["train"] + (f", without the cut {' and '.join(sorted(cuts))}" if cuts else "")
@@ -239,6 +239,17 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator) 
     return np.sort(np.concatenate(picked)).astype(np.int64)
 
 
+def some(examples: Examples, size: int, generator: np.random.Generator) -> Examples:
+    """`size` random examples in their order; where they have groups, whole ones, as many as fit, one at least.
+
+    Raises:
+        DataError: there is but one group.
+    """
+    if examples.groups:
+        return examples.subset(_whole_groups(examples.groups, size, generator))
+    return examples.subset(np.sort(generator.permutation(len(examples))[:size]))
+
+
 def _from_train(
     task: Task, source: Source, seed: int, name: str, fraction: float, size: int | None, *, stratify: bool
 ) -> Splits:
@@ -247,9 +258,16 @@ def _from_train(
     wanted = most if size is None else min(size, most)
     everything = np.arange(len(whole), dtype=np.int64)
     held, rest = _cut(whole, everything, wanted, task, _stream(seed, _VALIDATION), stratify=stratify)
-    origin = f"{wanted:,} of {source.names['train']}, {'stratified' if stratify else 'at random'}"
+    origin = f"{wanted:,} of {source.names['train']}, {_manner(whole, task, stratify)}"
     names = (f"{source.names['train']}, without the cut validation", origin, source.names["test"])
     return _splits(task, seed, name, whole.subset(rest), whole.subset(held), lambda: source.read("test"), names)
+
+
+def _manner(whole: Examples, task: Task, stratify: bool = True) -> str:
+    """How `_cut` goes about it."""
+    if whole.groups and stratify:
+        return "in whole groups"
+    return "stratified" if stratify and task.kind == "classification" else "at random"
 
 
 def _cut(

@@ -162,7 +162,7 @@ def _decoded(path: Path) -> str:
 def _json_array(path: Path, text: str) -> list[Row]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"The JSON file {str(path)!r} cannot be read: {error}.") from error
     wrong = [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]
     if wrong:
@@ -178,7 +178,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             mistakes.append(f"line {number}: {error}")
             continue
         if isinstance(row, dict):

@@ -77,8 +77,12 @@ def results_table(experiment: Experiment, cells: Cells) -> Table:
 
 
 def differences_table(experiment: Experiment, cells: Cells, control: str) -> Table:
-    """Paired differences to `control` by budget: pairs share the search seed and the seed of retraining."""
-    found = {(name, budget): _by_run(own) for name, budget, own in _rows(experiment, cells)}
+    """Paired differences to `control` by budget.
+
+    Retrainings of one search are no independent draws: where there are several search seeds, these are the pairs.
+    """
+    runs_of = _by_search if len(experiment.seeds) > 1 else _by_run
+    found = {(name, budget): runs_of(own) for name, budget, own in _rows(experiment, cells)}
     rows = []
     for name, budget in found:
         if name != control and (control, budget) in found:
@@ -86,19 +90,26 @@ def differences_table(experiment: Experiment, cells: Cells, control: str) -> Tab
             interval = "" if pairs.interval is None else "{:+.4f} to {:+.4f}".format(*pairs.interval)
             rows.append((name, budget, f"{pairs.mean:+.4f}", interval, str(len(pairs.values)), pairs.verdict))
     header = ("rival", "budget", "mean difference", "95 % interval", "pairs", "verdict")
+    paired_by = "search seed, each the mean of its retrainings" if len(experiment.seeds) > 1 else "seed of retraining"
     caption = (
-        f"Rival less {control} on the same cuts and seeds, Student's t, not corrected for the number of comparisons."
+        f"Rival less {control} on the same cuts and seeds, paired by {paired_by}; Student's t, not corrected for the "
+        "number of comparisons."
     )
     return Table(header, tuple(rows), caption, frozenset({"mean difference", "95 % interval", "pairs"}))
 
 
+def _by_search(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """The mean over all retrainings of what a search ended at, by search seed."""
+    return {int(cell["settings"]["seed"]): fmean(_values([cell])) for cell in found}
+
+
 def _by_run(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """The mean over what a search ended at, by search seed and seed of retraining (one number of both)."""
+    """The mean over what the one search ended at, by seed of retraining."""
     runs: dict[int, list[float]] = {}
     for cell in found:
         for one in cell["found"]:
             for seed, value in zip(one["seeds"], one["values"], strict=True):
-                runs.setdefault(int(cell["settings"]["seed"]) * 1_000_003 + int(seed), []).append(float(value))
+                runs.setdefault(int(seed), []).append(float(value))
     return {run: fmean(values) for run, values in runs.items()}
 
 
@@ -106,4 +117,6 @@ def _point(name: str, found: Sequence[Mapping[str, Any]]) -> NamedPoint:
     values = _values(found)
     percent = fmean(Counts(**one["counts"]).percent() for cell in found for one in cell["found"])
     std = stdev(values) if len(values) > 1 else None
-    return NamedPoint(name, percent, fmean(values), std, len(values), str(found[0]["split"]))
+    is_one = sum(len(cell["found"]) for cell in found) == 1  # else the runs are of several architectures
+    split = str(found[0]["split"])
+    return NamedPoint(name, percent, fmean(values), std, len(values), split, "seeds" if is_one else "runs")

@@ -8,17 +8,20 @@ cell is a JSON file, written when it is done; a cell that exists is not run agai
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from autopeft import methods
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
+from autopeft.attach import count
 from autopeft.backbones import Backbone
-from autopeft.errors import AutopeftError, ProposalFailure, SettingsError, TrialFailure, UnknownNameError
+from autopeft.errors import AutopeftError, InputError, SettingsError, UnknownNameError
 from autopeft.experiments.contest import Contest, contest, run_cell
 from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
@@ -149,6 +152,21 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
     return found
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """What `autopeft.retraining.write_cell` wrote.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds something else than an object.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"The result {str(path)!r} cannot be read: {error}.") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"The result {str(path)!r} must hold an object, but holds {type(data).__name__}.")
+    return data
+
+
 def _check_kinds(raw: Mapping[str, Any], path: str | Path) -> None:
     named = "architectures" if raw["kind"] == "retrain" else "samplers"
     wrong = []
@@ -200,18 +218,25 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
         only: run just this cell.
 
     Raises:
-        UnknownNameError: there is no such cell.
-        AutopeftError: cells failed; all others have been run, and what each failed at is told.
+        InputError: there is no such cell, or one to be run names an architecture or a method that there is not.
+        AutopeftError: cells failed; all others have been run, and what each failed at is told. Or the sweep that
+            they share failed, and none was run.
     """
     if only is not None and only not in experiment.cells():
         raise UnknownNameError("cell", only, experiment.cells())
     cells = [cell for cell in experiment.missing(results) if only in (None, cell)]
+    if cells and experiment.kind == "retrain":
+        _check_architectures(experiment, cells, results)
+    elif cells:
+        _tuned_settings(experiment, results)
     failed: dict[str, str] = {}
     for number, cell in enumerate(cells, start=1):
         announce(f"{experiment.name}: {cell} ({number} of {len(cells)})")
         try:
             data = _cell(experiment, cell, results, work)
-        except (ProposalFailure, TrialFailure) as error:
+        except InputError:
+            raise
+        except AutopeftError as error:
             failed[cell] = str(error)
             announce(f"{experiment.name}: {cell} failed: {error}")
             continue
@@ -259,7 +284,7 @@ def _tuned_settings(experiment: Experiment, results: Path) -> Settings:
         signal = sweep(session.evaluator, middle(session.space), settings.learning_rates, settings.seed)
         log.info("%s", signal)
         write_cell(path, signal.as_dict())
-    rate = float(settings_module.read_yaml(path)["chosen"])  # JSON is YAML
+    rate = float(read_result(path)["chosen"])
     recipe = replace(settings.recipe, learning_rate=rate)
     return settings.with_changes(recipe=recipe, learning_rates=())
 
@@ -292,10 +317,11 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     trials = study.trials()
     if not any(trial.is_complete for trial in trials):
         raise AutopeftError(f"None of the {len(trials)} trials was measured, so there is no result.")
-    measured = [(t.measurement.percent, t.measurement.value) for t in trials if t.measurement is not None]
-    n_initial = len(session.initial)
+    points = [(t.origin, (m.percent, m.value)) for t in trials if (m := t.measurement) is not None]
+    measured = [point for _, point in points]
+    initial = [point for origin, point in points if origin == "initial"]
     largest = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters
-    reference = reference_point(measured[:n_initial] or measured, largest)
+    reference = reference_point(initial or measured, largest)
     curve = hypervolume_curve(measured, reference)
     front = front_of(trials)
     return {
@@ -303,7 +329,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
         "headline": f"hypervolume {curve[-1]:.4f}, {len(front)} points on the front",
         "sampler_settings": getattr(session.sampler(), "settings", {}),
         "objective": session.task.objective,
-        "n_initial": n_initial,
+        "n_initial": len(session.initial),
         "reference": list(reference),
         "hypervolume": [float(value) for value in curve],
         "search_seconds": search_seconds(trials, is_answering=answers_budgets(session.settings.sampler)),
@@ -366,6 +392,22 @@ def _retrain_cell(experiment: Experiment, cell: str, results: Path) -> dict[str,
     }
 
 
+def _check_architectures(experiment: Experiment, cells: Sequence[str], results: Path) -> None:
+    """Every cell's architecture is found and fits, and its methods exist: better told now than after hours."""
+    backbone = Session.build(experiment.settings).backbone
+    wrong = []
+    for cell in cells:
+        wanted = experiment.architectures[cell]
+        try:
+            count(backbone, architecture_of(experiment, cell, backbone, results))
+            for name in wanted.get("rate_factors", {}) if isinstance(wanted, Mapping) else ():
+                methods.lookup(name)
+        except InputError as error:
+            wrong.append(f"`architectures.{cell}`: {str(error).removesuffix('.')}")
+    if wrong:
+        raise SettingsError(f"The experiment {str(experiment.path)!r} cannot be run: {'; '.join(wrong)}.")
+
+
 def architecture_of(experiment: Experiment, cell: str, backbone: Backbone, results: Path) -> Architecture:
     """What the cell of a retraining trains: a baseline, a file's architecture, or a point of finished searches.
 
@@ -420,6 +462,6 @@ def _percent(wanted: Mapping[str, Any]) -> float:
 def _points(folder: Path, cells: Any, first: int | None) -> Iterator[tuple[float, float, Mapping[str, Any]]]:
     for path in sorted(folder.glob("*-seed*.json")):
         if cells is None or path.stem in cells:
-            measured = [trial for trial in read_yaml(path)["trials"] if "value" in trial]
+            measured = [trial for trial in read_result(path)["trials"] if "value" in trial]
             for trial in measured[:first]:
                 yield float(trial["percent"]), float(trial["value"]), trial["architecture"]

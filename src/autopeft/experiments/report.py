@@ -6,6 +6,7 @@ are missing and how to run them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -16,12 +17,11 @@ from autopeft.architecture import Counts
 from autopeft.errors import SettingsError
 from autopeft.experiments.comparison import Comparison, Scale, compare, paired
 from autopeft.experiments.contest_report import contested
-from autopeft.experiments.experiment import Experiment
+from autopeft.experiments.experiment import Experiment, read_result
 from autopeft.fronts import fronts_data
 from autopeft.plot import NamedPoint, Picture
 from autopeft.proxy import ProxySignal, beyond_edge
 from autopeft.report import Table, markdown_table
-from autopeft.settings import read_yaml
 
 _BUDGETS = (0.1, 0.5, 1.0, 5.0)
 """Percent of the backbone at which the best architectures are compared, beside no limit."""
@@ -69,9 +69,7 @@ def done(experiment: Experiment, results: Path) -> dict[str, Mapping[str, Any]]:
     """The cells that have a result, by name, in the experiment's order."""
     folder = results / experiment.name
     return {
-        cell: read_yaml(folder / f"{cell}.json")  # JSON is YAML
-        for cell in experiment.cells()
-        if (folder / f"{cell}.json").exists()
+        cell: read_result(folder / f"{cell}.json") for cell in experiment.cells() if (folder / f"{cell}.json").exists()
     }
 
 
@@ -79,7 +77,8 @@ def _missing(experiment: Experiment, results: Path) -> list[str]:
     missing = experiment.missing(results)
     if not missing:
         return [f"All {len(experiment.cells())} cells of `{experiment.path}` are done.", ""]
-    commands = [f"autopeft experiment {experiment.path} --data FOLDER --cell {cell}" for cell in missing]
+    path = shlex.quote(str(experiment.path))
+    commands = [f"autopeft experiment {path} --data FOLDER --cell {shlex.quote(cell)}" for cell in missing]
     head = f"**{len(missing)} of {len(experiment.cells())} cells are missing**; each is one command:"
     return [head, "", "```sh", *commands, "```", ""]
 
@@ -93,7 +92,7 @@ def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if "retraining" in cell:
         again = _length(recipe | cell["retraining"]["recipe"])
         runs = f"{_length(recipe)} a run of the search unless its options say otherwise, {again} a retraining"
-    counts = next(iter(cell["trials"]))["counts"] if "trials" in cell else cell["counts"]
+    counts = next(one["counts"] for one in cell.get("trials", [cell]) if "counts" in one)  # a failed trial has none
     parts = ", ".join(
         f"{name} {splits[name]['size']:,}" for name in ("train", "validation", "test") if _size(splits, name)
     )
@@ -143,7 +142,7 @@ def _against(experiment: Experiment) -> str:
 def _sweep(folder: Path) -> list[str]:
     path = folder / "proxy.json"
     return (
-        [f"Learning rate, shared by all cells: {ProxySignal.from_dict(read_yaml(path))}", ""] if path.exists() else []
+        [f"Learning rate, shared by all cells: {ProxySignal.from_dict(read_result(path))}", ""] if path.exists() else []
     )
 
 

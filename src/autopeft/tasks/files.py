@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +21,7 @@ from autopeft.data.examples import Examples
 from autopeft.data.metrics import METRICS
 from autopeft.data.protocols import Source, Splits, cut
 from autopeft.data.tables import Table, listed, read
-from autopeft.errors import DataError
+from autopeft.errors import DataError, SettingsError
 from autopeft.task import Kind, Task, label_key, missing_columns, plain, read_labels, text_mistakes
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ MANY_VALUES = 10
 
 MOST_CLASSES = 200
 """More distinct labels than that are taken for a mistake (an identifier, free text), not for classes."""
+
+_NARROWEST = 1e6 * sys.float_info.min
+"""A range of numbers must be wider, to be divided into steps."""
 
 KindOrAuto = Literal["auto", "classification", "regression", "multiple_choice"]
 
@@ -103,14 +108,16 @@ def from_files(
             its column.
         kind: what to make of the labels.
         choices: for multiple choice, the columns of the choices, two at least.
-        delimiter: of CSV files, where it should not be guessed.
+        delimiter: of CSV files, where it should not be guessed: one character, or "tab".
         metrics: names of `autopeft.data.metrics.METRICS`, objective first; by default accuracy and macro-F1,
             Spearman and Pearson, or accuracy.
         name: of the task; ``files/<name of the train file>`` by default.
 
     Raises:
+        SettingsError: `delimiter` is no delimiter.
         DataError: files, columns or values that cannot be used; all that were found, with where they are.
     """
+    delimiter = _delimiter(delimiter)
     wish = _Wish((text,) if isinstance(text, str) else tuple(text), label, tuple(choices), kind)
     _fail_on(_wish_mistakes(wish, metrics))
     given = {"train": train, "validation": validation, "test": test}
@@ -183,6 +190,14 @@ def _number_scale(train: Table, label: str) -> tuple[float, float]:
     return step, low - span
 
 
+def _delimiter(said: str | None) -> str | None:
+    if said in ("tab", "\\t"):  # what a shell and YAML without quotes make of it
+        return "\t"
+    if said is None or (len(said) == 1 and said not in '"\r\n'):
+        return said
+    raise SettingsError(f"A delimiter is one character, no quotation mark and no line end, or 'tab', but got {said!r}.")
+
+
 def _read_all(paths: Mapping[str, Path], delimiter: str | None) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     mistakes = []
@@ -217,7 +232,7 @@ def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[Kind, tuple[str, 
     if kind == "regression":
         probe = Task("probe", "regression", wish.text, wish.label)
         mistakes = [f"{t.source}: {item}" for t in tables.values() for item in read_labels(probe, t)[1]]
-        mistakes = mistakes or _constant_mistake(tables["train"], wish.label)
+        mistakes = mistakes or _range_mistake(tables["train"], wish.label)
         return "regression", (), [f"{wish.label!r} is taken for a number to be predicted (regression)."], mistakes
     classes = _classes(values)
     decided = [f"{wish.label!r} is taken for {len(classes)} classes: {', '.join(classes[:20])}."]
@@ -236,7 +251,7 @@ def _kind(values: Sequence[Any]) -> Kind:
 def _classes(values: Sequence[Any]) -> tuple[str, ...]:
     found = {label_key(value) for value in values if not _is_missing(value)}
     if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=lambda name: (int(name), name)))  # "1" and "01" are two
+        return tuple(sorted(found, key=lambda name: (Decimal(name), name)))  # "1" and "01" are two
     return tuple(sorted(found))
 
 
@@ -250,6 +265,9 @@ def _label_mistakes(table: Table, label: str) -> list[str]:
     if nested:
         rows = ", ".join(nested[:5])
         mistakes.append(f"{table.source}: {len(nested)} labels are lists or objects, not single values: rows {rows}")
+    long = [str(number) for number, value in enumerate(values, start=1) if _is_beyond(value)]
+    if long:
+        mistakes.append(f"{table.source}: {len(long)} labels are too large for a number: rows {', '.join(long[:5])}")
     types = Counter(_type(value) for value in values if not _is_missing(value))
     if len(types) > 1:
         shown = ", ".join(f"{count} {name}" for name, count in types.most_common())
@@ -282,9 +300,14 @@ def _unseen(table: Table, label: str, classes: Sequence[str]) -> list[str]:
     return [f"{table.source}: labels that do not occur in train: {shown}; train has {', '.join(classes[:20])}"]
 
 
-def _constant_mistake(table: Table, label: str) -> list[str]:
-    numbers = {_as_float(row.get(label)) for row in table.rows}
-    return [] if len(numbers) > 1 else [f"{table.source}: every {label!r} is {numbers.pop()}"]
+def _range_mistake(table: Table, label: str) -> list[str]:
+    numbers = [float(row[label]) for row in table.rows]
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return [f"{table.source}: every {label!r} is {low}"]
+    if _NARROWEST < high - low < math.inf:
+        return []
+    return [f"{table.source}: the range of {label!r}, from {low:g} to {high:g}, is too wide or too narrow"]
 
 
 def _choice_mistakes(table: Table, wish: _Wish) -> list[str]:
@@ -300,17 +323,17 @@ def _choice(row: Mapping[str, Any], wish: _Wish) -> int | None:
     key = label_key(row.get(wish.label))
     if key in wish.choices:
         return wish.choices.index(key)
-    return int(key) if key.isdecimal() and int(key) < len(wish.choices) else None
+    return int(Decimal(key)) if key.isdecimal() and Decimal(key) < len(wish.choices) else None
 
 
 def _multiple_choice(wish: _Wish) -> Callable[[Task, Table], Examples]:
-    def examples(task: Task, table: Table) -> Examples:
+    def question_and_choices(task: Task, table: Table) -> Examples:
         context = task.inputs[0]
         labels = np.array([_choice(row, wish) for row in table.rows], dtype=np.int64)
         choices = [[(row[context], row[name]) for name in wish.choices] for row in table.rows]
         return Examples(labels, choices=choices)
 
-    return examples
+    return question_and_choices
 
 
 def _is_missing(value: Any) -> bool:
@@ -330,5 +353,13 @@ def _type(value: Any) -> str:
 def _as_float(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _is_beyond(value: Any) -> bool:
+    """Whether `value` is a whole number, perhaps in digits, that no floating-point number can hold."""
+    if isinstance(value, str):
+        digits = value.strip().removeprefix("-")
+        return digits.isdecimal() and math.isinf(float(digits))
+    return isinstance(value, int) and _as_float(value) is None
