@@ -350,3 +350,13 @@ def test_the_command_runs_what_is_missing(case: Case, tmp_path: Path) -> None:
     assert call("experiment", path, *folders, "--missing").out == "nothing is missing\n"
     assert call("experiment", path, *folders, "--cell", "evolutoin-seed0").code == 2
     assert isinstance(read(path), Experiment)
+
+
+def test_a_search_that_answers_budgets_needs_no_random_trial(case: Case, tmp_path: Path) -> None:
+    own = {"sampler": "apet", "sampler_options": {"budgets": ["2%"]}, "space": {"name": "S1"}}
+    settings = case.data(trials=1, initial=0)
+    found = read(compare(case, tmp_path / "one.yaml", settings=settings, samplers={"apet": own}, seeds=[0]))
+    run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
+    data = cell(tmp_path / "r" / "one", "apet-seed0")
+    assert [trial["origin"] for trial in data["trials"]] == ["apet"]
+    assert write_summary(found, tmp_path / "r").exists()
