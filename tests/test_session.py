@@ -116,17 +116,15 @@ def test_workers_do_the_trials_in_processes_of_their_own(
 ) -> None:
     started: list[tuple[list[str], int, Path]] = []
 
-    def ran(*call: Any, on_poll: Any = None) -> None:
+    def ran(*call: Any, on_poll: Any) -> None:
         started.append(call)
-        if on_poll is not None:  # a worker ends the search while the launcher looks
-            on_poll()
-            join(tmp_path).close()
+        on_poll()
+        join(tmp_path).close()  # a worker ends the search while the launcher looks
 
     monkeypatch.setattr("autopeft.session.run_workers", ran)
-    search(case.settings(workers=2), tmp_path).close()
-    assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]
     events: list[Event] = []
     with search(case.settings(workers=2), tmp_path, events.append) as study:
+        assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]
         assert [type(event) for event in events] == [Told] * 3
         assert [event.trial.number for event in events] == [trial.number for trial in study.trials()]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from autopeft.selection import Candidates
 from autopeft.space import Configuration, SearchSpace
 from autopeft.supernet import Supernet
 from autopeft.trial import Trial
+from autopeft.writing import whole
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,9 @@ class BudgetedSampler:
         self._spent[number] = self._search.earlier_seconds
         if path := self._file(number):
             seconds = time.perf_counter() - began + self._spent[number]
-            _write(path, {"architectures": [one.as_dict() for one in found], "seconds": seconds})
+            answer = {"architectures": [one.as_dict() for one in found], "seconds": seconds}
+            with whole(path) as part:
+                part.write_text(json.dumps(answer))
         return found
 
     def _kept(self, number: int) -> Sequence[Architecture]:
@@ -187,14 +189,6 @@ class BudgetedSampler:
         question = self._question
         facts = [self._settings, str(question.limits[number]), question.seed, question.space.fingerprint]
         return question.file(self.name, json.dumps(facts), ".json")
-
-
-def _write(path: Path, answer: Mapping[str, Any]) -> None:
-    """In one move, so that a crash leaves no part of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(answer))
-    os.replace(partial, path)
 
 
 @dataclass(frozen=True)

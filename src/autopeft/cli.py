@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,10 +133,9 @@ def search(
         "files.label": label, "space.methods": methods.split(",") if methods else None,
         "sampler_options.preset": preset,
     }  # fmt: skip
-    settings = _with_budgets(options.read(file, plain, sets), budget)
-    if methods and settings.space.name:
-        raise SettingsError(f"--methods {methods} and the named space {settings.space.name!r} exclude each other.")
+    settings = _with_budgets(_read_search(file, plain, sets), budget)
     from autopeft.console import SearchProgress, front_table, progress_bar
+    from autopeft.session import carry_out
 
     folder = folder or Path("runs") / _name(settings)
     _check_targets(folder)
@@ -146,8 +145,10 @@ def search(
             signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
+            if session.settings.workers > 1:
+                show.say(f"{session.settings.workers} workers")
             try:
-                _run(session, study, signal, show, folder, storage)
+                carry_out(session, study, signal, folder, show, storage)
             except ProposalFailure:
                 if len(study.front()):
                     out.print(front_table(study, out.width))
@@ -168,25 +169,6 @@ def _show_found(study: Any, folder: Path) -> None:
         f"Study: {folder}. Picture: {folder / 'front.png'}. "
         f"Next: autopeft train {shlex.quote(str(folder))} --at 0.5%{database_option(study, folder)}"
     )
-
-
-def _run(session: Any, study: Any, signal: Any, show: Any, folder: Path, storage: str | None) -> None:
-    settings: Settings = session.settings
-    if settings.workers == 1:
-        session.run(study, signal, show, folder)
-        return
-    from autopeft.session import worker_command
-    from autopeft.workers import run_workers
-
-    polls = [0]
-
-    def poll() -> None:
-        polls[0] += 1
-        if polls[0] % 20 == 0:  # about every two seconds
-            show.say(f"{settings.workers} workers")
-
-    command = worker_command(folder) + (["--storage", storage] if storage else [])
-    run_workers(command, settings.workers, folder / "logs", on_poll=poll)
 
 
 @app.command()
@@ -517,6 +499,13 @@ def experiment(
 
 
 # -- inside ----------------------------------------------------------------------------------------------------
+
+
+def _read_search(file: Path | None, plain: Mapping[str, Any], sets: list[str]) -> Settings:
+    settings = options.read(file, plain, sets)
+    if (methods := plain["space.methods"]) and (name := settings.space.name):
+        raise SettingsError(f"--methods {','.join(methods)} and the named space {name!r} exclude each other.")
+    return settings
 
 
 def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:

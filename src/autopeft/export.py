@@ -20,7 +20,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods.lora import LoRA
-from autopeft.saving import read_record
+from autopeft.saving import WEIGHTS, read_record
 
 _FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
 
@@ -45,7 +45,7 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     check_exportable(architecture)
     backbone = backbone or Backbone.from_pretrained(record["backbone"]["name"])
     _check_paths(architecture, backbone)
-    state = load_file(Path(folder) / "model.safetensors")
+    state = load_file(Path(folder) / WEIGHTS)
     path = Path(target)
     path.mkdir(parents=True, exist_ok=True)
     config = peft_config(architecture, backbone)

@@ -22,6 +22,7 @@ from autopeft.objective import Measurement
 from autopeft.proxy import ProxySignal, sweep
 from autopeft.saving import Described, save
 from autopeft.space import stands_at
+from autopeft.writing import whole
 
 _FULL_DIVISOR = 30  # AutoPEFT's release: 2e-5 for full fine-tuning, against 1e-4 and more for everything else
 
@@ -217,7 +218,5 @@ def baseline(name: str, backbone: Backbone) -> Architecture:
 
 def write_cell(path: Path, data: Any) -> None:
     """Write one result as JSON so that a reader sees it whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")

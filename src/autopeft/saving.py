@@ -27,6 +27,10 @@ from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.training.heads import Head, HeadedModel, check_savable
+from autopeft.writing import whole
+
+WEIGHTS = "model.safetensors"
+"""The file in a saved folder with the added modules and the head."""
 
 FORMAT = 1
 """Version of the folder's format."""
@@ -65,17 +69,20 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
     """
     attached.fold()
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in attached.state().items()}
     head = model.head if isinstance(model, HeadedModel) else None
     if head is not None:
         state.update({_HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
     record = _record(attached, head, about)
-    save_file(state, _part(path / "model.safetensors"), metadata={"format": "pt"})
-    _part(path / "README.md").write_text(card(record))
-    _part(path / "architecture.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    for name in ("model.safetensors", "README.md", "architecture.json"):  # the last one makes it a saved model
-        _part(path / name).replace(path / name)
+    # All are written before one takes its place, and the first here does so last: it makes the folder a saved model.
+    with (
+        whole(path / "architecture.json") as facts,
+        whole(path / "README.md") as page,
+        whole(path / WEIGHTS) as weights,
+    ):
+        facts.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        page.write_text(card(record))
+        save_file(state, weights, metadata={"format": "pt"})
 
 
 def load(
@@ -125,9 +132,9 @@ def _weights(path: Path, record: Mapping[str, Any], backbone: Backbone) -> dict[
     if given != wanted:
         raise ArchitectureError(f"{str(path)!r} was trained on a {wanted!r}, but got a {given!r} as its backbone.")
     try:
-        return load_file(path / "model.safetensors", device=str(backbone.device))
+        return load_file(path / WEIGHTS, device=str(backbone.device))
     except (OSError, SafetensorError) as error:
-        raise ArchitectureError(f"The weights {str(path / 'model.safetensors')!r} cannot be read: {error}.") from error
+        raise ArchitectureError(f"The weights {str(path / WEIGHTS)!r} cannot be read: {error}.") from error
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -232,11 +239,6 @@ def _save_pretrained(backbone: Backbone, *args: Any, **kwargs: Any) -> None:
     """A text-to-text model's own, where nothing is attached."""
     check_savable(backbone)
     type(backbone.model).save_pretrained(backbone.model, *args, **kwargs)
-
-
-def _part(path: Path) -> Path:
-    """Where a file is written before it takes its place, so that nobody reads half of it."""
-    return path.with_name(path.name + ".part")
 
 
 def _plain(value: Any) -> str:

@@ -7,7 +7,6 @@ is made of them (pictures, report, logs of workers).
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -218,35 +217,58 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     signal = session.proxy(study)
     if signal is not None:
         log.info("%s", signal)
-    if session.settings.workers == 1:
-        session.run(study, signal, on_event, folder)
-    else:
-        look = ends(study, on_event) if on_event is not None else None
-        run_workers(worker_command(folder), session.settings.workers, Path(folder) / "logs", on_poll=look)
-        if look is not None:
-            look(is_last=True)
+    carry_out(session, study, signal, folder, on_event)
     return study
 
 
-def ends(study: Study, on_event: Callable[[Event], None]) -> Callable[..., None]:
-    """A function to call often: about every two seconds it tells of the trials that other processes have ended."""
-    known, last = {trial.number for trial in study.trials() if trial.finished is not None}, [-math.inf]
+def carry_out(
+    session: Session,
+    study: Study,
+    signal: ProxySignal | None,
+    folder: str | Path,
+    on_event: Callable[[Event], None] | None = None,
+    storage: str | None = None,
+) -> None:
+    """Do the trials that `study` lacks: in this process, or in as many as the settings say. See `search`."""
+    if session.settings.workers == 1:
+        session.run(study, signal, on_event, folder)
+        return
+    ends = _Ends(study, on_event or _ignore)
+    command = worker_command(folder, storage)
+    run_workers(command, session.settings.workers, Path(folder) / "logs", on_poll=ends.look_again)
+    ends.look()
 
-    def look(is_last: bool = False) -> None:
-        if not is_last and time.monotonic() < last[0] + _LOOK_SECONDS:
-            return
-        last[0] = time.monotonic()
-        for trial in study.trials():
-            if trial.finished is not None and trial.number not in known:
-                known.add(trial.number)
-                on_event(Told(trial) if trial.is_complete else Failed(trial))
 
-    return look
+class _Ends:
+    """Tells of the trials that other processes have ended."""
+
+    def __init__(self, study: Study, notify: Callable[[Event], None]) -> None:
+        self._study, self._notify = study, notify
+        self._known = {trial.number for trial in study.trials() if trial.finished is not None}
+        self._last = time.monotonic()
+
+    def look_again(self) -> None:
+        """`look`, but not often."""
+        if time.monotonic() > self._last + _LOOK_SECONDS:
+            self.look()
+            self._last = time.monotonic()
+
+    def look(self) -> None:
+        """Tell of what has ended since the last look."""
+        for trial in self._study.trials():
+            if trial.finished is not None and trial.number not in self._known:
+                self._known.add(trial.number)
+                self._notify(Told(trial) if trial.is_complete else Failed(trial))
 
 
-def worker_command(folder: str | Path) -> list[str]:
-    """The command line of one worker of the study in `folder`."""
-    return [sys.executable, "-m", "autopeft", "worker", str(folder)]
+def _ignore(event: Event) -> None:
+    """The listener of those who want no progress."""
+
+
+def worker_command(folder: str | Path, storage: str | None = None) -> list[str]:
+    """The command line of one worker of the study in `folder`, or in the database `storage`."""
+    database = ["--storage", storage] if storage else []
+    return [sys.executable, "-m", "autopeft", "worker", str(folder), *database]
 
 
 def join(folder: str | Path, *, storage: str | None = None, device: str | None = None) -> Study:

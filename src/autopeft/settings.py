@@ -19,6 +19,7 @@ import yaml
 
 from autopeft.errors import SettingsError
 from autopeft.train import Recipe
+from autopeft.writing import whole
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ def load(path: str | Path) -> Settings:
 
 def save(settings: Settings, path: str | Path) -> None:
     """Write the resolved settings as YAML."""
-    Path(path).write_text(yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True))
+    with whole(path) as part:
+        part.write_text(yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

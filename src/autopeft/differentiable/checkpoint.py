@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autopeft.errors import StudyMismatchError
+from autopeft.writing import whole
 
 _FACTS = "facts"
 
@@ -49,13 +49,9 @@ class Stopwatch:
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` so that a crash leaves either the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, partial, metadata={_FACTS: json.dumps(checkpoint.facts)})
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
+    with whole(path) as part:
+        save_file(tensors, part, metadata={_FACTS: json.dumps(checkpoint.facts)})
 
 
 def read(path: Path) -> Checkpoint | None:

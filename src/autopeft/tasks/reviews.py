@@ -26,6 +26,7 @@ from pathlib import Path
 from autopeft.data.tables import Table
 from autopeft.errors import DataError
 from autopeft.task import Task
+from autopeft.writing import whole
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _cached() -> bytes:
             return content
         logger.warning("%s is damaged and is fetched again.", path)
     content = extract(_downloaded())
-    _write_whole(path, content)
+    _keep(path, content)
     return content
 
 
@@ -141,13 +142,11 @@ def _downloaded() -> bytes:
         return path.read_bytes()
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write `content` so that another process sees the whole file or none. A cache that cannot be written is none."""
+def _keep(path: Path, content: bytes) -> None:
+    """Write `content` into the cache. One that cannot be written is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half:
-            half.write(content)
-        Path(half.name).replace(path)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         logger.warning("The film reviews could not be kept in %s: %s.", path, error)
 
