@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -501,7 +501,7 @@ def experiment(
 # -- inside ----------------------------------------------------------------------------------------------------
 
 
-def _read_search(file: Path | None, plain: Mapping[str, Any], sets: list[str]) -> Settings:
+def _read_search(file: Path | None, plain: dict[str, Any], sets: list[str]) -> Settings:
     settings = options.read(file, plain, sets)
     if (methods := plain["space.methods"]) and (name := settings.space.name):
         raise SettingsError(f"--methods {','.join(methods)} and the named space {name!r} exclude each other.")
