@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autopeft.architecture import Architecture, Counts, Placement
 from autopeft.objective import Epoch, Measurement
+from autopeft.retraining import Retrained
 from autopeft.space import Configuration
 from autopeft.trial import Failure, FailureKind, Trial, TrialState
 
@@ -52,6 +55,14 @@ def failed(number: int, kind: FailureKind = "oom", message: str = "out of memory
         started,
         started + 30.0,
     )
+
+
+def retrained(*values: float, nominal: int = 1000, split: str = "test") -> dict[str, Any]:
+    """What `autopeft train` writes of an architecture that had these values, one a seed."""
+    counts = Counts(nominal, nominal + 10, nominal + 510, BACKBONE)
+    test = tuple(Measurement({"accuracy": v}, "accuracy", counts, 10.0, 2**20, 0.02, split) for v in values)
+    seeds, what = tuple(range(len(values))), architecture("serial@encoder.0.ffn:1")
+    return Retrained("what", what, seeds, test, (0.5,) * len(values), 1e-3).as_dict()
 
 
 def running(number: int) -> Trial:

@@ -310,6 +310,22 @@ def test_a_study_in_a_database_is_shown_reported_and_retrained(case: Case, tmp_p
     refused(call("front", tmp_path / "other", "--storage", url), "'other'")
 
 
+def test_what_was_retrained_stands_in_the_report_and_baselines_beside_the_front(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert call("search", case.write(tmp_path / "asked.yaml"), "--out", folder).code == 0
+    few = ("--seeds", 1, "--epochs", 1, "--learning-rates", "")
+    for one in (("--trial", 0), ("--trial", 0), ("--baseline", "serial:2")):
+        assert call("train", folder, *one, *few).code == 0
+    assert call("report", folder, "--to", tmp_path / "r.json").code == 0
+    told = json.loads((tmp_path / "r.json").read_text())
+    found = {row["name"]: (row["n"], row["split"], row["is_baseline"]) for row in told["retrained"]}
+    assert found == {"trial-0": (1, "test", False), "trial-0-2": (1, "test", False), "serial:2": (1, "test", True)}
+    assert call("front", folder, "--plot", tmp_path / "front.svg").code == 0
+    assert "serial:2" in (tmp_path / "front.svg").read_text()
+    (folder / "retrained" / "own.json").write_text("{}")
+    refused(call("report", folder, "--to", tmp_path / "r.html"), "own.json", "is not what `autopeft train` writes")
+
+
 def test_names_of_folders_are_shown_as_they_are_and_quoted_in_commands(case: Case, tmp_path: Path) -> None:
     asked = case.write(tmp_path / "asked.yaml")
     for name in ("[/v2]", "my run [bold] :x:"):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft.architecture import Cost, Line
 from autopeft.errors import DataError
 from autopeft.plot import (
     NamedPoint,
@@ -20,7 +19,6 @@ from autopeft.plot import (
     learning_data,
     results_data,
 )
-from autopeft.space import Choice, SearchSpace, Slot
 from sample_trials import failed, measured, running
 
 
@@ -122,10 +120,11 @@ def test_too_many_roles_fall_back_to_the_largest_size_of_a_layer() -> None:
     assert data.sizes.tolist() == [[[9]]]
 
 
-def test_a_space_adds_the_layers_and_methods_never_used() -> None:
-    cost = Cost(Line(0, 1), Line(0, 1))
-    slots = tuple(Slot(method, f"encoder.{i}.ffn", cost, 0) for i in range(3) for method in ("parallel", "serial"))
-    data = layers_data([measured(0, 10, 0.6, "serial@encoder.1.ffn:4")], SearchSpace((Choice("s", (0, 4)),), slots))
+def test_layers_and_methods_that_were_tried_but_are_not_on_the_front_are_shown() -> None:
+    tried = measured(
+        1, 90, 0.5, *(f"{method}@encoder.{i}.ffn:4" for i in range(3) for method in ("parallel", "serial"))
+    )
+    data = layers_data([measured(0, 10, 0.6, "serial@encoder.1.ffn:4"), tried])
     assert data.rows == ("layer 1", "layer 2", "layer 3")
     assert data.panels == ("parallel", "serial")
     assert data.frequency.tolist() == [0.0, 1.0, 0.0]

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.architecture import Cost, Counts, Line
 from autopeft.errors import SettingsError
 from autopeft.objective import reference_point
-from autopeft.plot import NamedPoint
 from autopeft.report import (
     ReportData,
     Table,
@@ -26,15 +24,13 @@ from autopeft.report import (
     html_table,
     markdown,
     markdown_table,
-    progress,
     records_table,
     retrained_table,
     sections,
     write,
 )
-from autopeft.space import Choice, SearchSpace, Slot
-from autopeft.summary import RetrainRun, summarise_retraining
-from sample_trials import failed, measured, running
+from autopeft.summary import RetrainSummary
+from sample_trials import failed, measured, retrained, running
 
 _TRIALS = [
     measured(0, 1000, 0.6, history=((0.5, 0.9), (0.6, 0.5))),
@@ -42,8 +38,14 @@ _TRIALS = [
     failed(2, message="<b>no memory</b>"),
     running(3),
 ]
-_COUNTS = Counts(2000, 2010, 2510, 100_000)
-_RUNS = [RetrainRun("best", seed, 0.65 + seed / 100, _COUNTS, "test", "accuracy") for seed in range(3)]
+
+
+def _summary(name: str, *values: float, nominal: int = 2000, split: str = "test", **more: object) -> RetrainSummary:
+    return RetrainSummary.from_dict(name, {**retrained(*values, nominal=nominal, split=split), **more})
+
+
+_BEST = _summary("best", 0.65, 0.66, 0.67)
+_LORA = _summary("LoRA", 0.65, 0.66, 0.67, nominal=300, is_baseline=True)
 
 
 def _data(**changes: object) -> ReportData:
@@ -53,8 +55,7 @@ def _data(**changes: object) -> ReportData:
         trials=_TRIALS,
         command="autopeft search --task 'rte' && echo <done>",
         splits={"search": "validation", "report": "test"},
-        retrained=summarise_retraining(_RUNS),
-        baselines=(NamedPoint("LoRA", 0.3, 0.66, 0.01, 5, "test"),),
+        retrained=(_LORA, _BEST),
         signal=[{"epochs": 2, "correlation": 0.4}],
     )
     return replace(data, **changes)  # type: ignore[arg-type]
@@ -157,40 +158,28 @@ def test_caveats_name_splits_and_single_seeds() -> None:
     assert "The report split is test." in told
     assert "optimistic by construction" not in told
     assert "Retrained with a single seed" not in told
-    assert "split other than" not in told
+    assert "another split" not in " ".join(caveats(_data(retrained=(_BEST,))))
 
 
-def test_caveats_warn_of_picking_on_the_reported_split_and_of_baselines_from_another() -> None:
-    cheap = RetrainRun("cheap", 0, 0.6, Counts(10, 20, 520, 100_000), "test", "accuracy")
-    baselines = (NamedPoint("LoRA", 0.3, 0.66, 0.01, 5, "dev"),)
-    told = " ".join(caveats(_data(retrained=summarise_retraining([*_RUNS, cheap]), baselines=baselines)))
+def test_caveats_warn_of_picking_on_the_reported_split_and_of_baselines_on_another() -> None:
+    told = " ".join(caveats(_data()))
     assert "a choice made on the split that it is measured on" in told
-    assert "split other than the one beside them: LoRA (dev)" in told
+    assert "Beside the front, these baselines were measured on another split: LoRA (test)." in told
 
 
 def test_the_headline_prefers_figures_off_the_search_split() -> None:
-    reused = RetrainRun("best", 0, 0.9, _COUNTS, "validation", "accuracy")
-    told = dict(headline(_data(retrained=summarise_retraining([*_RUNS, reused]))))
+    told = dict(headline(_data(retrained=(_BEST, _summary("best", 0.9, split="validation")))))
     assert told["0.6600"].startswith("highest of 1 retrained, test accuracy")
 
 
-def test_caveats_warn_of_reuse_of_the_search_split_mixtures_and_the_unknown() -> None:
-    reused = [RetrainRun("best", 0, 0.7, _COUNTS, "validation", "accuracy")]
-    told = " ".join(
-        caveats(
-            _data(
-                retrained=summarise_retraining(reused),
-                baselines=(NamedPoint("MAM", 1.0, 0.5),),
-                trials=[*_TRIALS, measured(4, 10, 0.1, split="train[:100]")],
-                notes=("A remark.",),
-            )
-        )
-    )
+def test_caveats_warn_of_reuse_of_the_search_split_and_mixtures() -> None:
+    reused = (_summary("best", 0.7, split="validation"),)
+    trials = [*_TRIALS, measured(4, 10, 0.1, split="train[:100]")]
+    told = " ".join(caveats(_data(retrained=reused, trials=trials, notes=("A remark.",))))
     assert told.startswith("A remark.")
     assert "on validation use the split that the search optimised" in told
     assert "without a standard deviation: best (validation)" in told
     assert "different splits (train[:100], validation)" in told
-    assert "not known on which split these baselines were measured: MAM" in told
     assert "No architecture has been retrained" in " ".join(caveats(_data(retrained=())))
 
 
@@ -202,10 +191,10 @@ def test_tables_of_front_and_retrained_points_give_three_counts_and_the_split() 
     assert (row["seed"], row["ms a batch"], row["peak MiB"]) == ("7", "20", "1")
     assert "single seed" in front.caption
     table = retrained_table(_data())
-    again = dict(zip(table.header, table.rows[0], strict=True))
+    again = dict(zip(table.header, table.rows[1], strict=True))
     assert (again["mean"], again["std"], again["median"], again["n"]) == ("0.6600", "0.0100", "0.6600", "3")
     assert (again["split"], again["trained"]) == ("test", "2,510")
-    single = retrained_table(_data(retrained=summarise_retraining(_RUNS[:1])))
+    single = retrained_table(_data(retrained=(_summary("best", 0.65),)))
     assert "single seed" in single.rows[0]
 
 
@@ -213,7 +202,7 @@ def test_the_headline_counts_trials_and_names_what_is_best() -> None:
     told = {text: value for value, text in headline(_data())}
     assert told["trials measured, 1 failed, 1 running"] == "2"
     assert told["best validation accuracy, single seed, at 2 %"] == "0.7000"
-    assert told["highest of 1 retrained, test accuracy, ± 0.0100, 3 seeds"] == "0.6600"
+    assert told["highest of 2 retrained, test accuracy, ± 0.0100, 3 seeds"] == "0.6600"
     assert told["from first start to last end"] == "33 min 50 s"  # from 0 to 2030 s, the end of the failed trial
 
 
@@ -254,26 +243,14 @@ def test_json_holds_the_numbers() -> None:
     assert told["hypervolume"]["curves"]["random, saas"]["seeds"] == 1
 
 
-def test_the_reference_comes_from_the_initial_design_and_the_largest_architecture() -> None:
-    cost = Cost(Line(0, 1000), Line(0, 1000))
-    space = SearchSpace((Choice("s", (0, 40)),), (Slot("serial", "encoder.0.ffn", cost, 0),))
+def test_the_reference_comes_from_the_initial_design_and_the_dearest_trial() -> None:
     assert default_reference([failed(0)]) is None
     assert default_reference(_TRIALS) == reference_point([(1.0, 0.6)], 2.0)
-    assert default_reference(_TRIALS, space) == reference_point([(1.0, 0.6)], 40.0)
     assert default_reference(_TRIALS[1:]) == reference_point([(2.0, 0.7)], 2.0)
 
 
-def test_rivals_share_one_given_reference() -> None:
-    curves = progress(_data(rivals={"a": [_TRIALS], "b": [_TRIALS, _TRIALS]}, reference=(5.0, 0.5)))
-    assert curves is not None
-    assert [(curve.name, curve.seeds) for curve in curves.curves] == [("a", 1), ("b", 2)]
-    assert curves.reference == (5.0, 0.5)
-    # (1 %, 0.6) covers 4 x 0.1, (2 %, 0.7) adds 3 x 0.1
-    assert curves.curves[0].mean[1] == pytest.approx(0.7)
-
-
 def test_parts_without_content_are_left_out() -> None:
-    titles = [part.title for part in sections(_data(signal=(), baselines=(), retrained=()))]
+    titles = [part.title for part in sections(_data(signal=(), retrained=()))]
     assert titles == [
         "Facts",
         "How to read the numbers",

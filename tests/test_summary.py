@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from autopeft.architecture import Counts
 from autopeft.errors import DataError
-from autopeft.summary import RetrainRun, failure_rows, front_rows, search_seconds, summarise_retraining, timing
-from sample_trials import failed, measured, running
-
-_COUNTS = Counts(1000, 1010, 1510, 100_000)
-
-
-def _runs(*values: float, name: str = "a", split: str = "test") -> list[RetrainRun]:
-    return [RetrainRun(name, seed, value, _COUNTS, split, "accuracy", 10.0) for seed, value in enumerate(values)]
+from autopeft.retraining import write_cell
+from autopeft.summary import (
+    RetrainSummary,
+    failure_rows,
+    front_rows,
+    retrained_in,
+    retraining_file,
+    search_seconds,
+    timing,
+)
+from sample_trials import failed, measured, retrained, running
 
 
 def test_front_rows_carry_three_counts_split_seed_and_times() -> None:
@@ -32,9 +33,10 @@ def test_front_rows_carry_three_counts_split_seed_and_times() -> None:
     assert front_rows([failed(0)]) == ()
 
 
-def test_summary_is_mean_sample_deviation_median_and_n() -> None:
+def test_a_retraining_is_read_as_it_was_written() -> None:
     # mean 3, squared deviations 4 + 1 + 0 + 0 + 9 = 14 over n - 1 = 4; median 3
-    (summary,) = summarise_retraining(_runs(1.0, 2.0, 3.0, 3.0, 6.0))
+    summary = RetrainSummary.from_dict("b", retrained(1.0, 2.0, 3.0, 3.0, 6.0))
+    assert (summary.name, summary.metric, summary.split, summary.is_baseline) == ("b", "accuracy", "test", False)
     assert summary.mean == 3.0
     assert summary.std == pytest.approx(math.sqrt(14 / 4))
     assert (summary.median, summary.n, summary.seeds) == (3.0, 5, (0, 1, 2, 3, 4))
@@ -43,39 +45,27 @@ def test_summary_is_mean_sample_deviation_median_and_n() -> None:
 
 
 def test_a_single_seed_has_no_deviation() -> None:
-    (summary,) = summarise_retraining(_runs(0.7))
+    summary = RetrainSummary.from_dict("a", retrained(0.7))
     assert summary.std is None
     assert summary.point.std is None
 
 
-def test_splits_and_names_are_never_mixed() -> None:
-    cheap = Counts(10, 10, 510, 100_000)
-    runs = [*_runs(0.7, 0.8), *_runs(0.9, split="dev"), RetrainRun("b", 0, 0.5, cheap, "test", "accuracy")]
-    summaries = summarise_retraining(runs)
-    assert [(s.name, s.split, s.n) for s in summaries] == [("b", "test", 1), ("a", "dev", 1), ("a", "test", 2)]
-    assert summarise_retraining([]) == ()
+def test_retrainings_of_a_study_are_kept_apart_and_read_by_increasing_cost(tmp_path: Path) -> None:
+    assert retrained_in(tmp_path) == ()
+    for name, nominal in (("trial-7", 1000), ("trial-7", 1000), ("lora", 10)):
+        told = {**retrained(0.7, 0.8, nominal=nominal), "is_baseline": name == "lora"}
+        write_cell(retraining_file(tmp_path, name), told)
+    found = retrained_in(tmp_path)
+    assert [(one.name, one.is_baseline) for one in found] == [("lora", True), ("trial-7", False), ("trial-7-2", False)]
 
 
-def test_every_mistake_is_listed() -> None:
-    runs = [
-        RetrainRun("a", 0, math.nan, _COUNTS, "test"),
-        RetrainRun("a", 0, 0.5, Counts(2000, 2010, 2510, 100_000), "test"),
-        RetrainRun("b", 0, 0.5, _COUNTS, ""),
-    ]
-    with pytest.raises(DataError) as caught:
-        summarise_retraining(runs)
-    for part in ("seed 0 has the value nan", "seeds twice: 0", "(nominal: 1000, 2000)", "'b' names no split"):
-        assert part in str(caught.value)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.randoms())
-def test_the_order_of_runs_does_not_matter(values: list[float], random: object) -> None:
-    runs = _runs(*values)
-    shuffled = list(runs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert summarise_retraining(shuffled) == summarise_retraining(runs)
-    (summary,) = summarise_retraining(runs)
-    assert min(values) - 1e-12 <= summary.mean <= max(values) + 1e-12
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"summary": 1}'])
+def test_another_file_among_the_retrainings_is_named(tmp_path: Path, text: str) -> None:
+    path = retraining_file(tmp_path, "x")
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"x\.json' is not what `autopeft train` writes"):
+        retrained_in(tmp_path)
 
 
 def test_failures_are_counted_by_kind_with_the_last_message() -> None:

@@ -162,7 +162,7 @@ def _show_found(study: Any, folder: Path) -> None:
     if not len(study.front()):
         raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
     out.print(front_table(study, out.width))
-    write_front_picture(study, folder / "front.png")
+    write_front_picture(study, folder, folder / "front.png")
     if answered := budgets_line(study):
         _say(answered)
     _say(
@@ -233,7 +233,7 @@ def front(
             number = _picked(study, at)
             rows = tuple(row for row in rows if row.number == number)
         if picture is not None:
-            write_front_picture(study, picture)
+            write_front_picture(study, folder, picture)
         if as_json:
             _print_json([row.as_dict() for row in rows])
         elif at is not None:
@@ -291,18 +291,19 @@ def train(
     """Retrain an architecture on several seeds and measure it on the test part."""
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
     settings = options.for_retraining(source, changes, sets)
-    from autopeft.retraining import DEFAULT_SEEDS, retrain, write_cell
+    from autopeft.retraining import DEFAULT_SEEDS, retrain
     from autopeft.session import Session
+    from autopeft.summary import retraining_file
 
     if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
-    _check_targets(save, to=to)
+    _check_targets(save, source if source.is_dir() else None, to=to)
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     _say(f"Retraining {name}: {chosen}", err)
-
+    files = [*([to] if to else []), *([retraining_file(source, name)] if source.is_dir() else [])]
     found = retrain(
         session.evaluator,
         name,
@@ -312,27 +313,30 @@ def train(
         widen=widen,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
-        on_run=lambda so_far: _show_run(session, so_far, to),
+        on_run=lambda so_far: _show_run(_retrained(session, so_far, baseline), files),
     )
-    facts = {**_retrained(session, found), "search": _searched(source, storage, at, trial, found.seconds)}
-    if to is not None:
-        write_cell(to, facts)
-    _show_retrained(facts, as_json, save)
+    search = _searched(source, storage, at, trial, found.seconds)
+    told = {**_retrained(session, found, baseline), "search": search}
+    _write_all(files, told)
+    _show_retrained(told, as_json, save)
 
 
-def _retrained(session: Any, so_far: Any) -> dict[str, Any]:
+def _retrained(session: Any, so_far: Any, baseline: str | None) -> dict[str, Any]:
     recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
-    return {**so_far.as_dict(), "recipe": recipe}
+    return {**so_far.as_dict(), "recipe": recipe, "is_baseline": baseline is not None}
 
 
-def _show_run(session: Any, so_far: Any, to: Path | None) -> None:
+def _show_run(so_far: dict[str, Any], files: list[Path]) -> None:
     """Tell of the last run, and write what there is by now: a later run may fail."""
+    _say(f"seed {so_far['seeds'][-1]}: {so_far['objective']} {so_far['values'][-1]:.4f} on test", err)
+    _write_all(files, so_far)
+
+
+def _write_all(files: list[Path], content: Any) -> None:
     from autopeft.retraining import write_cell
 
-    seed, last = so_far.seeds[-1], so_far.test[-1]
-    _say(f"seed {seed}: {last.objective} {last.value:.4f} on test", err)
-    if to is not None:
-        write_cell(to, _retrained(session, so_far))
+    for path in files:
+        write_cell(path, content)
 
 
 def _check_targets(*folders: Path | None, **files: Path | None) -> None:

@@ -23,12 +23,11 @@ from rich.text import Text
 
 from autopeft import draw, plot
 from autopeft import settings as settings_module
-from autopeft.plot import NamedPoint
 from autopeft.proxy import ProxySignal
 from autopeft.report import ReportData
 from autopeft.settings import Settings
 from autopeft.study import Claimed, Event, Failed, Study, Told
-from autopeft.summary import RetrainSummary, front_rows, search_seconds
+from autopeft.summary import front_rows, retrained_in, search_seconds
 
 WIDE = 120
 """Columns from which on a table of the front has room for the architectures."""
@@ -118,13 +117,14 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def write_front_picture(study: Study, path: Path, baselines: Sequence[NamedPoint] = ()) -> None:
-    """The picture of the front as PNG, SVG or PDF, by the ending of `path`."""
+def write_front_picture(study: Study, folder: Path, path: Path) -> None:
+    """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
+    baselines = [one.point for one in retrained_in(folder) if one.is_baseline]
     draw.save(draw.picture(plot.front_data(study.trials(), baselines)), path)
 
 
-def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = ()) -> ReportData:
-    """Everything a report tells of the study in `folder`."""
+def report_of(study: Study, folder: Path) -> ReportData:
+    """Everything a report tells of the study in `folder`, and of what was retrained from it."""
     settings = settings_module.load(folder / "settings.yaml")
     stored = study.fact("proxy")
     signal = None if stored is None else ProxySignal.from_dict(dict(stored))
@@ -136,7 +136,7 @@ def report_of(study: Study, folder: Path, retrained: Sequence[RetrainSummary] = 
         command=f"autopeft search {shlex.quote(str(folder / 'settings.yaml'))} --out {shlex.quote(str(folder))}"
         f"{database_option(study, folder)}",
         splits={"search": "validation", "report": "test"},
-        retrained=retrained,
+        retrained=retrained_in(folder),
         signal=rows,
         notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
         is_answering=answers(study),

@@ -22,7 +22,6 @@ from autopeft.architecture import Architecture
 from autopeft.errors import DataError
 from autopeft.label import brief, metric_label, site_parts
 from autopeft.objective import FrontPoint, hypervolume_curve
-from autopeft.space import SearchSpace
 from autopeft.trial import Trial, front_of
 
 Band = Literal["range", "standard error"]
@@ -230,19 +229,15 @@ class LayersData:
         return f"{text} Never used: {', '.join(never)}." if never else text
 
 
-def layers_data(
-    trials: Sequence[Trial], space: SearchSpace | None = None, *, title: str = "Layers and sizes along the front"
-) -> LayersData:
+def layers_data(trials: Sequence[Trial], *, title: str = "Layers and sizes along the front") -> LayersData:
     """Figure 6 of AutoPEFT, for any sharing of sizes and any number of stacks.
 
-    Args:
-        space: gives the layers and methods that the front never uses; without it only used ones are rows.
+    Every layer and method that any trial had is shown, whether or not the front uses it.
     """
     front = front_of(trials).points
     by_number = {trial.number: trial.architecture for trial in trials}
     architectures = [by_number[point.key] for point in front]
-    found = {(p.method, p.site) for a in architectures for p in a}
-    places = sorted(found | ({(slot.method, slot.site) for slot in space.slots} if space else set()))
+    places = sorted({(item.method, item.site) for trial in trials for item in trial.architecture})
     rows = sorted({_row_key(site) for _, site in places})
     per_role = _roles_differ(architectures, places) and len({_panel(m, s, True) for m, s in places}) <= _MOST_PANELS
     panels = sorted({_panel(method, site, per_role) for method, site in places})

@@ -21,7 +21,6 @@ from autopeft.label import brief, metric_label
 from autopeft.objective import reference_point
 from autopeft.plot import (
     HypervolumeData,
-    NamedPoint,
     Picture,
     cloud_data,
     front_data,
@@ -30,7 +29,6 @@ from autopeft.plot import (
     learning_data,
     results_data,
 )
-from autopeft.space import SearchSpace
 from autopeft.summary import RetrainSummary, failure_rows, front_rows, search_seconds, timing
 from autopeft.trial import Trial, TrialState
 
@@ -52,12 +50,8 @@ class ReportData:
         trials: every trial, in order of number.
         command: the command that runs it again.
         splits: role ("search", "pick", "report") to the split used for it.
-        space: adds to the picture of the layers those that the front never uses.
-        retrained: see `autopeft.summary.summarise_retraining`.
-        baselines: points that others reached, or that were trained beside the search.
-        rivals: sampler name to the trials of each of its seeds, for the curves of hypervolume; without it the
-            study's own curve is drawn.
-        reference: worst cost in percent and worst metric; from the initial design when it is None.
+        retrained: architectures trained again on several seeds, baselines among them; see
+            `autopeft.summary.retrained_in`.
         signal: the sweep that shows whether a cheap proxy ranks as full training does: one mapping a row.
         notes: further remarks, put first.
         is_answering: whether the sampler answers budgets, which decides what its search took; see
@@ -69,14 +63,15 @@ class ReportData:
     trials: Sequence[Trial]
     command: str = ""
     splits: Mapping[str, str] = field(default_factory=dict)
-    space: SearchSpace | None = None
     retrained: Sequence[RetrainSummary] = ()
-    baselines: Sequence[NamedPoint] = ()
-    rivals: Mapping[str, Sequence[Sequence[Trial]]] = field(default_factory=dict)
-    reference: tuple[float, float] | None = None
     signal: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
     is_answering: bool = False
+
+    @property
+    def baselines(self) -> tuple[RetrainSummary, ...]:
+        """What of the literature was trained beside what was found."""
+        return tuple(one for one in self.retrained if one.is_baseline)
 
 
 @dataclass(frozen=True)
@@ -129,38 +124,29 @@ def caveats(data: ReportData) -> tuple[str, ...]:
         found.append("The highest of several retrained figures is a choice made on the split that it is measured on.")
     if measured and not data.retrained:
         found.append("No architecture has been retrained: there is no figure with several seeds here.")
-    shown = {s.split for s in data.retrained} or set(splits)
-    other = [f"{b.name} ({b.split})" for b in data.baselines if b.split and b.split not in shown]
+    other = [f"{b.name} ({b.split})" for b in data.baselines if b.split not in splits]
     if other:
-        found.append(f"These baselines were measured on a split other than the one beside them: {', '.join(other)}.")
-    unknown = [b.name for b in data.baselines if not b.split]
-    if unknown:
-        found.append(f"It is not known on which split these baselines were measured: {', '.join(unknown)}.")
+        found.append(f"Beside the front, these baselines were measured on another split: {', '.join(other)}.")
     return tuple(found)
 
 
-def default_reference(trials: Sequence[Trial], space: SearchSpace | None = None) -> tuple[float, float] | None:
+def default_reference(trials: Sequence[Trial]) -> tuple[float, float] | None:
     """The reference of the hypervolume: see `objective.reference_point`.
 
     The initial design is the trials of origin "initial", or all when there is none; the largest cost is that of
-    the largest architecture of `space`, or of the dearest trial. None when nothing has been measured.
+    the dearest trial. None when nothing has been measured.
     """
     measured = [(t.origin, m) for t in trials if (m := t.measurement) is not None]
     if not measured:
         return None
     initial = [m for origin, m in measured if origin == "initial"] or [m for _, m in measured]
-    largest = max(m.percent for _, m in measured)
-    if space is not None:
-        largest = max(largest, 100.0 * space.cost(space.largest()) / measured[0][1].counts.backbone)
-    return reference_point([(m.percent, m.value) for m in initial], largest)
+    return reference_point([(m.percent, m.value) for m in initial], max(m.percent for _, m in measured))
 
 
 def progress(data: ReportData) -> HypervolumeData | None:
-    """The curves of hypervolume of the rivals, or of the study alone; None when nothing has been measured."""
-    runs = data.rivals or {_sampler(data.trials): [data.trials]}
-    everything = [trial for seeds in runs.values() for trials in seeds for trial in trials]
-    reference = data.reference or default_reference(everything, data.space)
-    return None if reference is None else hypervolume_data(runs, reference)
+    """The study's curve of hypervolume; None when nothing has been measured."""
+    reference = default_reference(data.trials)
+    return None if reference is None else hypervolume_data({_sampler(data.trials): [data.trials]}, reference)
 
 
 def _sampler(trials: Sequence[Trial]) -> str:
@@ -221,23 +207,6 @@ def retrained_table(data: ReportData) -> Table:
     numeric = frozenset(header) - {"architecture", "metric", "split"} | {"n"}
     caption = "Mean, sample standard deviation (n − 1) and median over seeds."
     return Table((*header, "n", "seeds"), rows, caption, numeric)
-
-
-def baselines_table(data: ReportData) -> Table:
-    """The baselines with what is known of their seeds and splits."""
-    rows = tuple(
-        (
-            b.name,
-            f"{b.percent:.4g}",
-            f"{b.mean:.4f}",
-            "unknown" if b.std is None and b.seeds != 1 else "single seed" if b.std is None else f"{b.std:.4f}",
-            str(b.seeds) if b.seeds else "unknown",
-            b.split or "unknown",
-        )
-        for b in data.baselines
-    )
-    header = ("baseline", "% nominal", "mean", "std", "seeds", "split")
-    return Table(header, rows, "", frozenset(header[1:5]))
 
 
 def trials_table(data: ReportData) -> Table:
@@ -355,20 +324,19 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
 def sections(data: ReportData) -> tuple[Section, ...]:
     """The whole report in order; parts without content are left out."""
     curves, learning = progress(data), learning_data(data.trials)
-    points = [summary.point for summary in data.retrained]
+    found = [one.point for one in data.retrained if not one.is_baseline]
+    baselines = [one.point for one in data.baselines]
     metrics = " / ".join(sorted({s.metric for s in data.retrained}))
     parts = [
         Section("Facts", (), (), fact_tables(data.facts)),
         Section("How to read the numbers", (*caveats(data), _COUNTS_RULE)),
-        Section("Front", (), (front_data(data.trials, data.baselines),), (front_table(data),)),
+        Section("Front", (), (front_data(data.trials, baselines),), (front_table(data),)),
     ]
-    if data.baselines:
-        parts.append(Section("Baselines", (), (), (baselines_table(data),)))
     if data.retrained:
-        shown = (results_data(points, data.baselines, metric=metrics),)
+        shown = (results_data(found, baselines, metric=metrics),)
         parts.append(Section("Retrained architectures", (), shown, (retrained_table(data),)))
     if any(t.measurement for t in data.trials):
-        parts.append(Section("Layers and sizes", (), (layers_data(data.trials, data.space),)))
+        parts.append(Section("Layers and sizes", (), (layers_data(data.trials),)))
         parts.append(Section("Search", (), tuple(p for p in (curves, cloud_data({"study": data.trials})) if p)))
     if learning.curves:
         parts.append(Section("Learning curves", (), (learning,)))
@@ -396,7 +364,6 @@ def as_json(data: ReportData) -> str:
         "caveats": caveats(data),
         "front": [row.as_dict() for row in front_rows(data.trials, is_answering=data.is_answering)],
         "retrained": [summary.as_dict() for summary in data.retrained],
-        "baselines": [asdict(baseline) for baseline in data.baselines],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),
         "signal": list(data.signal),

@@ -6,10 +6,13 @@ in their natural orientation, times are seconds, memory is bytes, counts are par
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from autopeft.architecture import Architecture, Counts
@@ -17,6 +20,8 @@ from autopeft.errors import DataError
 from autopeft.label import brief
 from autopeft.plot import NamedPoint
 from autopeft.trial import Trial, front_of
+
+_RETRAINED = "retrained"
 
 
 @dataclass(frozen=True)
@@ -120,34 +125,15 @@ def _front_row(trial: Trial, search: float) -> FrontRow:
 
 
 @dataclass(frozen=True)
-class RetrainRun:
-    """One training run of a chosen architecture with one seed.
-
-    Args:
-        name: what the architecture is called; runs of one name are repeats of one architecture.
-        value: the metric on `split`, natural orientation.
-        split: which examples the metric was computed on.
-        seconds: of training and evaluation; 0 when it was not recorded.
-    """
-
-    name: str
-    seed: int
-    value: float
-    counts: Counts
-    split: str
-    metric: str = "metric"
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
 class RetrainSummary:
-    """Repeats of one architecture on one split.
+    """One architecture, trained again on several seeds, as the page about its study shows it.
 
     Args:
         mean: over seeds. The median stands beside it because a single diverged seed moves a mean far.
         std: sample standard deviation (n - 1), or None from a single seed.
-        seeds: in order; `values` in the same order.
+        seeds: one a run; `values` in the same order.
         seconds: mean of the runs.
+        is_baseline: whether it is one of the literature, not of the search.
     """
 
     name: str
@@ -160,6 +146,25 @@ class RetrainSummary:
     values: tuple[float, ...]
     counts: Counts
     seconds: float = 0.0
+    is_baseline: bool = False
+
+    @classmethod
+    def from_dict(cls, name: str, found: Mapping[str, Any]) -> RetrainSummary:
+        """Read what `autopeft.retraining.Retrained.as_dict` wrote."""
+        told = found["summary"]
+        return cls(
+            name=name,
+            metric=found["objective"],
+            split=found["split"],
+            mean=told["mean"],
+            std=told["std"],
+            median=told["median"],
+            seeds=tuple(found["seeds"]),
+            values=tuple(found["values"]),
+            counts=Counts(**found["counts"]),
+            seconds=statistics.fmean(found["seconds"]),
+            is_baseline=bool(found.get("is_baseline", False)),
+        )
 
     @property
     def n(self) -> int:
@@ -176,52 +181,28 @@ class RetrainSummary:
         return {**asdict(self), "n": self.n, "percent": self.counts.percent("nominal")}
 
 
-def summarise_retraining(runs: Sequence[RetrainRun]) -> tuple[RetrainSummary, ...]:
-    """Mean, standard deviation (n - 1), median and n for each name, metric and split, by increasing cost.
+def retraining_file(folder: Path, name: str) -> Path:
+    """A new file in the study's `folder` for the retraining of what is called `name`; older ones are kept."""
+    place = folder / _RETRAINED
+    names = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+    return next(path for path in (place / f"{one}.json" for one in names) if not path.exists())
+
+
+def retrained_in(folder: Path) -> tuple[RetrainSummary, ...]:
+    """The retrainings that the study's `folder` holds, by increasing cost.
+
+    A summary has its file's name: of one architecture there may be several, trained in several ways.
 
     Raises:
-        DataError: a value is not finite, a run names no split, a seed occurs twice, or runs of one name differ
-            in their counts; all such mistakes are listed.
+        DataError: a file holds something else.
     """
-    groups: dict[tuple[str, str, str], list[RetrainRun]] = {}
-    for run in runs:
-        groups.setdefault((run.name, run.metric, run.split), []).append(run)
-    problems = [problem for group in groups.values() for problem in _problems(group)]
-    if problems:
-        raise DataError("Runs are summarised when they repeat one architecture, but " + "; ".join(problems) + ".")
-    summaries = [_summary(sorted(group, key=lambda run: run.seed)) for group in groups.values()]
-    return tuple(sorted(summaries, key=lambda s: (s.counts.nominal, s.name, s.metric, s.split)))
-
-
-def _problems(group: Sequence[RetrainRun]) -> list[str]:
-    name, seeds = group[0].name, [run.seed for run in group]
-    bad = [run for run in group if not math.isfinite(run.value)]
-    problems = [f"{name!r} with seed {run.seed} has the value {run.value}" for run in bad]
-    if not group[0].split:
-        problems.append(f"{name!r} names no split")
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice:
-        problems.append(f"{name!r} has these seeds twice: {', '.join(map(str, twice))}")
-    if len({run.counts for run in group}) > 1:
-        counts = ", ".join(str(run.counts.nominal) for run in group)
-        problems.append(f"{name!r} differs in its parameter counts between seeds (nominal: {counts})")
-    return problems
-
-
-def _summary(group: Sequence[RetrainRun]) -> RetrainSummary:
-    values = [run.value for run in group]
-    return RetrainSummary(
-        name=group[0].name,
-        metric=group[0].metric,
-        split=group[0].split,
-        mean=statistics.fmean(values),
-        std=statistics.stdev(values) if len(values) > 1 else None,
-        median=statistics.median(values),
-        seeds=tuple(run.seed for run in group),
-        values=tuple(values),
-        counts=group[0].counts,
-        seconds=statistics.fmean(run.seconds for run in group),
-    )
+    found = []
+    for path in sorted((folder / _RETRAINED).glob("*.json")):
+        try:
+            found.append(RetrainSummary.from_dict(path.stem, json.loads(path.read_text())))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{str(path)!r} is not what `autopeft train` writes: {error!r}.") from error
+    return tuple(sorted(found, key=lambda one: (one.counts.nominal, one.name)))
 
 
 @dataclass(frozen=True)

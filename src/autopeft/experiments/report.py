@@ -19,9 +19,10 @@ from autopeft.experiments.comparison import Comparison, Scale, compare, paired
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
 from autopeft.fronts import fronts_data
-from autopeft.plot import NamedPoint, Picture
+from autopeft.plot import Picture
 from autopeft.proxy import ProxySignal, beyond_edge
 from autopeft.report import Table, markdown_table
+from autopeft.summary import RetrainSummary
 
 _BUDGETS = (0.1, 0.5, 1.0, 5.0)
 """Percent of the backbone at which the best architectures are compared, beside no limit."""
@@ -248,7 +249,7 @@ def _pictures(found: Comparison) -> dict[str, Picture]:
 def _retrained(
     experiment: Experiment, cells: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> tuple[list[str], dict[str, Picture]]:
-    points = {name: _point(name, cell) for name, cell in cells.items()}
+    points = {name: RetrainSummary.from_dict(name, cell).point for name, cell in cells.items()}
     wanted = experiment.architectures
     names = {name for name in wanted if isinstance(wanted[name], str) or "baseline" in wanted[name]}
     lines = ["## Numbers", "", markdown_table(retrained_table(cells)), "", *rates_tried(cells), *untuned(cells)]
@@ -262,12 +263,6 @@ def _retrained(
         title=experiment.title,
     )
     return [*lines, "## Pictures", ""], {"results": picture}
-
-
-def _point(name: str, cell: Mapping[str, Any]) -> NamedPoint:
-    summary = cell["summary"]
-    percent = Counts(**cell["counts"]).percent()
-    return NamedPoint(name, percent, summary["mean"], summary["std"], summary["n"], cell["split"])
 
 
 def retrained_table(cells: Mapping[str, Mapping[str, Any]]) -> Table:
