@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from autopeft.store.identity import versions
 
-_PACKAGES = ("autopeft", "torch", "transformers", "botorch", "optuna", "numpyro", "jax")
+RESULTS = Path(__file__).parent / "results"
 
 
 def facts() -> dict[str, Any]:
@@ -22,7 +21,7 @@ def facts() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load": os.getloadavg()[0],
         "threads": os.environ.get("OMP_NUM_THREADS", "not limited"),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": versions(),
     }
 
 
@@ -47,10 +46,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

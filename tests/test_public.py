@@ -21,7 +21,7 @@ from autopeft.kinds import lookup
 from small_case import Case
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG", "benchmarks/README")]
 PAGES += sorted(path for folder in ("docs", "examples", "experiments") for path in (ROOT / folder).rglob("*.md"))
 YAML = sorted(path for folder in ("examples", "experiments") for path in (ROOT / folder).rglob("*.yaml"))
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))

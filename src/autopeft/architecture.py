@@ -180,7 +180,7 @@ class Architecture:
 
 
 def describe(architecture: Architecture) -> list[str]:
-    """One phrase a method and size, layers counted from 1 as in the papers: ``serial 12 in ffn of layers 3,4``."""
+    """One phrase a method and size, layers counted from 1 as in the papers: ``serial=12@ffn[3,4]``."""
     groups: dict[tuple[str, str, int], list[str]] = {}
     for item in architecture:
         parts = item.site.split(".")

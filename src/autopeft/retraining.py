@@ -97,7 +97,7 @@ def retrain(
     learning_rates: Sequence[float] = (),
     tuning: Mapping[str, Any] | None = None,
     widen: int = 2,
-    save_to: Path | None = None,
+    save_to: str | Path | None = None,
     facts: dict[str, Any] | None = None,
     on_run: Callable[[Retrained], None] | None = None,
 ) -> Retrained:

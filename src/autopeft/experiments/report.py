@@ -75,10 +75,10 @@ def done(experiment: Experiment, results: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _missing(experiment: Experiment, results: Path) -> list[str]:
-    missing = experiment.missing(results)
+    missing, path = experiment.missing(results), shlex.quote(str(experiment.path))
     if not missing:
-        return [f"All {len(experiment.cells())} cells of `{experiment.path}` are done.", ""]
-    path = shlex.quote(str(experiment.path))
+        command = f"autopeft experiment {path} --data FOLDER"
+        return [f"All {len(experiment.cells())} cells are done. They come from `{command}`.", ""]
     commands = [f"autopeft experiment {path} --data FOLDER --cell {shlex.quote(cell)}" for cell in missing]
     head = f"**{len(missing)} of {len(experiment.cells())} cells are missing**; each is one command:"
     return [head, "", "```sh", *commands, "```", ""]
@@ -91,8 +91,11 @@ def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     recipe = settings["recipe"]
     runs = f"{_length(recipe)} a run"
     if "retraining" in cell:
-        again = _length(recipe | cell["retraining"]["recipe"])
-        runs = f"{_length(recipe)} a run of the search unless its options say otherwise, {again} a retraining"
+        last = recipe | cell["retraining"]["recipe"]
+        runs = (
+            f"{_length(recipe)} a run of the search unless its options say otherwise, {_length(last)} a retraining at "
+            f"a learning rate of {last['learning_rate']:g}"
+        )
     counts = next(one["counts"] for one in cell.get("trials", [cell]) if "counts" in one)  # a failed trial has none
     parts = ", ".join(
         f"{name} {splits[name]['size']:,}" for name in ("train", "validation", "test") if _size(splits, name)
@@ -228,7 +231,7 @@ def _time_table(found: Comparison) -> Table:
         rows.append(
             (name, str(len(trials)), str(failed), f"{median(seconds):.1f}", f"{fmean(waits):.2f}" if waits else "")
         )
-    caption = "Time, on a machine that was shared: not a benchmark. Trials of the shared design are trained once."
+    caption = "Seconds as they were during the search, with whatever else ran beside it."
     return Table(header, tuple(rows), caption, frozenset(header[1:]))
 
 
