@@ -345,12 +345,12 @@ def test_settings_are_readable_and_overridden_by_options() -> None:
 
 
 def test_bad_options_are_listed_together() -> None:
-    message = r"surrogate is one of .* got 'rf'; integration 'closed' needs .*; moves .* got 0; noise .* got -1"
+    message = r"surrogate must be one of .* got 'rf'; moves .* got 0; noise .* got -1; integration 'closed' needs"
     with pytest.raises(SettingsError, match=message):
         build("saas-nehvi", tiny_space(), 0, {"surrogate": "rf", "cost_model": "gp", "moves": 0, "noise": -1})
     with pytest.raises(UnknownNameError, match=r"'recomended'.* Did you mean 'recommended'"):
         build("saas-nehvi", tiny_space(), 0, {"preset": "recomended"})
-    with pytest.raises(SettingsError, match=r"reference_value is a finite number, but got '70%'"):
+    with pytest.raises(SettingsError, match=r"reference_value must be a finite number, but got '70%'"):
         BayesSettings(reference_value="70%")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="both are 0"):
         BayesSettings(pareto_starts=0, random_starts=0)

@@ -80,13 +80,3 @@ def quiet(seed: int) -> Iterator[None]:
         yield
     for warning in {str(item.message): item for item in caught}.values():
         _log.debug("%s: %s", warning.category.__name__, warning.message)
-
-
-def complain(what: str, problems: Sequence[str]) -> None:
-    """Raise one error that lists every problem; none, nothing happens.
-
-    Raises:
-        SettingsError: there is at least one problem.
-    """
-    if problems:
-        raise SettingsError(f"{what}: {'; '.join(problems)}.")

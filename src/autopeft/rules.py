@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from autopeft.errors import SettingsError
 
 Rule = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words, and whether it is; a value that cannot be compared is not."""
@@ -20,13 +22,18 @@ def or_none(rule: Rule) -> Rule:
     return f"None or {rule[0]}", lambda value: value is None or rule[1](value)
 
 
+def whole_number(least: int) -> Rule:
+    """The value is a whole number from `least` on; True and False are none."""
+    what = f"a whole number of at least {least}"
+    return what, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 POSITIVE: Rule = ("above 0", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE: Rule = ("at least 0", lambda value: 0 <= value < math.inf)
+FINITE: Rule = ("a finite number", lambda value: -math.inf < value < math.inf)
 SHARE: Rule = ("at least 0 and at most 1", lambda value: 0 <= value <= 1)
-COUNT: Rule = (
-    "a whole number of at least 1",
-    lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-)
+BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+COUNT: Rule = whole_number(1)
 
 
 def broken(settings: Any, rules: Mapping[str, Rule]) -> list[str]:
@@ -37,6 +44,16 @@ def broken(settings: Any, rules: Mapping[str, Rule]) -> list[str]:
         for name, (rule, is_right) in rules.items()
         if not _holds(is_right, values[name])
     ]
+
+
+def complain(what: str, problems: Sequence[str]) -> None:
+    """Raise one error that lists every problem; none, nothing happens.
+
+    Raises:
+        SettingsError: there is at least one problem.
+    """
+    if problems:
+        raise SettingsError(f"{what}: {'; '.join(problems)}.")
 
 
 def _holds(is_right: Callable[[Any], bool], value: Any) -> bool:

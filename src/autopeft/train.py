@@ -18,8 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.dropout import quick_dropout
-from autopeft.errors import ArchitectureError, NonFiniteFailure, SettingsError
+from autopeft.errors import ArchitectureError, NonFiniteFailure
 from autopeft.objective import Epoch
+from autopeft.rules import (
+    BELOW_ONE,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    broken,
+    complain,
+    one_of,
+    or_none,
+    whole_number,
+)
 from autopeft.training.batches import Batch, Encoded, collate, training_order
 from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.learner import Learner
@@ -73,13 +85,7 @@ class Recipe:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name} must be {rule}, but got {getattr(self, name)!r}"
-            for name, rule, ok in _RULES
-            if not ok(getattr(self, name))
-        ]
-        if wrong:
-            raise SettingsError(f"The recipe cannot be used: {'; '.join(wrong)}.")
+        complain("The recipe cannot be used", broken(self, _RULES))
 
     def n_steps(self, n_examples: int) -> int:
         """Optimiser steps of the whole run for a training part of `n_examples` (after `data_fraction`)."""
@@ -95,25 +101,25 @@ def _is_factor(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("learning_rate", "above 0", lambda v: 0 < v < math.inf),
-    ("rate_factors", "numbers above 0 by method", lambda v: isinstance(v, dict) and all(map(_is_factor, v.values()))),
-    ("epochs", "above 0", lambda v: 0 < v < math.inf),
-    ("steps", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
-    ("data_fraction", "above 0 and at most 1", lambda v: 0 < v <= 1),
-    ("batch_size", "a whole number of at least 1", lambda v: isinstance(v, int) and v >= 1),
-    ("drop_layers", "a whole number of at least 0", lambda v: isinstance(v, int) and v >= 0),
-    ("consistency", "at least 0", lambda v: 0 <= v < math.inf),
-    ("dropout", "None or at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
-    ("weight_decay", "at least 0", lambda v: 0 <= v < math.inf),
-    ("warmup", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("clip", "at least 0", lambda v: 0 <= v < math.inf),
-    ("patience", "None or at least 1", lambda v: v is None or (isinstance(v, int) and v >= 1)),
-    ("evaluate_every", "above 0", lambda v: 0 < v < math.inf),
-    ("max_length", "at least 8", lambda v: isinstance(v, int) and v >= 8),
-    ("precision", "'float32' or 'bf16'", lambda v: v in ("float32", "bf16")),
-    ("keep", "'best' or 'last'", lambda v: v in ("best", "last")),
-)
+_RULES: dict[str, Rule] = {
+    "learning_rate": POSITIVE,
+    "rate_factors": ("numbers above 0 by method", lambda v: isinstance(v, dict) and all(map(_is_factor, v.values()))),
+    "epochs": POSITIVE,
+    "steps": or_none(COUNT),
+    "data_fraction": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "batch_size": COUNT,
+    "drop_layers": whole_number(0),
+    "consistency": NOT_NEGATIVE,
+    "dropout": or_none(BELOW_ONE),
+    "weight_decay": NOT_NEGATIVE,
+    "warmup": BELOW_ONE,
+    "clip": NOT_NEGATIVE,
+    "patience": or_none(COUNT),
+    "evaluate_every": POSITIVE,
+    "max_length": whole_number(8),
+    "precision": one_of("float32", "bf16"),
+    "keep": one_of("best", "last"),
+}
 
 
 @dataclass(frozen=True)

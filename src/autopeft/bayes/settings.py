@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from autopeft.bayes.outcome import CostScale, TransformKind
-from autopeft.proposal import complain
+from autopeft.rules import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, whole_number
 from autopeft.space import Encoding
 
 Surrogate = Literal["saas-map", "saas-nuts", "gp"]
@@ -85,46 +85,41 @@ class BayesSettings:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        complain("The sampler 'saas-nehvi' cannot use these options", [*self._wrong_names(), *self._wrong_numbers()])
-
-    def _wrong_names(self) -> list[str]:
-        kinds: dict[str, Any] = {
-            "surrogate": Surrogate, "transform": TransformKind, "cost_model": CostModel, "cost_scale": CostScale,
-            "reference": Reference, "acquisition": Acquisition, "integration": Integration, "encoding": Encoding,
-            "neighbourhood": Neighbourhood,
-        }  # fmt: skip
-        wrong = [
-            f"{name} is one of {', '.join(get_args(kind))}, but got {getattr(self, name)!r}"
-            for name, kind in kinds.items()
-            if getattr(self, name) not in get_args(kind)
-        ]
+        wrong = broken(self, _RULES)
         if self.integration == "closed" and self.cost_model == "gp":
             wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
-        return wrong
-
-    def _wrong_numbers(self) -> list[str]:
-        least = {"warmup": 1, "samples": 1, "thinning": 1, "mc_samples": 1, "pareto_starts": 0, "random_starts": 0,
-                 "moves": 1, "evaluations": 1, "most_neighbours": 1}  # fmt: skip
-        wrong = [
-            f"{name} is a whole number of at least {low}, but got {getattr(self, name)!r}"
-            for name, low in least.items()
-            if isinstance(getattr(self, name), bool)
-            or not isinstance(getattr(self, name), int)
-            or getattr(self, name) < low
-        ]
-        if not wrong and self.pareto_starts + self.random_starts == 0:
+        if self.pareto_starts == self.random_starts == 0:
             wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
-        if not isinstance(self.noise, int | float) or not 0 <= self.noise < float("inf"):
-            wrong.append(f"noise is a finite number of at least 0, but got {self.noise!r}")
-        if not isinstance(self.reference_cost, int | float) or not 0 < self.reference_cost < float("inf"):
-            wrong.append(f"reference_cost is a percentage above 0, but got {self.reference_cost!r}")
-        if not isinstance(self.reference_value, int | float) or not abs(self.reference_value) < float("inf"):
-            wrong.append(f"reference_value is a finite number, but got {self.reference_value!r}")
-        return wrong
+        complain("The sampler 'saas-nehvi' cannot use these options", wrong)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
         return asdict(self)
+
+
+_RULES: dict[str, Rule] = {
+    "surrogate": one_of(*get_args(Surrogate)),
+    "warmup": COUNT,
+    "samples": COUNT,
+    "thinning": COUNT,
+    "transform": one_of(*get_args(TransformKind)),
+    "cost_model": one_of(*get_args(CostModel)),
+    "cost_scale": one_of(*get_args(CostScale)),
+    "reference": one_of(*get_args(Reference)),
+    "reference_cost": POSITIVE,
+    "reference_value": FINITE,
+    "acquisition": one_of(*get_args(Acquisition)),
+    "integration": one_of(*get_args(Integration)),
+    "mc_samples": COUNT,
+    "encoding": one_of(*get_args(Encoding)),
+    "neighbourhood": one_of(*get_args(Neighbourhood)),
+    "pareto_starts": whole_number(0),
+    "random_starts": whole_number(0),
+    "moves": COUNT,
+    "evaluations": COUNT,
+    "most_neighbours": COUNT,
+    "noise": NOT_NEGATIVE,
+}
 
 
 PRESETS: Mapping[str, BayesSettings] = {

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from autopeft.proposal import complain
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, broken, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, broken, complain, one_of, or_none
 from autopeft.selection import Misfits, ScoreRule, StabilityRule
 
 Variant = Literal["full", "entangled", "binary_then_size", "size_then_binary", "no_selection"]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from autopeft.proposal import complain
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, or_none
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from autopeft.architecture import Architecture
 from autopeft.differentiable.bilevel import TRAIN, Problem
 from autopeft.differentiable.sparse import Plan
 from autopeft.errors import NonFiniteFailure, SettingsError
-from autopeft.proposal import complain
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, or_none
 from autopeft.selection import Floats, indicator
 from autopeft.supernet import Supernet
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.budgeted import BudgetedFactory, Question
-from autopeft.proposal import complain
-from autopeft.rules import COUNT, broken
+from autopeft.rules import COUNT, broken, complain
 from autopeft.selection import Candidates, Ints
 
 NAME = "apet"

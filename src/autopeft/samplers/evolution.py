@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from autopeft.errors import SpaceExhaustedError
 from autopeft.objective import metric_and_cost
-from autopeft.proposal import check_seed, complain, generator, taken, with_options
+from autopeft.proposal import check_seed, generator, taken, with_options
+from autopeft.rules import COUNT, broken, complain
 from autopeft.samplers import Sampler
 from autopeft.samplers.random_search import random_unseen
 from autopeft.space import Configuration, SearchSpace
@@ -40,11 +41,7 @@ class EvolutionSettings:
     tournament: int = 5
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} is a whole number of at least 1, but got {value!r}"
-            for name, value in asdict(self).items()
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ]
+        problems = broken(self, {"population": COUNT, "tournament": COUNT})
         if not problems and self.tournament > self.population:
             problems.append(f"tournament is at most population, but got {self.tournament} > {self.population}")
         complain("The sampler 'evolution' cannot use these options", problems)

@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.objective import Measurement, Objective, metric_and_cost
-from autopeft.proposal import check_seed, complain, generator, quiet, taken, with_options
+from autopeft.proposal import check_seed, generator, quiet, taken, with_options
+from autopeft.rules import COUNT, broken, complain, whole_number
 from autopeft.samplers import Sampler
 from autopeft.samplers.random_search import random_unseen
 from autopeft.space import Configuration, SearchSpace
@@ -48,7 +49,7 @@ class OptunaSettings:
     attempts: int = 25
 
     def __post_init__(self) -> None:
-        complain("The Optuna sampler cannot use these options", _not_positive(asdict(self)))
+        complain("The Optuna sampler cannot use these options", broken(self, {"startup": COUNT, "attempts": COUNT}))
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,8 @@ class GeneticSettings:
     attempts: int = 25
 
     def __post_init__(self) -> None:
-        wrong = _not_positive(asdict(self))
-        if not wrong and self.population < 2:
-            wrong.append(f"population is at least 2, but got {self.population}")
-        complain("The Optuna sampler cannot use these options", wrong)
-
-
-def _not_positive(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} is a whole number of at least 1, but got {value!r}"
-        for name, value in values.items()
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
+        rules = {"population": whole_number(2), "attempts": COUNT}
+        complain("The Optuna sampler cannot use these options", broken(self, rules))
 
 
 class Replayed:

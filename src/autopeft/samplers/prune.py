@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
-from autopeft.proposal import complain
-from autopeft.rules import COUNT, POSITIVE, Rule, broken, one_of, or_none
+from autopeft.rules import COUNT, POSITIVE, Rule, broken, complain, one_of, or_none
 from autopeft.selection import Bools, Candidates, Floats, Ints, indicator, projected
 from autopeft.supernet import Supernet
 from autopeft.train import Recipe, fit
