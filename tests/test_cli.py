@@ -310,6 +310,21 @@ def test_a_study_in_a_database_is_shown_reported_and_retrained(case: Case, tmp_p
     refused(call("front", tmp_path / "other", "--storage", url), "'other'")
 
 
+def test_the_report_names_the_rate_that_was_used_and_what_the_sweep_says(case: Case, tmp_path: Path) -> None:
+    space = {"methods": {"serial": {"sizes": [0, 4]}}}  # one module is 0.8 % of so small a model
+    folder, asked = tmp_path / "run", case.write(tmp_path / "a.yaml", learning_rates=[1e-5, 1e-6], space=space)
+    found = call("search", asked, "--out", folder)
+    assert "train: 32 examples of" in found.err
+    assert "Next: autopeft train" in found.out
+    assert "--trial" in found.out
+    (rate,) = {trial.measurement.extra["learning_rate"] for trial in trials(folder)}
+    assert call("report", folder, "--to", tmp_path / "r.md").code == 0
+    told = (tmp_path / "r.md").read_text()
+    assert f"| learning_rate | {rate:g} |" in told
+    assert "## Does the proxy have signal?" in told
+    assert f"Learning rate {rate:g}." in told
+
+
 def test_what_was_retrained_stands_in_the_report_and_baselines_beside_the_front(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert call("search", case.write(tmp_path / "asked.yaml"), "--out", folder).code == 0

@@ -160,6 +160,19 @@ def test_many_fractional_labels_are_a_regression_and_few_are_classes(tmp_path: P
     assert task.label_names == ("0.5", "1.5")
 
 
+def test_a_few_texts_among_numbers_are_slips_and_no_classes(tmp_path: Path) -> None:
+    def written(n_slips: int) -> Path:
+        rows = ["text,label", *(f"t{n},{'n/a' if n < n_slips else n / 7}" for n in range(40))]
+        path = tmp_path / f"{n_slips}.csv"
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+    with pytest.raises(DataError, match=r"'label' holds numbers, but 'n/a' \(row 1\), .* in 3 of 40 rows: mend them"):
+        from_files(written(3), text=["text"])
+    assert from_files(written(5), text=["text"])[0].kind == "classification"  # more than a tenth
+    assert from_files(written(3), text=["text"], kind="classification")[0].kind == "classification"
+
+
 def test_two_text_columns_and_none_as_a_class(tmp_path: Path) -> None:
     rows = [{"a": f"x{n}", "b": f"y{n}", "stance": ("for", "against", "none")[n % 3]} for n in range(30)]
     task, load = from_files(write_jsonl(tmp_path / "a.jsonl", rows), text=["b", "a"], label="stance")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autopeft.forecast import forecast
 from autopeft.session import Session
+from sample_trials import measured
 from small_case import Case
+
+MEASUREMENT = measured(0, 10, 0.5).measurement
+assert MEASUREMENT is not None
 
 
 def test_facts_of_the_space_and_the_data(case: Case) -> None:
@@ -17,6 +23,29 @@ def test_facts_of_the_space_and_the_data(case: Case) -> None:
     # 4,096 draws of a share of 77/96: five standard errors are 0.031, exceeded once in 1.7 million seeds.
     assert facts["share_within_budget"] == pytest.approx(77 / 96, abs=0.031)
     assert not [name for name in facts if name.startswith("seconds")]
+
+
+def test_the_data_are_told_in_words(case: Case) -> None:
+    facts = forecast(Session.build(case.settings()), steps=0)
+    assert facts["train"].startswith("32 examples of ")
+    assert facts["train"].endswith(": bad 16, good 16")
+    assert facts["validation"].startswith("16 examples of ")
+
+
+def test_evaluations_are_counted_whether_the_length_is_in_steps_or_epochs(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An epoch of 32 examples has 4 steps. A step takes 2 seconds, an evaluation 10.
+    found = replace(MEASUREMENT, seconds=2 * 5 + 10.0, extra={"train_seconds": 10.0})
+    monkeypatch.setattr("autopeft.evaluate.Evaluator.__call__", lambda *call, **more: found)
+    for recipe, evaluations, n_steps in (
+        ({"steps": 8, "evaluate_every": 0.5}, 4, 8),
+        ({"steps": 8, "evaluate_every": 0.01}, 8, 8),
+        ({"epochs": 3}, 3, 12),
+        ({"epochs": 0.5}, 1, 2),
+    ):
+        session = Session.build(case.settings(recipe={"batch_size": 8, "max_length": 16, **recipe}))
+        assert forecast(session, steps=5)["seconds_a_trial"] == 2 * n_steps + 10 * evaluations
 
 
 def test_time_is_counted_in_runs_of_the_sweep_and_the_search(case: Case) -> None:

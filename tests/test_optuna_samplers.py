@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_trials_that_others_hold_are_not_proposed_again_even_before_they_suggest
     study = optuna.create_study(direction="maximize", sampler=LatticeSampler(space, build("random", space, 0)))
     asked = [study.ask(value_distributions(space)) for _ in range(6)]
     assert len({tuple(trial.params.values()) for trial in asked}) == 6
+
+
+def test_trials_that_suggest_in_another_order_and_in_threads_propose_apart() -> None:
+    space = tiny_space()
+    sampler = LatticeSampler(space, build("random", space, 0))
+    study = optuna.create_study(direction="maximize", sampler=pickle.loads(pickle.dumps(sampler)))
+    first, second = study.ask(), study.ask()
+    assert suggest(second, space) != suggest(first, space)
+    study.optimize(lambda trial: float(len(suggest(trial, space))), n_trials=4, n_jobs=4)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 6
 
 
 class Recorder:

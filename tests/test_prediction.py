@@ -27,7 +27,7 @@ from autopeft.train import Recipe
 from autopeft.training.batches import collate
 from autopeft.training.learner import EncoderLearner
 from autopeft.training.text_to_text import TextToTextLearner
-from small_case import Case
+from small_case import Case, make
 
 TEXTS = [(f"{'good' if number % 2 else 'bad'} w{number}",) for number in range(40)]  # more than one batch
 
@@ -54,6 +54,19 @@ def test_labels_and_probabilities_are_those_of_the_model(saved: Path) -> None:
 
 def test_a_learnt_word_decides(saved: Path) -> None:
     right = [item["label"] == item["text"].split()[0] for item in predictions(saved, TEXTS)]
+    assert sum(right) >= 36  # seeds are fixed; chance would give 20
+
+
+def test_a_column_of_texts_may_be_called_label(tmp_path: Path) -> None:
+    case = make(tmp_path)
+    for part in ("train", "validation", "test"):
+        path = tmp_path / f"{part}.csv"
+        path.write_text(path.read_text().replace("text,label", "label,topic", 1))
+    recipe = {"steps": 60, "batch_size": 8, "max_length": 16, "learning_rate": 1e-2}
+    files = {**case.data()["files"], "text": ["label"], "label": "topic"}
+    session = Session.build(case.settings(recipe=recipe, files=files))
+    retrain(session.evaluator, "it", baseline("serial:4", session.backbone), (40,), save_to=tmp_path / "saved")
+    right = [item["label"] == item["text"].split()[0] for item in predictions(tmp_path / "saved", TEXTS)]
     assert sum(right) >= 36  # seeds are fixed; chance would give 20
 
 

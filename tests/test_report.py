@@ -249,6 +249,12 @@ def test_the_reference_comes_from_the_initial_design_and_the_dearest_trial() -> 
     assert default_reference(_TRIALS[1:]) == reference_point([(2.0, 0.7)], 2.0)
 
 
+def test_the_reference_stays_where_the_space_is_known() -> None:
+    assert default_reference(_TRIALS, 40.0) == reference_point([(1.0, 0.6)], 40.0)
+    told = json.loads(as_json(_data(largest=40.0)))
+    assert told["hypervolume"]["reference"] == [*reference_point([(1.0, 0.6)], 40.0)]
+
+
 def test_parts_without_content_are_left_out() -> None:
     titles = [part.title for part in sections(_data(signal=(), retrained=()))]
     assert titles == [

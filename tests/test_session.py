@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from autopeft.differentiable import checkpoint as disk
 from autopeft.differentiable.bilevel import BilevelSearch
@@ -17,7 +19,8 @@ from autopeft.session import Session, architectures_of, join, resolved, search, 
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study import Event, Told
 from autopeft.summary import search_seconds
-from small_case import Case
+from autopeft.train import fit
+from small_case import Case, make
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,47 @@ def test_another_space_is_refused_and_the_stored_settings_stay(case: Case, tmp_p
     with pytest.raises(StudyMismatchError, match=r"the choice lora is only here"):
         search(case.settings(space={"methods": {"lora": {"sizes": [0, 1]}}}), tmp_path)
     assert (tmp_path / "settings.yaml").read_bytes() == before
+
+
+def test_other_data_or_weights_under_the_same_names_are_refused(tmp_path: Path) -> None:
+    case = make(tmp_path)
+    search(case.settings(), tmp_path / "run").close()
+    changed = case.settings(trials=4)
+    text = (tmp_path / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    with pytest.raises(StudyMismatchError, match=r"the train part had 32 examples \(digest .*\), but has 31"):
+        search(changed, tmp_path / "run")
+    with pytest.raises(StudyMismatchError, match="the train part had 32"):
+        join(tmp_path / "run")
+    assert load(tmp_path / "run" / "settings.yaml").trials == 3
+    (tmp_path / "train.csv").write_text(text)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(StudyMismatchError, match=r"the weights of .*model had the digest"):
+        search(changed, tmp_path / "run")
+
+
+def test_a_text_to_text_model_may_say_words(case: Case) -> None:
+    for is_words, expected in ((False, ("0", "1")), (True, ("bad", "good"))):
+        settings = case.settings(label_words=is_words)
+        assert Session.build(settings).task.verbalisers == expected
+        assert ("label_words" in settings.identity()) == is_words
+
+
+def test_running_out_of_memory_at_one_rate_leaves_the_sweep_the_others(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(*call: Any, **more: Any) -> Any:
+        if call[3].learning_rate == 1e-2:
+            raise torch.OutOfMemoryError("too little")
+        return fit(*call, **more)
+
+    monkeypatch.setattr("autopeft.evaluate.fit", without_memory)
+    session = Session.build(case.settings(learning_rates=[1e-2, 1e-3]))
+    with session.begin(tmp_path) as study:
+        signal = session.proxy(study)
+    assert signal is not None
+    assert (signal.chosen, signal.values[0]) == (1e-3, (1e-2, None))
 
 
 def test_a_file_is_no_folder_for_a_study(case: Case, session: Session, tmp_path: Path) -> None:

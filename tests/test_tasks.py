@@ -76,8 +76,13 @@ def test_parts_are_disjoint_complete_and_repeatable(train: int, development: int
 def test_a_stratified_cut_keeps_proportions(n: int, seed: int, classes: int, data: Any) -> None:
     labels = np.random.default_rng(seed).integers(0, classes, n)
     size = data.draw(st.integers(1, n))
+    if size > n - len(np.unique(labels)):
+        with pytest.raises(DataError, match=f"{size} of {n} examples cannot be cut off"):
+            stratified(labels, size, np.random.default_rng(seed))
+        return
     chosen = stratified(labels, size, np.random.default_rng(seed))
     assert len(set(chosen.tolist())) == size
+    assert set(np.delete(labels, chosen)) == set(labels)  # what is left knows every class
     counts = np.bincount(labels, minlength=classes)
     taken = np.bincount(labels[chosen], minlength=classes)
     # rounding moves a class by less than one; lifting rare classes to one takes at most one each from a larger

@@ -167,8 +167,14 @@ def _show_found(study: Any, folder: Path) -> None:
         _say(answered)
     _say(
         f"Study: {folder}. Picture: {folder / 'front.png'}. "
-        f"Next: autopeft train {shlex.quote(str(folder))} --at 0.5%{database_option(study, folder)}"
+        f"Next: autopeft train {shlex.quote(str(folder))} {_a_point(study)}{database_option(study, folder)}"
     )
+
+
+def _a_point(study: Any) -> str:
+    """Options of `train` that name a point of the front: the usual budget, or where none fits it the cheapest one."""
+    cheapest = study.front().points[0]
+    return "--at 0.5%" if cheapest.cost <= 0.5 else f"--trial {cheapest.key}"
 
 
 @app.command()
@@ -526,10 +532,14 @@ def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
 
 @contextmanager
 def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Any, Any]]:
+    """A session and its study; what the search sees is told first."""
+    from autopeft.data.protocols import data_lines
     from autopeft.session import Session
 
     session = Session.build(settings)
     with session.begin(folder, storage) as study:
+        for part, told in data_lines(study.fact("data")).items():
+            _say(f"{part}: {told}", err)
         yield session, study
 
 

@@ -131,13 +131,15 @@ def report_of(study: Study, folder: Path) -> ReportData:
     rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []
     return ReportData(
         title=f"{settings.task or 'own files'}, {settings.model}",
-        facts=_facts(study, settings),
+        facts=_facts(study, settings, signal),
         trials=study.trials(),
         command=f"autopeft search {shlex.quote(str(folder / 'settings.yaml'))} --out {shlex.quote(str(folder))}"
         f"{database_option(study, folder)}",
         splits={"search": "validation", "report": "test"},
         retrained=retrained_in(folder),
         signal=rows,
+        verdict=() if signal is None else (str(signal),),
+        largest=study.fact("largest_percent"),
         notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
         is_answering=answers(study),
     )
@@ -157,7 +159,9 @@ def _failed_proposals(study: Study) -> list[str]:
     ]
 
 
-def _facts(study: Study, settings: Settings) -> Mapping[str, Any]:
+def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapping[str, Any]:
+    """What was done. The recipe is that of the trials: at the learning rate that the sweep chose."""
+    chosen = {} if signal is None else {"learning_rate": signal.chosen}
     facts: dict[str, Any] = {
         "model": settings.model,
         "task": settings.task or (settings.files.train if settings.files else ""),
@@ -167,7 +171,7 @@ def _facts(study: Study, settings: Settings) -> Mapping[str, Any]:
         "trials": settings.trials,
         "initial design": settings.initial,
         "search seed": settings.seed,
-        "recipe": settings.recipe.as_dict(),
+        "recipe": {**settings.recipe.as_dict(), **chosen},
         "versions": dict(study.versions),
     }
     data = study.fact("data")

@@ -99,6 +99,14 @@ class OutOfMemoryFailure(TrialFailure):
     kind = "oom"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that a device, or this machine, had too little memory."""
+    # Named rather than imported: a study does not need PyTorch.
+    is_torch = any(t.__module__ == "torch" and t.__name__ == "OutOfMemoryError" for t in type(error).__mro__)
+    is_allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError | OutOfMemoryFailure) or is_torch or is_allocator
+
+
 class NonFiniteFailure(TrialFailure):
     """The loss or the metric became NaN or infinite."""
 

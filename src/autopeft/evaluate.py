@@ -22,6 +22,7 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.attach import Attached, attach, count
 from autopeft.backbones import Backbone
 from autopeft.data.examples import Examples
+from autopeft.errors import OutOfMemoryFailure, is_out_of_memory
 from autopeft.methods import lookup
 from autopeft.objective import Measurement
 from autopeft.task import Task
@@ -68,7 +69,7 @@ class Evaluator:
         """
         _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
-        self.data_seed, self._answer = data_seed, answer
+        self.data_seed, self.answer = data_seed, answer
         self.learner: Learner = learner_for(backbone, task, answer)
         self._train = self.learner.encode(_fraction(splits.train, recipe.data_fraction, data_seed), recipe.max_length)
         self._validation = splits.validation
@@ -94,7 +95,7 @@ class Evaluator:
         _check_factors(recipe)
         if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
             return Evaluator(
-                self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self._answer
+                self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self.answer
             )
         other = object.__new__(Evaluator)
         other.__dict__.update(self.__dict__, recipe=recipe)
@@ -115,9 +116,13 @@ class Evaluator:
 
     @contextmanager
     def trained(self, architecture: Architecture, seed: int, on_step: Progress | None = None) -> Iterator[Run]:
-        """A trained architecture, attached until the context ends."""
+        """A trained architecture, attached until the context ends.
+
+        Raises:
+            TrialFailure: NaN or a memory shortage; the backbone is as before.
+        """
         memory = _Memory(self.backbone.device)
-        with _memory_given_back(), self._trained(architecture, seed, on_step, memory) as run:
+        with _memory_given_back(), _shortage_told(), self._trained(architecture, seed, on_step, memory) as run:
             yield run
 
     @contextmanager
@@ -256,6 +261,17 @@ def _memory_given_back() -> Iterator[None]:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
         if trim is not None:
             trim(0)
+
+
+@contextmanager
+def _shortage_told() -> Iterator[None]:
+    """Make a typed failure of what PyTorch and Python raise when memory runs out."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryFailure):
+            raise OutOfMemoryFailure(str(error) or type(error).__name__) from error
+        raise
 
 
 @contextmanager

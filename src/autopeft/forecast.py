@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autopeft.data.protocols import data_lines
 from autopeft.proxy import middle
 from autopeft.session import Session
 
@@ -24,6 +25,7 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": f"{backbone.name}, {backbone.n_parameters:,} parameters, hidden size {backbone.hidden_size}",
         "task": f"{session.task.name}, {session.task.objective}",
+        **data_lines(session.evaluator.splits.describe()),
         "train_examples": session.evaluator.n_train,
         "validation_examples": len(session.evaluator.splits.validation),
         "choices": space.n_choices,
@@ -54,8 +56,9 @@ def _times(session: Session, steps: int) -> dict[str, float]:
     per_step = found.extra["train_seconds"] / steps
     evaluation = found.seconds - found.extra["train_seconds"]
     recipe = session.settings.recipe
-    evaluations = max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
-    trial = per_step * recipe.n_steps(evaluator.n_train) + evaluations * evaluation
+    n_steps, an_epoch = recipe.n_steps(evaluator.n_train), math.ceil(evaluator.n_train / recipe.batch_size)
+    evaluations = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch))
+    trial = per_step * n_steps + evaluations * evaluation
     n_runs = session.total + len(session.settings.learning_rates)
     return {
         "seconds_a_step": per_step,

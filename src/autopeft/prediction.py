@@ -46,7 +46,7 @@ def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device:
     task = _task(record)
     examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
     model: Any = load(folder, device=device)
-    learner = learner_for(model.attached.backbone, task)
+    learner = learner_for(model.attached.backbone, task, record["facts"].get("answer", "score"))
     learner.model = model  # with the head that was trained
     encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
     found: list[dict[str, Any]] = []
@@ -90,10 +90,12 @@ def _task(record: Mapping[str, Any]) -> Task:
             f"The task {name!r} puts its texts together in a way of its own, {form!r}, that is not known here: call "
             "the model of autopeft.load itself."
         )
+    inputs = tuple(record["inputs"])
     return Task(
         record["prompt"],
         record["problem"],
-        tuple(record["inputs"]),
+        inputs,
+        label=f"the label beside {', '.join(inputs)}",  # longer than each of them, so none of them
         label_names=tuple(record["label_names"]),
         verbalisers=tuple(record["verbalisers"]),
         format=known,

@@ -52,8 +52,11 @@ class ReportData:
         splits: role ("search", "pick", "report") to the split used for it.
         retrained: architectures trained again on several seeds, baselines among them; see
             `autopeft.summary.retrained_in`.
-        signal: the sweep that shows whether a cheap proxy ranks as full training does: one mapping a row.
+        signal: the sweep that shows whether a trial says anything: one mapping a learning rate.
+        verdict: what the sweep says, in sentences.
         notes: further remarks, put first.
+        largest: cost in percent of the largest architecture of the space, a corner of every hypervolume; None takes
+            that of the dearest trial.
         is_answering: whether the sampler answers budgets, which decides what its search took; see
             `autopeft.summary.search_seconds`.
     """
@@ -65,7 +68,9 @@ class ReportData:
     splits: Mapping[str, str] = field(default_factory=dict)
     retrained: Sequence[RetrainSummary] = ()
     signal: Sequence[Mapping[str, Any]] = ()
+    verdict: tuple[str, ...] = ()
     notes: Sequence[str] = ()
+    largest: float | None = None
     is_answering: bool = False
 
     @property
@@ -130,22 +135,26 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     return tuple(found)
 
 
-def default_reference(trials: Sequence[Trial]) -> tuple[float, float] | None:
+def default_reference(trials: Sequence[Trial], largest: float | None = None) -> tuple[float, float] | None:
     """The reference of the hypervolume: see `objective.reference_point`.
 
-    The initial design is the trials of origin "initial", or all when there is none; the largest cost is that of
-    the dearest trial. None when nothing has been measured.
+    The initial design is the trials of origin "initial", or all when there is none. None when nothing has been
+    measured.
+
+    Args:
+        largest: cost in percent of the largest architecture; that of the dearest trial when it is None.
     """
     measured = [(t.origin, m) for t in trials if (m := t.measurement) is not None]
     if not measured:
         return None
     initial = [m for origin, m in measured if origin == "initial"] or [m for _, m in measured]
-    return reference_point([(m.percent, m.value) for m in initial], max(m.percent for _, m in measured))
+    dearest = max(m.percent for _, m in measured)
+    return reference_point([(m.percent, m.value) for m in initial], dearest if largest is None else largest)
 
 
 def progress(data: ReportData) -> HypervolumeData | None:
     """The study's curve of hypervolume; None when nothing has been measured."""
-    reference = default_reference(data.trials)
+    reference = default_reference(data.trials, data.largest)
     return None if reference is None else hypervolume_data({_sampler(data.trials): [data.trials]}, reference)
 
 
@@ -341,7 +350,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     if learning.curves:
         parts.append(Section("Learning curves", (), (learning,)))
     if data.signal:
-        parts.append(Section("Does the proxy rank as full training does?", (), (), (records_table(data.signal),)))
+        parts.append(Section("Does the proxy have signal?", data.verdict, (), (records_table(data.signal),)))
     failures = _failures_table(data)
     none_failed = () if failures.rows else ("No trial failed.",)
     parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))

@@ -150,6 +150,7 @@ def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:
         **facts,
         "task": task.name,
         "format": getattr(task.format, "__name__", type(task.format).__name__),
+        "answer": evaluator.answer,
         "recipe": evaluator.recipe.as_dict(),
         "splits": evaluator.splits.describe(),
     }

@@ -129,12 +129,51 @@ class Session:
         return Study.create_or_resume(where, name, self.space, self.task.objective, identity, self.settings.seed)
 
     def begin(self, folder: str | Path, storage: str | None = None) -> Study:
-        """`study`, and beside it the resolved settings and the facts of the data, for workers and readers."""
+        """`study`, and beside it the resolved settings and facts of data and weights, for workers and readers.
+
+        Raises:
+            StudyMismatchError: as `study`, or its trials were measured on other data or weights than these.
+        """
         study = self.study(folder, storage)
-        _make(Path(folder))
-        settings_module.save(self.settings, Path(folder) / "settings.yaml")
-        study.note("data", self.evaluator.splits.describe())
+        try:
+            self.check_inputs(study)
+            _make(Path(folder))
+            settings_module.save(self.settings, Path(folder) / "settings.yaml")
+        except BaseException:
+            study.close()
+            raise
         return study
+
+    def check_inputs(self, study: Study) -> None:
+        """Note in a new study what it is measured on; one that has begun must be measured on the same.
+
+        The settings name files and folders, whose contents may change; a front of both would compare nothing.
+
+        Raises:
+            StudyMismatchError: data or weights differ.
+        """
+        here: dict[str, Any] = {
+            "data": self.evaluator.splits.describe(),
+            "weights": self.backbone.digest(),
+            "largest_percent": 100 * self.space.cost(self.space.largest()) / self.backbone.n_parameters,
+        }
+        wrong = []
+        if (stored := study.fact("data")) is not None:
+            wrong = [
+                f"the {part} part had {stored[part]['size']:,} examples (digest {stored[part]['digest']}), but has "
+                f"{here['data'][part]['size']:,} ({here['data'][part]['digest']})"
+                for part in ("train", "validation")
+                if stored[part]["digest"] != here["data"][part]["digest"]
+            ]
+        if (weights := study.fact("weights")) not in (None, here["weights"]):
+            wrong.append(f"the weights of {self.settings.model} had the digest {weights}, but have {here['weights']}")
+        if wrong:
+            raise StudyMismatchError(
+                f"The study was measured on something else: {'; '.join(wrong)}. Give a new folder."
+            )
+        for name, value in here.items():
+            if study.fact(name) is None:
+                study.note(name, value)
 
     def proxy(self, study: Study, on_value: Callable[[float, float | None], None] | None = None) -> ProxySignal | None:
         """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted."""
@@ -280,7 +319,12 @@ def join(folder: str | Path, *, storage: str | None = None, device: str | None =
     settings = settings_module.load(Path(folder) / "settings.yaml")
     session = Session.build(settings.with_changes(device=device) if device else settings)
     study = session.study(folder, storage)
-    session.run(study, session.proxy(study), folder=folder)
+    try:
+        session.check_inputs(study)
+        session.run(study, session.proxy(study), folder=folder)
+    except BaseException:
+        study.close()
+        raise
     return study
 
 
@@ -337,6 +381,7 @@ def _make(folder: Path) -> None:
 
 def _data(settings: Settings) -> tuple[Task, Splits]:
     task, splits = _whole_data(settings)
+    task = task.in_words() if settings.label_words else task
     limit, whole = settings.validation_limit, splits.validation
     if limit is None or limit >= len(whole):
         return task, splits

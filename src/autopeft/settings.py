@@ -82,6 +82,7 @@ class Settings:
         validation_limit: keep at most that many validation examples, a random subset drawn from `data_seed`.
         answer: how a text-to-text model's answer is read: "score" compares the likelihoods of the labels, "generate"
             decodes greedily, and what is no label is wrong.
+        label_words: whether a text-to-text model says the names of the classes instead of their numbers.
         recipe: how every architecture is trained during the search (the fidelity).
         learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
@@ -103,6 +104,7 @@ class Settings:
     validation_limit: int | None = None
     space: SpaceSettings = field(default_factory=SpaceSettings)
     answer: Literal["score", "generate"] = "score"
+    label_words: bool = False
     recipe: Recipe = field(default_factory=Recipe)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     sampler: str = "saas-nehvi"
@@ -140,18 +142,20 @@ class Settings:
         found = self.as_dict()
         for name in ("trials", "workers", "trackers", "device"):
             del found[name]
-        found["recipe"] = {
-            name: value for name, value in found["recipe"].items() if (name, value) not in _CAME_LATER.items()
-        }
-        return found
+        found["recipe"] = _without_later(found["recipe"])
+        return _without_later(found)
 
     def with_changes(self, **changes: Any) -> Settings:
         """A copy with some settings replaced."""
         return replace(self, **changes)
 
 
-_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0, "rate_factors": {}})
-"""Settings of the recipe that studies written before them lack, with the value that they then had."""
+_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0, "rate_factors": {}, "label_words": False})
+"""Settings that studies written before them lack, with the value that they then had."""
+
+
+def _without_later(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if (name, value) not in _CAME_LATER.items()}
 
 
 def from_dict(data: Mapping[str, Any]) -> Settings:

@@ -315,7 +315,7 @@ def _class_ids(names: Sequence[str], values: Sequence[Any]) -> list[int | None]:
 
 
 def label_key(value: Any) -> str:
-    """The text by which a raw label is compared with the names of the classes: 1, 1.0, "1", "1.0" and true are one."""
+    """The text by which a raw label is compared with the names of the classes: 1, 1.0, "1", "1.0" and True are one."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and value.is_integer():

@@ -207,6 +207,16 @@ def bipeft(task: Task, source: Source, seed: int) -> Splits:
     return _splits(task, seed, "bipeft", train, development.subset(validation), lambda: development.subset(test), names)
 
 
+def data_lines(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The parts that a search sees, in words, from what `Splits.describe` tells: size, origin, classes."""
+    found = {}
+    for part in ("train", "validation"):
+        own = facts[part]
+        classes = ", ".join(f"{name} {count:,}" for name, count in list(own.get("classes", {}).items())[:20])
+        found[part] = f"{own['size']:,} examples of {own['from']}" + (f": {classes}" if classes else "")
+    return found
+
+
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         "holdout": holdout,
@@ -223,14 +233,22 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator) 
     """`size` indices into `labels`, increasing, with every class in its proportion to within one.
 
     A class of at least two examples gets one at least, where `size` allows; what that adds, the largest class
-    gives.
+    gives. No class gives all that it has: what is left must know them all.
+
+    Raises:
+        DataError: `size` is more than can be taken so.
     """
     classes, members = np.unique(labels, return_inverse=True)
     counts = np.bincount(members)
     exact = size * counts / len(labels)
     quota = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - quota), kind="stable")
-    quota[order[: size - quota.sum()]] += 1
+    if size > len(labels) - len(classes):
+        raise DataError(
+            f"{size} of {len(labels)} examples cannot be cut off so that each of {len(classes)} classes keeps one."
+        )
+    quota = np.minimum(quota, counts - 1)
+    for _ in range(size - quota.sum()):
+        quota[np.argmax(np.where(quota < counts - 1, exact - quota, -np.inf))] += 1
     for rare in np.flatnonzero((quota == 0) & (counts > 1)):
         if quota.max() > 1:
             quota[quota.argmax()] -= 1

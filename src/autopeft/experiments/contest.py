@@ -106,7 +106,7 @@ def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> di
     """
     session = Session.build(settings)
     is_answering = answers_budgets(settings.sampler)
-    with session.study(folder) as study:
+    with session.begin(folder) as study:
         session.run(study, None, folder=folder)
         trials = study.trials()
         sampler = dict(study.settings["sampler_settings"])

@@ -268,7 +268,7 @@ def _search_cell(experiment: Experiment, cell: str, results: Path, work: Path) -
         return session.evaluator(architecture, training_seed) if reused is None else reused
 
     folder = work / experiment.name / cell
-    with session.study(folder) as study:
+    with session.begin(folder) as study:
         study.run(evaluate, session.sampler(folder=folder), session.total, session.initial)
         return search_result(experiment.title, session, study)
 

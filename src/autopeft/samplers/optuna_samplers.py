@@ -7,6 +7,7 @@ one of our samplers would.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -216,6 +217,13 @@ class LatticeSampler(BaseSampler):
             raise SettingsError(f"metric is at least 0 and backbone at least 1, but got {metric} and {size}.")
         self._space, self._sampler, self._metric, self._backbone = space, sampler, metric, size
         self._random = optuna.samplers.RandomSampler(seed=0)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def reseed_rng(self) -> None:
         """Give the random draws of other parameters a new seed, as every worker process must have its own."""
@@ -238,8 +246,8 @@ class LatticeSampler(BaseSampler):
         drawn = {name: self._random.sample_independent(study, trial, name, item) for name, item in others.items()}
         if not ours & set(search_space):
             return drawn
-        (proposed,) = self._sampler.ask(self._trials(study, trial), 1)
-        study._storage.set_trial_system_attr(trial._trial_id, self._PROPOSED, list(proposed.indices))
+        with self._lock:  # threads of one study do not propose the same
+            proposed = self._proposed(study, trial)
         pairs = zip(self._space.choices, proposed.indices, strict=True)
         return drawn | {choice.name: choice.values[index] for choice, index in pairs if choice.name in search_space}
 
@@ -249,11 +257,21 @@ class LatticeSampler(BaseSampler):
         """A random value for a parameter that is no choice of the space."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
+    def _proposed(self, study: optuna.Study, now: FrozenTrial) -> Configuration:
+        """What `now` is to evaluate, written down so that others see it."""
+        while True:
+            (proposed,) = self._sampler.ask(self._trials(study, now), 1)
+            study._storage.set_trial_system_attr(now._trial_id, self._PROPOSED, list(proposed.indices))
+            # Another process may have asked at the same moment: the earlier of two trials keeps what both propose.
+            earlier = [trial for trial in self._trials(study, now) if trial.number < now.number]
+            if self._space.identity(proposed) not in taken(self._space, earlier):
+                return proposed
+
     def _trials(self, study: optuna.Study, now: FrozenTrial) -> list[Trial]:
-        """The study's trials before `now` that hold a configuration of the space."""
+        """The study's other trials that hold a configuration of the space."""
         found = []
         for frozen in study.get_trials(deepcopy=False):
-            if frozen.number < now.number and (configuration := self._configuration(frozen)) is not None:
+            if frozen.number != now.number and (configuration := self._configuration(frozen)) is not None:
                 found.append(self._trial(study, frozen, configuration))
         return found
 

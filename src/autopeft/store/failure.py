@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, field
 
-from autopeft.errors import AutopeftError, TrialFailure
+from autopeft.errors import AutopeftError, TrialFailure, is_out_of_memory
 from autopeft.trial import Failure, FailureKind
 
 _SAME_CRASHES = 3
@@ -26,10 +26,7 @@ def _kind_of(error: Exception) -> FailureKind:
         return kinds.get(error.kind, "crash")
     if isinstance(error, FloatingPointError):
         return "nan"
-    # Named rather than imported: a study does not need PyTorch.
-    is_torch_oom = any(t.__module__ == "torch" and t.__name__ == "OutOfMemoryError" for t in type(error).__mro__)
-    is_allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return "oom" if isinstance(error, MemoryError) or is_torch_oom or is_allocator else "crash"
+    return "oom" if is_out_of_memory(error) else "crash"
 
 
 @dataclass

@@ -32,6 +32,9 @@ MEMBERS: Mapping[str, Task] = {}
 MANY_VALUES = 10
 """Fractional labels with at least that many distinct values are taken for a regression."""
 
+_SLIPS = 0.1
+"""Share of labels that are no numbers up to which they are slips among numbers."""
+
 MOST_CLASSES = 200
 """More distinct labels than that are taken for a mistake (an identifier, free text), not for classes."""
 
@@ -235,6 +238,7 @@ def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[Kind, tuple[str, 
         mistakes = mistakes or _range_mistake(tables["train"], wish.label)
         return "regression", (), [f"{wish.label!r} is taken for a number to be predicted (regression)."], mistakes
     classes = _classes(values)
+    mistakes += _slips(tables["train"], wish) if wish.kind == "auto" else []
     decided = [f"{wish.label!r} is taken for {len(classes)} classes: {', '.join(classes[:20])}."]
     return "classification", classes, decided, [*mistakes, *_class_mistakes(tables, wish.label, classes)]
 
@@ -246,6 +250,20 @@ def _kind(values: Sequence[Any]) -> Kind:
     if known and len(known) == len(numbers) and fractional and len(set(known)) >= MANY_VALUES:
         return "regression"
     return "classification"
+
+
+def _slips(train: Table, wish: _Wish) -> list[str]:
+    """Few texts among many numbers with a fraction are slips of the pen, and no classes."""
+    values = [row.get(wish.label) for row in train.rows]
+    numbers = [_as_float(value) for value in values]
+    texts = [i for i, value in enumerate(values) if numbers[i] is None and not _is_missing(value)]
+    if not texts or len(texts) > _SLIPS * len(values) or _kind([n for n in numbers if n is not None]) != "regression":
+        return []
+    shown = ", ".join(f"{values[i]!r} (row {i + 1})" for i in texts[:5])
+    return [
+        f"{train.source}: {wish.label!r} holds numbers, but {shown} in {len(texts)} of {len(values)} rows: mend them, "
+        "or say which kind it is"
+    ]
 
 
 def _classes(values: Sequence[Any]) -> tuple[str, ...]:
