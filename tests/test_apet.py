@@ -50,7 +50,7 @@ def test_without_a_limit_every_size_is_equally_likely() -> None:
     A standard deviation is sqrt(600 · 1/3 · 2/3) = 11.5; nine counts fail with probability below 9 · 6e-7.
     """
     of, rng = candidates(), np.random.default_rng(4)
-    found = np.array([drawn(of, 10_000, rng) for _ in range(600)])
+    found = np.array([drawn(of, 10_000, rng, is_filled=False) for _ in range(600)])
     for size in (1, 4, 8):
         assert np.abs((found == size).sum(axis=0) - 200).max() < 58
 

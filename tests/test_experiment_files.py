@@ -115,6 +115,16 @@ def test_the_tables_parameter_counts_come_out(file: str, table: str, rows: dict[
         assert percent == pytest.approx(printed[row], abs=0.0101), row
 
 
+def test_bipefts_baselines_have_the_table_s_ratios(tmp_path: Path) -> None:
+    found = read(FOLDER / "bipeft" / "bipeft-baselines-mrpc.yaml")
+    cells = json.loads((FOLDER / "expected" / "bipeft-table-1-glue.json").read_text())["cells"]
+    printed = {cell["row"]: cell["mean"] for cell in cells if cell["column"] == "Ratio (per ten thousand)"}
+    own = backbone(found.settings.model)
+    for cell, row in {"adapter": "Adapter (copied)", "lora": "LoRA r=8 (copied)"}.items():
+        stored = count(own, architecture_of(found, cell, own, tmp_path), 0).percent("stored")
+        assert round(100 * stored, 2) == printed[row]
+
+
 def test_bipeft_is_built_on_a_small_model() -> None:
     """Its options are checked by the factory, which needs an evaluator of the space's own backbone."""
     from autopeft.evaluate import Evaluator

@@ -32,6 +32,15 @@ def test_the_data_are_told_in_words(case: Case) -> None:
     assert facts["validation"].startswith("16 examples of ")
 
 
+def test_a_sampler_that_trains_is_told_with_its_budgets(case: Case) -> None:
+    options = {"budgets": ["320", "640"], "steps": 5}
+    space = {"methods": {"serial": {"sizes": [0, 1, 2]}}, "layers": "all", "sharing": "placement"}
+    facts = forecast(Session.build(case.settings(sampler="bipeft", sampler_options=options, space=space)), steps=1)
+    assert facts["budget"] == "at most 320 stored parameters, at most 640 stored parameters"
+    assert facts["not_in_the_time"] == "what bipeft itself trains before it answers a budget"
+    assert "not_in_the_time" not in forecast(Session.build(case.settings()), steps=1)
+
+
 def test_evaluations_are_counted_whether_the_length_is_in_steps_or_epochs(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "parallel": layers * 2 * d * (d // 2),
         "prefix": layers * 2 * d * 10,
         "lora": layers * 2 * 2 * d * 8,  # query and value
+        "lora_double": layers * 2 * 2 * d * 8,
         "unipelt": layers * (2 * d * (d // 16 + 10) + 2 * 2 * d * 8),
         "mam": layers * (2 * d * 30 + 2 * d * (d // 2)),
         "adamix": layers * 2 * d * (d // 16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -264,13 +265,16 @@ def test_a_refilled_projection_leaves_no_room_for_another_module(
 ) -> None:
     found, _, budget, triggers, seed = case
     sizes = run(Selector(found, PRESETS["recommended"], budget, triggers), seed)
-    left_out = found.counts[sizes == 0, 0]
     room = budget - cost(found, sizes)
-    assert all(least > room for least in left_out)
-    if room >= found.counts[:, 0].min():  # not within the smallest module of the budget: then nothing can grow
-        larger = (found.sizes > sizes[:, None]) & (sizes > 0)[:, None]
-        grown = np.where(larger, found.counts - _counts_of(found, sizes)[:, None], budget + 1)
-        assert (grown > room).all()
+    if room < found.least:
+        return
+    # Not within the smallest module of the budget: then no change of one placement or two brings it nearer.
+    own = _counts_of(found, sizes)
+    choices = [[0, *(int(count) for count, size in zip(*row, strict=True) if size)] for row in
+               zip(found.counts, found.sizes, strict=True)]  # fmt: skip
+    changes = [{0, *(count - int(before) for count in row)} for row, before in zip(choices, own, strict=True)]
+    for first, second in combinations(changes, 2):
+        assert all(not 0 < one + other <= room for one in first for other in second)
 
 
 @settings(max_examples=40)

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -291,7 +291,8 @@ def limits_of(
             f"The sampler {name!r} answers parameter budgets: give the option `budgets`, for example ('1.39‱',), or "
             "the space a budget."
         )
-    limits = limits or [space.budget] if space.budget is not None else limits
+    if not limits and space.budget is not None:
+        limits = [replace(space.budget, count=kind)]
     wrong = _misfits(space, limits)
     if wrong:
         raise BudgetError(f"The sampler {name!r} cannot answer these budgets: {'; '.join(wrong)}.")

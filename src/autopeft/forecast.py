@@ -9,7 +9,7 @@ import numpy as np
 
 from autopeft.data.protocols import data_lines
 from autopeft.proxy import middle
-from autopeft.session import Session
+from autopeft.session import Session, answers_budgets
 
 _DRAWS = 4096
 
@@ -33,7 +33,7 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
         "valid": space.n_valid,
         "nominal_parameters": [low, high],
         "percent": [100 * low / backbone.n_parameters, 100 * high / backbone.n_parameters],
-        "budget": str(space.budget) if space.budget else "none",
+        "budget": _budget(session),
         "share_within_budget": _share(session),
         "initial_design": len(session.initial),
         "trials": session.total,
@@ -41,7 +41,15 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
     }
     if steps:
         facts.update(_times(session, steps))
+    if steps and answers_budgets(settings.sampler):
+        facts["not_in_the_time"] = f"what {settings.sampler} itself trains before it answers a budget"
     return facts
+
+
+def _budget(session: Session) -> str:
+    """What limits the architectures: a sampler's own budgets, or that of the space."""
+    own = getattr(session.sampler(), "settings", {}).get("budgets")
+    return ", ".join(own) if own else str(session.space.budget or "none")
 
 
 def _share(session: Session) -> float:

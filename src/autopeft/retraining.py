@@ -187,6 +187,7 @@ BASELINES = {
     "parallel": Baseline((("parallel", "D/2"),)),
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
+    "lora_double": Baseline((("lora_double", 8),)),
     "unipelt": Baseline((("serial_gated", "D/16"), ("prefix_gated", 10), ("lora_gated", 8))),
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
     "adamix": Baseline((("adamix", "D/16"),)),
@@ -197,9 +198,10 @@ BASELINES = {
     "full": Baseline((("full", 1),)),
 }
 """Defaults of AutoPEFT's table 1: Pfeiffer and Houlsby b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2,
-UniPELT D/16, 10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms; low-rank
-adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT runs it; AdapterDrop (Rücklé et al. 2020) as
-in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the others."""
+UniPELT D/16, 10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms, and LoRA 8
+with alpha = 2 r (``lora_double``); low-rank adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT
+runs it; AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the
+others."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:

@@ -306,8 +306,9 @@ def projected(scores: Floats, candidates: Candidates, chosen: Ints, budget: int,
     The placements of lowest score are left out until the count fits. Then, if `is_refilled`, those left out come
     back in order of score where they fit, at their size or the largest smaller one, so nothing that is still out
     would fit; and where there is still room for the smallest module, which happens when hardly any was left out,
-    those of highest score grow to the largest size that fits. Should nothing be left, the best one that fits is
-    taken at the largest size that does.
+    those of highest score grow to the largest size that fits. When no single one can, pairs do: one shrinks or goes
+    so that another grows. What is left is then less than the smallest module, wherever sizes and counts allow it.
+    Should nothing be left, the best one that fits is taken at the largest size that does.
 
     Args:
         chosen: ``(n,)`` index of each placement's size, or -1 where it was removed.
@@ -335,7 +336,38 @@ def projected(scores: Floats, candidates: Candidates, chosen: Ints, budget: int,
         if budget - used < candidates.least:
             break
         used += _enlarged(candidates, index, candidates.sizes.shape[1] - 1, budget - used, sizes, counts)
+    while is_refilled and budget - used >= candidates.least:
+        gained = _exchanged(scores, candidates, budget - used, sizes, counts)
+        if not gained:
+            break
+        used += gained
     return sizes
+
+
+def _exchanged(scores: Floats, candidates: Candidates, room: int, sizes: Ints, counts: Ints) -> int:
+    """Shrink one placement or leave it out so that another grows, by at most `room` together; by how much, 0 for none.
+
+    Of the pairs after which less than the smallest module is left (else of those that leave least), the one that takes
+    from the placement of lowest score, and of these gives to that of highest.
+    """
+    options = np.concatenate([np.zeros((len(candidates), 1), dtype=np.int64), candidates.counts], axis=1)
+    is_option = np.concatenate([np.ones((len(candidates), 1), dtype=bool), candidates.sizes > 0], axis=1)
+    change = np.where(is_option, options - counts[:, None], 0)
+    taken, given = np.argwhere(change < 0), np.argwhere(change > 0)
+    total = change[tuple(taken.T)][:, None] + change[tuple(given.T)][None, :]
+    is_fit = (total > 0) & (total <= room) & (taken[:, :1] != given[:, 0])
+    if not is_fit.any():
+        return 0
+    rows, columns = np.nonzero(is_fit)
+    left = np.maximum(room - total[rows, columns] - candidates.least + 1, 0)
+    lower, higher = taken[rows, 0], given[columns, 0]
+    rank = candidates.rank
+    pair = int(np.lexsort((given[columns, 1], taken[rows, 1], rank[higher], rank[lower], -scores[higher],
+                           scores[lower], left))[0])  # fmt: skip
+    for index, option in (taken[rows[pair]], given[columns[pair]]):
+        sizes[index] = candidates.sizes[index, option - 1] if option else 0
+        counts[index] = options[index, option]
+    return int(total[rows[pair], columns[pair]])
 
 
 def _enlarged(candidates: Candidates, index: int, limit: int, room: int, sizes: Ints, counts: Ints) -> int:

@@ -335,7 +335,7 @@ class BilevelSearch:
         if self.plan.budget is None:
             return likeliest
         chosen = np.where(likeliest > 0, (self.candidates.sizes == likeliest[:, None]).argmax(axis=1), -1)
-        return projected(scores, self.candidates, chosen, self.plan.budget, is_refilled=False)
+        return projected(scores, self.candidates, chosen, self.plan.budget, self.settings.is_refilled)
 
     def _found(self) -> Found:
         sizes = self.sizes()

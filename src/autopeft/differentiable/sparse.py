@@ -210,6 +210,8 @@ class SparseSearch:
         share = 1 - self.done / self.plan.steps
         rate = self.plan.learning_rate * share
         gradient = self.gate_gradient(rate)
+        if not gradient.isfinite().all():
+            raise NonFiniteFailure(f"The gates' gradient is NaN or infinite at step {self.done} of {self.plan.steps}.")
         self.gates.logits.grad = _clipped([gradient], self.settings.clip)[0]
         _set_rate(self._gate_optimiser, self.settings.gate_learning_rate * share)
         self._gate_optimiser.step()

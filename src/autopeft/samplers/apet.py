@@ -28,8 +28,8 @@ class ApetSettings:
 
     Args:
         draws: architectures for each budget, all different.
-        is_filled: once every placement had its turn, those left out are taken in the same order at the largest size
-            that still fits, so that nothing more fits in the end and all draws have about the same count.
+        is_filled: once every placement had its turn, those left out are taken, and then all grow, in the same order,
+            to the largest size that still fits: nothing more fits in the end and all draws have about the same count.
     """
 
     draws: int = 1
@@ -55,13 +55,17 @@ def drawn(candidates: Candidates, budget: int, rng: np.random.Generator, is_fill
         if candidates.counts[index, column] <= left:
             sizes[index] = candidates.sizes[index, column]
             left -= int(candidates.counts[index, column])
-    for index in order:
-        if sizes[index] or (not is_filled and sizes.any()):
-            continue
-        fitting = np.flatnonzero((candidates.sizes[index] > 0) & (candidates.counts[index] <= left))
+    if not is_filled and sizes.any():
+        return sizes
+    present = sizes > 0
+    for index in (*order[~present[order]], *order[present[order]]):
+        if sizes.any() and not is_filled:
+            break
+        own = candidates.counts[index, candidates.sizes[index] == sizes[index]].sum() if sizes[index] else 0
+        fitting = np.flatnonzero((candidates.sizes[index] > sizes[index]) & (candidates.counts[index] <= left + own))
         if len(fitting):
             sizes[index] = candidates.sizes[index, fitting[-1]]
-            left -= int(candidates.counts[index, fitting[-1]])
+            left -= int(candidates.counts[index, fitting[-1]] - own)
     return sizes
 
 

@@ -251,19 +251,26 @@ def _importance(supernet: Supernet, gatherer: Gatherer) -> list[Importance]:
     found = []
     for index, (key, size) in enumerate(zip(supernet.candidates.keys, largest, strict=True)):
         first, second = cuts[0][key], cuts[min(1, int(size) - 1)][key]
-        is_once = [size > 1 and first[name].size == second[name].size for name in first]
-        once = sum(part.sum() for part, is_fixed in zip(first.values(), is_once, strict=True) if is_fixed)
-        totals = [sum(part.sum() for part in cuts[n][key].values()) for n in range(size)]
+        once = sum(first[name].total for name in first if size > 1 and first[name].n == second[name].n)
+        totals = [sum(part.total for part in cuts[n][key].values()) for n in range(size)]
         found.append(Importance(float(once), np.diff(totals, prepend=once), elements[index]))
     return found
 
 
-def _cut(supernet: Supernet, sizes: Ints) -> dict[tuple[str, str], dict[str, NDArray[np.float64]]]:
+@dataclass(frozen=True)
+class _Part:
+    """A parameter at some size: how many numbers it has, and their sum."""
+
+    n: int
+    total: float
+
+
+def _cut(supernet: Supernet, sizes: Ints) -> dict[tuple[str, str], dict[str, _Part]]:
     """What the supernet's modules hold at `sizes`, by site and method, by parameter."""
-    found: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
+    found: dict[tuple[str, str], dict[str, _Part]] = {}
     for path, value in supernet.weights(supernet.architecture(sizes)).items():
         site, method, name = path.split("/", 2)
-        found.setdefault((site, method), {})[name] = _array(value)
+        found.setdefault((site, method), {})[name] = _Part(value.numel(), float(value.double().sum()))
     return found
 
 
