@@ -340,7 +340,7 @@ def _steps(points: Sequence[FrontPoint], floor: float, right: float) -> tuple[li
 
 def draw_hypervolume(data: HypervolumeData, ax: Axes) -> None:
     """Mean lines with bands; the initial design is shaded; the reference point stands below."""
-    _frame(ax, data.title, f"hypervolume (% × {data.metric})")
+    _frame(ax, data.title, f"hypervolume ({'%' if data.scale == 'linear' else 'log10 %'} × {data.metric})")
     ax.set_xlabel(f"evaluations\n{data.caption}")
     drawn = [curve for curve in data.curves if len(curve.mean)]
     if not drawn:

@@ -170,8 +170,18 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
     return area
 
 
-def hypervolume_curve(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> NDArray[np.float64]:
+Scale = Literal["linear", "log"]
+"""Of the cost in a hypervolume: percent, as in AutoPEFT's figure 8, or its logarithm to base 10."""
+
+_FREE = 1e-6  # percent; less than one parameter of a hundred million has no logarithm worth telling
+
+
+def hypervolume_curve(
+    points: Sequence[tuple[float, float]], reference: tuple[float, float], scale: Scale = "linear"
+) -> NDArray[np.float64]:
     """Hypervolume after each of the first 1, 2, ... points: never falls. Shape ``(len(points),)``."""
+    if scale == "log":
+        *points, reference = [(math.log10(max(cost, _FREE)), value) for cost, value in (*points, reference)]
     return np.array([hypervolume(points[: n + 1], reference) for n in range(len(points))], dtype=np.float64)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autopeft.architecture import Architecture
 from autopeft.errors import DataError
 from autopeft.label import brief, metric_label, site_parts
-from autopeft.objective import FrontPoint, hypervolume_curve
+from autopeft.objective import FrontPoint, Scale, hypervolume_curve
 from autopeft.trial import Trial, front_of
 
 Band = Literal["range", "standard error"]
@@ -370,6 +370,7 @@ class HypervolumeData:
         reference: worst cost in percent and worst metric, the same for all curves.
         band: "range": smallest and largest over seeds; "standard error": of the mean, on either side.
         initial: evaluations of the initial design when all runs agree, else 0.
+        scale: of the cost.
     """
 
     title: str
@@ -378,13 +379,14 @@ class HypervolumeData:
     reference: tuple[float, float]
     band: Band
     initial: int
+    scale: Scale = "linear"
     size: tuple[float, float] = (9.6, 4.4)
 
     @property
     def caption(self) -> str:
         """What the lines, the band and the reference point are."""
         cost, value = self.reference
-        text = f"reference point: {cost:.4g} % and {value:.4g}"
+        text = f"{self.scale} cost; reference point: {cost:.4g} % and {value:.4g}"
         if any(curve.seeds > 1 for curve in self.curves):
             spread = "smallest to largest over seeds" if self.band == "range" else "± 1 standard error over seeds"
             text = f"lines: mean, bands: {spread}; {text}"
@@ -401,6 +403,7 @@ def hypervolume_data(
     runs: Mapping[str, Sequence[Sequence[Trial]]],
     reference: tuple[float, float],
     *,
+    scale: Scale = "linear",
     band: Band = "range",
     title: str = "Search progress",
 ) -> HypervolumeData:
@@ -412,6 +415,7 @@ def hypervolume_data(
     Args:
         runs: sampler name to the trials of each of its seeds.
         reference: worst cost in percent and worst metric.
+        scale: of the cost.
 
     Raises:
         DataError: a sampler has no seed.
@@ -421,17 +425,18 @@ def hypervolume_data(
         raise DataError(f"Every sampler needs at least one seed, but these have none: {', '.join(empty)}.")
     every_run = [trials for seeds in runs.values() for trials in seeds]
     designs = {sum(t.origin == "initial" and t.counts_as_finished for t in trials) for trials in every_run}
-    curves = [_curve(name, [_volumes(trials, reference) for trials in seeds], band) for name, seeds in runs.items()]
+    curves = [_curve(name, [volumes(own, reference, scale) for own in seeds], band) for name, seeds in runs.items()]
     initial = designs.pop() if len(designs) == 1 else 0
     metric = metric_label([trial for trials in every_run for trial in trials])
-    return HypervolumeData(title, metric, tuple(curves), reference, band, initial)
+    return HypervolumeData(title, metric, tuple(curves), reference, band, initial, scale)
 
 
-def _volumes(trials: Sequence[Trial], reference: tuple[float, float]) -> NDArray[np.float64]:
+def volumes(trials: Sequence[Trial], reference: tuple[float, float], scale: Scale = "linear") -> NDArray[np.float64]:
+    """Hypervolume after each finished trial, ``(finished,)``; a failed one leaves it unchanged."""
     finished = sorted((t for t in trials if t.counts_as_finished), key=lambda t: t.number)
     # A failed trial adds a point on the reference itself, which dominates nothing.
     points = [(m.percent, m.value) if (m := t.measurement) is not None else reference for t in finished]
-    return hypervolume_curve(points, reference)
+    return hypervolume_curve(points, reference, scale)
 
 
 def _curve(name: str, volumes: Sequence[NDArray[np.float64]], band: Band) -> HypervolumeCurve:

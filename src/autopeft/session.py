@@ -18,7 +18,7 @@ import numpy as np
 
 from autopeft import methods, samplers, tasks, tracking
 from autopeft import settings as settings_module
-from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.data.protocols import some
 from autopeft.errors import SettingsError, StudyMismatchError
@@ -365,11 +365,6 @@ def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:
     if wrong:
         known = ", ".join(sorted({site.role for site in sites}))
         raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}. The roles of {backbone.name} are {known}.")
-
-
-def architectures_of(study: Study, numbers: Sequence[int]) -> list[Architecture]:
-    """The architectures of the trials with these numbers."""
-    return [study.trial(number).architecture for number in numbers]
 
 
 def _make(folder: Path) -> None:

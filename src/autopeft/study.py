@@ -175,11 +175,6 @@ class Study:
         return self._identity.settings
 
     @property
-    def space_facts(self) -> Mapping[str, Any]:
-        """The search space as `SearchSpace.as_dict` wrote it."""
-        return self._identity.space
-
-    @property
     def seed(self) -> int:
         """The seed of the study, which is also that of every trial."""
         return self._identity.seed

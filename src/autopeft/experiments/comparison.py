@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,12 @@ from scipy.stats import t as student
 
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
-from autopeft.objective import Measurement, hypervolume_curve
+from autopeft.objective import Measurement, Scale
+from autopeft.plot import volumes
 from autopeft.space import Configuration
 from autopeft.trial import Failure, Trial, TrialState
 
 _LEVEL = 0.95
-
-Scale = Literal["linear", "log"]
-"""Of the cost in a hypervolume: percent, as in AutoPEFT's figure 8, or its logarithm to base 10."""
-
-_FREE = 1e-6  # percent; less than one parameter of a hundred million has no logarithm worth telling
 
 Cell = Mapping[str, Any]
 """One finished search as `autopeft.experiments.experiment.search_result` wrote it."""
@@ -136,12 +132,7 @@ class Comparison:
 
     def curve(self, sampler: str, seed: int, scale: Scale = "linear") -> NDArray[np.float64]:
         """Hypervolume after each finished trial; a failed one leaves it unchanged."""
-        finished = [trial for trial in self.runs[sampler][seed] if trial.counts_as_finished]
-        points = [(m.percent, m.value) if (m := t.measurement) is not None else self.reference for t in finished]
-        if scale == "linear":
-            return hypervolume_curve(points, self.reference)
-        scaled = [(math.log10(max(cost, _FREE)), value) for cost, value in (*points, self.reference)]
-        return hypervolume_curve(scaled[:-1], scaled[-1])
+        return volumes(self.runs[sampler][seed], self.reference, scale)
 
     def finals(self, sampler: str, scale: Scale = "linear") -> dict[int, float]:
         """Final hypervolume by seed; none for a sampler without a finished search."""

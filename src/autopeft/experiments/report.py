@@ -15,10 +15,11 @@ from typing import Any
 from autopeft import draw, plot
 from autopeft.architecture import Counts
 from autopeft.errors import SettingsError
-from autopeft.experiments.comparison import Comparison, Scale, compare, paired
+from autopeft.experiments.comparison import Comparison, compare, paired
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
 from autopeft.fronts import fronts_data
+from autopeft.objective import Scale
 from autopeft.plot import Picture
 from autopeft.proxy import ProxySignal, beyond_edge
 from autopeft.report import Table, markdown_table
@@ -241,6 +242,7 @@ def _pictures(found: Comparison) -> dict[str, Picture]:
     pooled = {name: [t for seed in common for t in seeds[seed]] for name, seeds in found.runs.items()}
     return {
         "hypervolume": plot.hypervolume_data(runs, found.reference),
+        "hypervolume-log": plot.hypervolume_data(runs, found.reference, scale="log"),
         "fronts": fronts_data(runs),
         **({"cloud": plot.cloud_data(pooled)} if common else {}),
     }
