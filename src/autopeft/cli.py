@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (nothing was written)."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (no trial was started)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,12 @@ from rich.text import Text
 from autopeft import options
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SettingsError
 from autopeft.settings import Settings
+from autopeft.writing import check_writable
+
+if TYPE_CHECKING:
+    from autopeft.retraining import Retrained
+    from autopeft.session import Session
+    from autopeft.study import Study
 
 app = typer.Typer(
     help="Searches PEFT architectures for a pretrained transformer and a task.",
@@ -138,7 +144,7 @@ def search(
     from autopeft.session import carry_out
 
     folder = folder or Path("runs") / _name(settings)
-    _check_targets(folder)
+    check_writable(folder)
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
@@ -156,7 +162,7 @@ def search(
         _show_found(study, folder)
 
 
-def _show_found(study: Any, folder: Path) -> None:
+def _show_found(study: Study, folder: Path) -> None:
     from autopeft.console import budgets_line, database_option, front_table, write_front_picture
 
     if not len(study.front()):
@@ -171,7 +177,7 @@ def _show_found(study: Any, folder: Path) -> None:
     )
 
 
-def _a_point(study: Any) -> str:
+def _a_point(study: Study) -> str:
     """Options of `train` that name a point of the front: the usual budget, or where none fits it the cheapest one."""
     cheapest = study.front().points[0]
     return "--at 0.5%" if cheapest.cost <= 0.5 else f"--trial {cheapest.key}"
@@ -232,7 +238,7 @@ def front(
     from autopeft.console import answers, front_table, write_front_picture
     from autopeft.summary import front_rows
 
-    _check_targets(plot=picture)
+    check_writable(plot=picture)
     with _opened(folder, storage) as study:
         rows = front_rows(study.trials(), is_answering=answers(study))
         if at is not None:
@@ -260,7 +266,7 @@ def report(
     from autopeft.report import write
 
     target = to or folder / "report.html"
-    _check_targets(to=target)
+    check_writable(to=target)
     with _opened(folder, storage) as study:
         write(report_of(study, folder), target)
     _say(f"Report: {target}")
@@ -305,7 +311,7 @@ def train(
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
-    _check_targets(save, source if source.is_dir() else None, to=to)
+    check_writable(save, source if source.is_dir() else None, to=to)
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     _say(f"Retraining {name}: {chosen}", err)
@@ -327,7 +333,7 @@ def train(
     _show_retrained(told, as_json, save)
 
 
-def _retrained(session: Any, so_far: Any, baseline: str | None) -> dict[str, Any]:
+def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:
     recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
     return {**so_far.as_dict(), "recipe": recipe, "is_baseline": baseline is not None}
 
@@ -343,24 +349,6 @@ def _write_all(files: list[Path], content: Any) -> None:
 
     for path in files:
         write_cell(path, content)
-
-
-def _check_targets(*folders: Path | None, **files: Path | None) -> None:
-    """What is to be written can be written, files by the name of their option: better now than after hours."""
-    wanted = {option: path for option, path in files.items() if path is not None}
-    for option, path in wanted.items():
-        if path.is_dir():
-            raise SettingsError(f"--{option} takes a file, but {str(path)!r} is a folder.")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise SettingsError(f"--{option} takes a file that can be written, but {str(path)!r} is protected.")
-    for folder in (*folders, *(path.absolute().parent for path in wanted.values())):
-        if folder is None:
-            continue
-        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise SettingsError(
-                f"Nothing can be written in {str(folder)!r}: {str(there)!r} is no folder or is protected."
-            )
 
 
 def _searched(
@@ -399,7 +387,7 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
 
 
 def _chosen(
-    session: Any, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
+    session: Session, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
 ) -> tuple[str, Any]:
     from autopeft.architecture import Architecture
     from autopeft.retraining import baseline as named
@@ -447,7 +435,7 @@ def export(
     """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
     from autopeft.export import to_peft
 
-    _check_targets(to)
+    check_writable(to)
     to_peft(folder, to)
     _say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")
 
@@ -495,7 +483,7 @@ def experiment(
         return
     from autopeft.experiments.report import done, write_summary
 
-    _check_targets(results, work)
+    check_writable(results, work)
     try:
         if not summary:
             experiments.run(found, results, work, _say, cell)
@@ -531,7 +519,7 @@ def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
 
 
 @contextmanager
-def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Any, Any]]:
+def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Session, Study]]:
     """A session and its study; what the search sees is told first."""
     from autopeft.data.protocols import data_lines
     from autopeft.session import Session
@@ -544,7 +532,7 @@ def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tu
 
 
 @contextmanager
-def _opened(folder: Path, storage: str | None) -> Iterator[Any]:
+def _opened(folder: Path, storage: str | None) -> Iterator[Study]:
     from autopeft.study import Study
 
     where, name = (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
@@ -552,14 +540,16 @@ def _opened(folder: Path, storage: str | None) -> Iterator[Any]:
         yield study
 
 
-def _picked(study: Any, at: str) -> int:
+def _picked(study: Study, at: str) -> int:
     from autopeft.architecture import ParameterBudget
     from autopeft.errors import BudgetError
 
     front = study.front()
     if not len(front):
         raise BudgetError("The study has no measured trial yet.")
-    backbone = study.trial(front.points[0].key).measurement.counts.backbone
+    measured = study.trial(front.points[0].key).measurement
+    assert measured is not None  # a front holds measured trials only
+    backbone = measured.counts.backbone
     budget = ParameterBudget.parse(at, backbone)
     return int(front.at(100 * budget.most / backbone, 100 * budget.least / backbone).key)
 

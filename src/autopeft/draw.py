@@ -295,10 +295,9 @@ def draw_cloud(data: CloudData, ax: Axes) -> None:
         return
     strip = ax.inset_axes((0, 1.0, 1, 0.035 * len(data.series) + 0.02), sharex=ax)
     strip.axis("off")
-    n_initial = sum(series.name.startswith("initial") for series in data.series)
+    n_initial = sum(series.is_initial for series in data.series)
     for index, series in enumerate(data.series):
-        is_initial = series.name.startswith("initial")
-        colour = _DOT if is_initial else _COLOURS[(index - n_initial) % len(_COLOURS)]
+        colour = _DOT if series.is_initial else _COLOURS[(index - n_initial) % len(_COLOURS)]
         costs = [max(cost, floor) for cost, _ in series.points]
         values = [value for _, value in series.points]
         marker = _MARKERS[index % len(_MARKERS)]

@@ -298,6 +298,7 @@ class CloudSeries:
 
     name: str
     points: tuple[tuple[float, float], ...]
+    is_initial: bool = False
 
     def quartiles(self) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile of the cost."""
@@ -340,11 +341,12 @@ def cloud_data(studies: Mapping[str, Sequence[Trial]], *, title: str = "Who prop
                 groups.setdefault((trial.origin, study), []).append((m.percent, m.value))
     initial = [points for (origin, _), points in groups.items() if origin == "initial"]
     is_shared = len(studies) > 1 and len(initial) == len(studies) and all(p == initial[0] for p in initial)
-    series = [CloudSeries("initial (shared)", tuple(initial[0]))] if is_shared else []
+    series = [CloudSeries("initial (shared)", tuple(initial[0]), True)] if is_shared else []
     for (origin, study), points in sorted(groups.items(), key=lambda item: item[0][0] != "initial"):
         if not (is_shared and origin == "initial"):
             both = len(studies) > 1 and study != origin
-            series.append(CloudSeries(f"{study}: {origin}" if both else origin, tuple(points)))
+            name = f"{study}: {origin}" if both else origin
+            series.append(CloudSeries(name, tuple(points), origin == "initial"))
     return CloudData(title, metric_label([t for trials in studies.values() for t in trials]), tuple(series))
 
 

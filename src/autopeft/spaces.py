@@ -25,8 +25,8 @@ from dataclasses import replace
 
 from autopeft import methods
 from autopeft.architecture import ParameterBudget
+from autopeft.backbones import LINEAR, NORMS
 from autopeft.errors import UnknownNameError
-from autopeft.methods.bitfit import LINEAR, NORMS
 from autopeft.space import Axis, BackboneLike, Choice, SearchSpace
 
 _AUTOPEFT: Mapping[str, tuple[str, ...]] = {
@@ -38,12 +38,10 @@ _AUTOPEFT: Mapping[str, tuple[str, ...]] = {
     "Scaling": ("serial", "parallel", "prefix"),
 }
 
-_FEED_FORWARD = tuple(role for role in LINEAR if role.startswith("ffn"))
-
 _BIPEFT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "S1": (("serial_bipeft", ("ffn",)), ("parallel_bipeft", ("ffn",)), ("prefix_direct", ("kv",))),
     "S2": (
-        ("lora", ("q", "k", "v", "o", *_FEED_FORWARD)),
+        ("lora", LINEAR),
         ("adapter_lr", ("attention", "ffn")),
         ("bitfit", (*LINEAR, *NORMS)),
         ("lnfit", NORMS),

@@ -68,6 +68,16 @@ class Stack:
     outside: Mapping[str, Role] = field(default_factory=dict)
 
 
+NORMS = ("attention_norm", "cross_attention_norm", "ffn_norm", "final_norm")
+"""Roles of norms in all families."""
+
+FEED_FORWARD = ("ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
+"""Roles of the linear maps of a feed-forward in all families, gated ones included."""
+
+LINEAR = ("q", "k", "v", "o", *FEED_FORWARD)
+"""Roles of linear maps in all families: self-attention and feed-forward."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family.
@@ -77,6 +87,7 @@ class Family:
         stacks: "encoder", "decoder" or both, in the order in which layers are numbered.
         mixing: path from a layer of the last module that looks across tokens and gives the layer's hidden states: what
             comes after it treats every token by itself. Empty where no single module is that.
+        positions: path of the table of learned position embeddings; empty where there is none (T5, rotary ones).
         padded: the module whose argument ``attention_mask`` marks the padding of the encoder; the model when empty.
         pooling: which position a classification head reads: the first, or the last that is not padding.
         is_text_to_text: an encoder-decoder that answers with text and gets no head.
@@ -87,6 +98,7 @@ class Family:
     stacks: Mapping[str, Stack]
     tiny: Mapping[str, Any]
     mixing: str = ""
+    positions: str = ""
     padded: str = ""
     pooling: Literal["first", "last"] = "first"
     is_text_to_text: bool = False
@@ -212,11 +224,11 @@ class Backbone:
     @property
     def n_positions(self) -> int | None:
         """The most tokens that learned position embeddings reach; None where there are none (T5, rotary ones)."""
-        for name, module in self.model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                # RoBERTa counts positions from after the one that stands for padding.
-                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        return None
+        table = self.module(self.family.positions) if self.family.positions else None
+        if not isinstance(table, nn.Embedding):
+            return None
+        # RoBERTa counts positions from after the one that stands for padding.
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
     def digest(self) -> str:
         """Tells these weights from others of the same shape, by the first numbers of every parameter."""

@@ -38,6 +38,7 @@ MEMBERS = {
         model_types=("bert", "roberta", "electra", "xlm-roberta", "camembert"),
         stacks={"encoder": _ENCODER},
         mixing="attention",
+        positions="embeddings.position_embeddings",
         tiny={
             "hidden_size": 32,
             "embedding_size": 32,

@@ -27,6 +27,7 @@ MEMBERS = {
     "distilbert": Family(
         model_types=("distilbert",),
         stacks={"encoder": _ENCODER},
+        positions="embeddings.position_embeddings",
         tiny={
             "dim": 32,
             "n_layers": 3,

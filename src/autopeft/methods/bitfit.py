@@ -13,14 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
-from autopeft.backbones import Seam, Site
+from autopeft.backbones import LINEAR, NORMS, Seam, Site
 from autopeft.methods import Mask, Reads, sum_of_stored
-
-NORMS = ("attention_norm", "cross_attention_norm", "ffn_norm", "final_norm")
-"""Roles of norms in all families."""
-
-LINEAR = ("q", "k", "v", "o", "ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
-"""Roles of linear maps in all families: self-attention and feed-forward, gated ones included."""
 
 
 class Bias(nn.Module):

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
-from autopeft.backbones import Seam, Site
+from autopeft.backbones import NORMS, Seam, Site
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Mask, Reads, sum_of_stored
-from autopeft.methods.bitfit import NORMS
 
 
 class NormWeight(nn.Module):
