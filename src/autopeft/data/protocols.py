@@ -192,6 +192,9 @@ def bipeft(task: Task, source: Source, seed: int) -> Splits:
     Large tasks: 2,000 random training examples are searched on (half of train where train is smaller), the
     original validation is reported on. Small tasks: the original validation, shuffled, first half searched on,
     second half reported on, example by example even in MultiRC. The halves of a small task are small: CB 28.
+
+    Raises:
+        DataError: there are fewer than two examples to halve.
     """
     if task.is_large:
         return _from_train(task, source, seed, "bipeft", 0.5, _BIPEFT_VALIDATION, stratify=False)

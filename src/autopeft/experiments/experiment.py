@@ -313,7 +313,11 @@ _PROPOSING = ("sampler", "sampler_options", "space", "initial")
 
 
 def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
-    """A finished search as JSON-ready data: every trial, the front, the hypervolume curve and its reference point."""
+    """A finished search as JSON-ready data: every trial, the front, the hypervolume curve and its reference point.
+
+    Raises:
+        AutopeftError: no trial was measured.
+    """
     trials = study.trials()
     if not any(trial.is_complete for trial in trials):
         raise AutopeftError(f"None of the {len(trials)} trials was measured, so there is no result.")

@@ -89,6 +89,7 @@ class AdaMix:
     order: int = 50
     reads: Reads = Reads.OUTPUT
     is_sized: bool = True
+    about: str = "a mixture of adapters (AdaMix), one expert a step, their mean when saved"
 
     def cost(self, site: Site) -> Cost:
         """That of one adapter: the experts are averaged before anything is stored."""

@@ -43,6 +43,7 @@ class BitFit:
     reads: Reads = Reads.OUTPUT
     seam: Seam = "delta"
     is_sized: bool = False
+    about: str = "a trained bias (BitFit), wherever there is a bias or a norm"
 
     def cost(self, site: Site) -> Cost:
         """One number a coordinate of the site's output."""

@@ -22,6 +22,7 @@ class FullFineTuning:
     order: int = 0
     reads: Reads = Reads.INPUT
     is_sized: bool = False
+    about: str = "full fine-tuning: every weight of the backbone"
 
     def cost(self, site: Site) -> Cost:
         """Every parameter of the backbone."""

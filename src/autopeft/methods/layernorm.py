@@ -56,6 +56,7 @@ class LNFit:
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = False
+    about: str = "trained weights of the norms (LNFit)"
 
     def cost(self, site: Site) -> Cost:
         """One number a coordinate."""

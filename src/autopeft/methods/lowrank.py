@@ -83,6 +83,7 @@ class LowRankAdapter:
     seam: Seam = "delta"
     is_sized: bool = True
     is_gated_apart: bool = True
+    about: str = "an adapter of low rank, its weights products of two factors"
 
     def cost(self, site: Site) -> Cost:
         """Per unit two rows and two columns; once, both biases."""
