@@ -17,6 +17,7 @@ import tiny
 from autopeft import cli
 from autopeft.data.examples import Examples
 from autopeft.settings import Settings, from_dict
+from autopeft.study import Study
 
 CHANGES: dict[str, Any] = {
     "space": {"methods": {"serial": {"sizes": [0, 1, 2, 4]}, "prefix": {"sizes": [0, 1, 2]}}},
@@ -96,3 +97,14 @@ def call(*arguments: object, stdin: str | bytes = "") -> Called:
         except SystemExit as end:
             code = end.code
     return Called(int(code or 0), out.getvalue(), err.getvalue())
+
+
+def trials(folder: Path) -> list[Any]:
+    """The trials of the study in `folder`."""
+    with Study.open(folder / "study.db") as study:
+        return list(study.trials())
+
+
+def finished(folder: Path) -> int:
+    """How many of them count as finished."""
+    return sum(trial.counts_as_finished for trial in trials(folder))

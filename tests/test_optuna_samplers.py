@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import optuna
@@ -86,7 +86,7 @@ def test_trials_that_others_hold_are_not_proposed_again_even_before_they_suggest
 def test_trials_that_suggest_in_another_order_and_in_threads_propose_apart() -> None:
     space = tiny_space()
     sampler = LatticeSampler(space, build("random", space, 0))
-    study = optuna.create_study(direction="maximize", sampler=pickle.loads(pickle.dumps(sampler)))
+    study = optuna.create_study(direction="maximize", sampler=deepcopy(sampler))
     first, second = study.ask(), study.ask()
     assert suggest(second, space) != suggest(first, space)
     study.optimize(lambda trial: float(len(suggest(trial, space))), n_trials=4, n_jobs=4)
