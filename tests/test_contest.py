@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments.contest import Contest
-from autopeft.experiments.contest_report import contested, differences_table, results_table
+from autopeft.experiments.contest_report import contested, differences_table, found_table, results_table
 from autopeft.experiments.experiment import read, run
 from autopeft.experiments.report import done as cells_of
 from autopeft.experiments.report import write_summary
@@ -105,6 +106,11 @@ def test_cells_that_are_done_are_not_run_again_and_the_page_has_every_row(case: 
     assert table.rows[0][table.header.index("mean")] == f"{mean(values):.4f}"
     assert table.rows[0][table.header.index("std")] == f"{stdev(values):.4f}"
     assert table.rows[0][table.header.index("n")] == "4"
+    first = Architecture.from_dict(cell(done, CELLS[0])["found"][0]["architecture"])
+    modules = found_table(found, rows).rows
+    assert [row[:2] for row in modules] == [row[:2] for row in table.rows]
+    assert sum(int(told.split()[0]) for told in modules[0][2].split(", ")) == len(first)
+    assert modules[0][2] in page
     differences = differences_table(found, rows, "apet")
     assert [(row[0], row[1], row[4]) for row in differences.rows] == [
         ("prune", "4%", "2"),
@@ -123,7 +129,8 @@ def test_retrainings_of_one_search_are_no_independent_pairs(case: Case, tmp_path
     counts = {"nominal": 320, "stored": 320, "trained": 400, "backbone": 32_000}
 
     def searched(seed: int, *values: float) -> dict[str, Any]:
-        one = {"seeds": [0, 1, 2], "values": values, "counts": counts, "seconds": 1.0}
+        architecture = Architecture((Placement("encoder.0.ffn", "serial_adapter", 4),)).as_dict()
+        one = {"seeds": [0, 1, 2], "values": values, "counts": counts, "seconds": 1.0, "architecture": architecture}
         return {"settings": {"seed": seed}, "found": [one], "search": {"seconds": 2.0}, "split": "test"} | {
             "objective": "accuracy"
         }

@@ -366,6 +366,12 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(monkeypatch: pytest.Monkey
         searched(0, QUICK, 70, 5)
 
 
+def test_a_gradient_of_the_gates_that_is_not_finite_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparseSearch, "gate_gradient", lambda self, rate: self.gates.logits.detach() * float("inf"))
+    with pytest.raises(NonFiniteFailure, match="gates' gradient is NaN or infinite at step 0 of 5"):
+        searched(0, QUICK, 70, 5)
+
+
 def test_an_evaluation_that_is_not_finite_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Planted, "validation", lambda self: float("nan"))
     with pytest.raises(NonFiniteFailure, match="validation loss is nan at step 5 of 5"):

@@ -71,11 +71,8 @@ class Stack:
 NORMS = ("attention_norm", "cross_attention_norm", "ffn_norm", "final_norm")
 """Roles of norms in all families."""
 
-FEED_FORWARD = ("ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
-"""Roles of the linear maps of a feed-forward in all families, gated ones included."""
-
-LINEAR = ("q", "k", "v", "o", *FEED_FORWARD)
-"""Roles of linear maps in all families: self-attention and feed-forward."""
+LINEAR = ("q", "k", "v", "o", "ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
+"""Roles of linear maps in all families: self-attention and feed-forward, gated ones included."""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class SparseSearch:
             every: steps between checkpoints.
 
         Raises:
-            NonFiniteFailure: a loss became NaN or infinite; the last checkpoint stays.
+            NonFiniteFailure: a loss or the gates' gradient became NaN or infinite; the last checkpoint stays.
             StudyMismatchError: the checkpoint belongs to another search.
         """
         self._watch.start()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
 from autopeft import plot
-from autopeft.architecture import Counts
+from autopeft.architecture import Architecture, Counts
 from autopeft.experiments.comparison import paired
 from autopeft.experiments.experiment import Experiment
 from autopeft.plot import NamedPoint, Picture
@@ -35,6 +36,7 @@ def contested(experiment: Experiment, cells: Cells) -> tuple[list[str], dict[str
     table = differences_table(experiment, cells, control)
     if table.rows:
         lines += [markdown_table(table), ""]
+    lines += [markdown_table(found_table(experiment, cells)), ""]
     points = [_point(f"{name} {budget}", found) for name, budget, found in _rows(experiment, cells)]
     metric = str(next(iter(cells.values()))["objective"])
     picture = plot.results_data(points, [], metric=metric, title=experiment.title)
@@ -96,6 +98,18 @@ def differences_table(experiment: Experiment, cells: Cells, control: str) -> Tab
         "number of comparisons."
     )
     return Table(header, tuple(rows), caption, frozenset({"mean difference", "95 % interval", "pairs"}))
+
+
+def found_table(experiment: Experiment, cells: Cells) -> Table:
+    """What every search ended at: how many modules of each method and size, of its first architecture."""
+    rows = []
+    for name, budget, found in _rows(experiment, cells):
+        first = Architecture.from_dict(found[0]["found"][0]["architecture"])
+        modules = Counter((item.method, item.size) for item in first)
+        told = ", ".join(f"{n} {method}={size}" for (method, size), n in sorted(modules.items()))
+        rows.append((name, budget, told))
+    caption = "Modules of what each search ended at, with their sizes (first search seed, first architecture)."
+    return Table(("rival", "budget", "modules"), tuple(rows), caption)
 
 
 def _by_search(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
