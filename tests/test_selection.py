@@ -61,6 +61,20 @@ def test_equation_3_and_its_variants(rule: Any, expected: float) -> None:
     assert found.tolist() == [expected]
 
 
+@pytest.mark.parametrize(
+    ("counted", "shares"), [("active", (1 / 8, 1 / 23)), ("all", (1 / 43, 1 / 23)), ("none", (1, 1))]
+)
+def test_a_score_is_a_mean_over_active_parameters_or_over_all_or_a_sum(
+    counted: Any, shares: tuple[float, float]
+) -> None:
+    """Two placements with 5 and 20 parameters a unit and 3 once, both at one unit; the second has no other size."""
+    found = candidates([5, 20], [True, False])
+    selector = Selector(found, BilevelSettings(counted=counted, gamma=0.0), 30, 3)
+    one = Pass(np.array([2.0, 2.0]), np.array([1, 1]))
+    selector.score(one, one, np.ones(2))
+    np.testing.assert_allclose(selector.scores, 4 * np.array(shares))
+
+
 def test_equation_4_smooths_what_was_measured() -> None:
     found = smoothed(np.array([1.0, 1.0]), np.array([2.0, 2.0]), 0.75, np.array([True, False]))
     assert found.tolist() == [0.75 + 0.5, 1.0]

@@ -42,7 +42,7 @@ class BilevelSettings:
         score: how the two halves combine, see `selection.sensitivity`.
         cosine_of: the cosine is between "gradients" of the placement, or the mean over its tensors of the cosine
             between weight-gradient "products" (release).
-        counted: divide by the parameters "active" in the pass, or by "all".
+        counted: divide by the parameters "active" in the pass, by "all", or by "none": a sum in place of a mean.
         is_off_scored: whether a placement that was off scores 0 in that step (else it keeps its score).
         gamma: share of the old score in the moving average.
 
@@ -85,7 +85,7 @@ class BilevelSettings:
     is_clean: bool = True
     score: ScoreRule = "cosine"
     cosine_of: Literal["gradients", "products"] = "gradients"
-    counted: Literal["active", "all"] = "active"
+    counted: Literal["active", "all", "none"] = "active"
     is_off_scored: bool = False
     gamma: float = 0.85
     triggers: int = 100
@@ -137,7 +137,7 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "size_pass_keep": one_of("sampled", "survivors"),
         "score": one_of("train", "validation", "sum", "cosine", "cosine_sum"),
         "cosine_of": one_of("gradients", "products"),
-        "counted": one_of("active", "all"),
+        "counted": one_of("active", "all", "none"),
         "gamma": SHARE,
         "triggers": COUNT,
         "spacing": COUNT,

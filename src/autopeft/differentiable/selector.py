@@ -142,7 +142,9 @@ class Selector:
         self.scores = smoothed(self.scores, new, self.settings.gamma, is_measured)
 
     def _parameters(self, sizes: Ints) -> Floats:
-        """``|M_n|``: parameters of each placement at `sizes`, or at its largest."""
+        """``|M_n|``: parameters of each placement at `sizes`, or at its largest; 1 where scores are sums."""
+        if self.settings.counted == "none":
+            return np.ones(len(self.candidates))
         largest = self.candidates.counts.max(axis=1)
         if self.settings.counted == "all":
             return np.asarray(largest, dtype=np.float64)
