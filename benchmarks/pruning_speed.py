@@ -24,8 +24,9 @@ import torch
 import machine
 from autopeft import samplers
 from autopeft.budgeted import supernet_of
-from autopeft.differentiable.bilevel import TRAIN, VALIDATION, BilevelSearch
+from autopeft.differentiable.bilevel import BilevelSearch
 from autopeft.differentiable.halves import HalvedTask
+from autopeft.differentiable.problem import TRAIN, VALIDATION
 from autopeft.session import Session
 from autopeft.settings import from_dict
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from autopeft import methods
-from autopeft.differentiable.bilevel import TRAIN, BilevelSearch, Found, Plan
+from autopeft.differentiable.bilevel import BilevelSearch, Found
 from autopeft.differentiable.bilevel_settings import PRESETS, BilevelSettings
+from autopeft.differentiable.problem import TRAIN, Plan
 from autopeft.errors import BudgetError, NonFiniteFailure, StudyMismatchError
 from autopeft.space import Axis, SearchSpace
 from autopeft.supernet import Supernet

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tiny
+from autopeft.differentiable.bilevel_settings import BilevelSettings
 from autopeft.differentiable.halves import HalvedTask
 from autopeft.evaluate import Evaluator
 from autopeft.train import Recipe
@@ -43,10 +44,20 @@ def test_the_cut_of_the_data_moves_with_the_seed(evaluator: Evaluator) -> None:
 
 
 def test_a_search_is_as_long_as_its_settings_or_else_the_recipe_say(evaluator: Evaluator) -> None:
+    def steps(problem: HalvedTask, epochs: float | None = None, steps: int | None = None) -> int:
+        return problem.plan(BilevelSettings(epochs=epochs, steps=steps), 600).steps
+
     problem = HalvedTask(evaluator, 8, 1)  # 80 examples in the first half: 10 steps an epoch
-    assert [problem.steps(None, None), problem.steps(0.5, None), problem.steps(0.5, 3)] == [20, 5, 3]
+    assert [steps(problem), steps(problem, 0.5), steps(problem, 0.5, 3)] == [20, 5, 3]
     short = HalvedTask(evaluator.with_recipe(steps=7), 8, 1)
-    assert [short.steps(None, None), short.steps(0.5, None), short.steps(0.01, None)] == [7, 5, 1]
+    assert [steps(short), steps(short, 0.5), steps(short, 0.01)] == [7, 5, 1]
+
+
+def test_a_plan_has_the_settings_rate_or_else_the_recipe_s_and_the_seed(evaluator: Evaluator) -> None:
+    problem = HalvedTask(evaluator, 8, 3)
+    own = problem.plan(BilevelSettings(learning_rate=0.5), 600)
+    assert (own.learning_rate, own.budget, own.seed) == (0.5, 600, 3)
+    assert problem.plan(BilevelSettings(), 600).learning_rate == evaluator.recipe.learning_rate
 
 
 def test_the_batch_of_a_step_does_not_depend_on_what_was_asked_before(evaluator: Evaluator) -> None:

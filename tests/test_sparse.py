@@ -21,8 +21,8 @@ import tiny
 from autopeft import samplers, spaces
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.differentiable.bilevel import TRAIN, VALIDATION
-from autopeft.differentiable.sparse import Found, Plan, SoftGates, SparseSearch, shift
+from autopeft.differentiable.problem import TRAIN, VALIDATION, Plan
+from autopeft.differentiable.sparse import Found, SoftGates, SparseSearch, shift
 from autopeft.differentiable.sparse_settings import PRESETS, SparseSettings
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, StudyMismatchError, UnknownNameError
 from autopeft.evaluate import Evaluator

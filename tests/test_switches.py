@@ -11,9 +11,8 @@ import torch
 import tiny
 from autopeft import samplers, spaces
 from autopeft.attach import count
-from autopeft.differentiable.bilevel import TRAIN, VALIDATION
 from autopeft.differentiable.halves import HalvedTask
-from autopeft.differentiable.sparse import Plan
+from autopeft.differentiable.problem import TRAIN, VALIDATION, Plan
 from autopeft.differentiable.switches import Found, SwitchSearch, SwitchSettings
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
 from autopeft.evaluate import Evaluator

@@ -6,75 +6,31 @@ checkpoint ends bit for bit as it would have without the interruption.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.differentiable import checkpoint as disk
 from autopeft.differentiable.bilevel_settings import BilevelSettings
 from autopeft.differentiable.checkpoint import Checkpoint, Stopwatch
+from autopeft.differentiable.problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.differentiable.selector import Beliefs, Pass, Selector, Trigger, n_triggers
 from autopeft.differentiable.weights import Weights, restored
-from autopeft.errors import BudgetError, NonFiniteFailure, StudyMismatchError
 from autopeft.selection import Ints, projected
 from autopeft.supernet import Gates, State, Supernet, hard_sizes, temperature
 
 _log = logging.getLogger(__name__)
 
-TRAIN, VALIDATION = 0, 1
-"""The halves of the training part: the weights are trained on the first, the gates on the second."""
-
 Kind = Literal["binary", "size", "joint"]
-
-
-class Problem(Protocol):
-    """What is minimised.
-
-    Attributes:
-        head: parameters that are trained besides the supernet's.
-        steps_per_epoch: batches of the first half.
-    """
-
-    @property
-    def head(self) -> Sequence[nn.Parameter]: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def loss(self, half: int, step: int) -> Tensor:
-        """The mean loss on the batch of `half` that belongs to `step`, which it alone determines; a scalar."""
-        ...
-
-    def training(self) -> AbstractContextManager[None]:
-        """A context in which the model is in training mode."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long, how fast, how much.
-
-    Args:
-        steps: of the whole search, if it is not over before.
-        learning_rate: of the weights, at the start.
-        budget: the most parameters in the supernet's count; None only where nothing is selected.
-        seed: of initial values, gates and dropout.
-    """
-
-    steps: int
-    learning_rate: float
-    budget: int | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -118,7 +74,7 @@ class BilevelSearch:
         device = supernet.device
         self.gates = Gates(
             self.candidates,
-            seed=_derived(plan.seed, 0, 0),
+            seed=plan.derived(0, 0),
             device=device,
             is_entangled=settings.variant == "entangled",
         )
@@ -137,12 +93,10 @@ class BilevelSearch:
     def _make_selector(self) -> Selector | None:
         if not self.settings.is_selecting:
             return None
-        if self.plan.budget is None:
-            raise BudgetError("BIPEFT selects for a parameter budget, but none was given.")
-        left = self.plan.steps - self._warm
+        budget, left = self.plan.limit(self.candidates), self.plan.steps - self._warm
         wanted, spacing = self.settings.triggers, self.settings.spacing
         triggers = n_triggers(wanted, left, self.settings.horizon, spacing)
-        return Selector(self.candidates, self.settings, self.plan.budget, triggers)
+        return Selector(self.candidates, self.settings, budget, triggers)
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -247,13 +201,9 @@ class BilevelSearch:
         return sizes if self.settings.gumbel else self.candidates.sizes.max(axis=1)
 
     def _loss(self, half: int) -> Tensor:
-        torch.manual_seed(_derived(self.plan.seed, self.done, 10 + half))
+        torch.manual_seed(self.plan.derived(self.done, 10 + half))
         loss = self.problem.loss(half, self.done)
-        if not torch.isfinite(loss.detach()):
-            name = "training" if half == TRAIN else "architecture"
-            raise NonFiniteFailure(
-                f"The {name} loss is {float(loss.detach())} at step {self.done} of {self.plan.steps}."
-            )
+        self.plan.check(float(loss.detach()), "training" if half == TRAIN else "architecture", self.done)
         return loss
 
     def _regulariser(self, tensors: Sequence[Tensor]) -> Tensor | float:
@@ -289,7 +239,7 @@ class BilevelSearch:
 
     def _draw(self, kind: Kind, salt: int) -> tuple[Tensor, Tensor]:
         """``keep`` ``(n,)`` and ``sizes`` ``(n, K)`` of one pass, with gradients to the gates of `kind` alone."""
-        generator = torch.Generator().manual_seed(_derived(self.plan.seed, self.done, salt))
+        generator = torch.Generator().manual_seed(self.plan.derived(self.done, salt))
         sampling: Literal["gumbel", "mixture"] = "gumbel" if self.settings.gumbel else "mixture"
         epoch, epochs = self.done // self.problem.steps_per_epoch, self.plan.steps / self.problem.steps_per_epoch
         heat = temperature(epoch, max(1, math.ceil(epochs)))
@@ -358,10 +308,7 @@ class BilevelSearch:
     @property
     def identity(self) -> str:
         """What a checkpoint must share with this search."""
-        text = json.dumps(
-            [self.settings.as_dict(), repr(self.plan), self.candidates.keys, self.candidates.counts.tolist()]
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.plan.identity(self.settings, self.candidates)
 
     def state(self) -> Checkpoint:
         """Everything that `load` needs to go on as if nothing had happened."""
@@ -382,26 +329,18 @@ class BilevelSearch:
         Raises:
             StudyMismatchError: it belongs to another search.
         """
-        if found.facts["identity"] != self.identity:
-            raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
+        found.check(self.identity)
         parts = found.tensors
         self.done, self._watch.earlier = int(found.facts["done"]), float(found.facts["seconds"])
         for name, parameter in (("keep", self.gates.keep), ("size", self.gates.size)):
             parameter.copy_(parts[f"gates/{name}"])
-            prefix = f"adam/{name}/"
-            moments = {key.removeprefix(prefix): parts[key] for key in parts if key.startswith(prefix)}
+            moments = found.under(f"adam/{name}/")
             if moments:
                 self._adam.state[parameter] = restored(moments, parameter)
         if self.selector is not None:
-            own = {key.removeprefix("selector/"): parts[key] for key in parts if key.startswith("selector/")}
-            self.selector.load(Checkpoint(own, found.facts["selector"]))
+            self.selector.load(Checkpoint(found.under("selector/"), found.facts["selector"]))
             self._state = State(self.selector.alive, self.selector.fixed)
             gone = [int(index) for index in np.flatnonzero(~self.selector.alive)]
             self.supernet.remove(gone)
             self._weights.remove(gone)
         self._weights.load(parts)
-
-
-def _derived(seed: int, step: int, salt: int) -> int:
-    """An independent seed for one purpose at one step."""
-    return int(np.random.SeedSequence([seed, step, salt]).generate_state(1, np.uint32)[0])

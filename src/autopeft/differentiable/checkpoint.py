@@ -26,6 +26,17 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
+    def check(self, identity: str) -> None:
+        """Raises:
+        StudyMismatchError: its fact "identity" is another.
+        """
+        if self.facts["identity"] != identity:
+            raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix`, by the rest of their names."""
+        return {name.removeprefix(prefix): found for name, found in self.tensors.items() if name.startswith(prefix)}
+
 
 class Stopwatch:
     """Wall-clock time of a search over all processes that worked on it, up to the last checkpoint of each.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autopeft.differentiable.bilevel import TRAIN, VALIDATION
+from autopeft.differentiable.problem import TRAIN, VALIDATION, Plan
 from autopeft.dropout import quick_dropout
 from autopeft.errors import SettingsError
 from autopeft.evaluate import Evaluator
@@ -31,8 +32,21 @@ def check_halves(evaluator: Evaluator, name: str) -> None:
         raise SettingsError(f"{name} cuts the training part in two halves, but it has {evaluator.n_train} examples.")
 
 
+class Length(Protocol):
+    """What the settings of a search say of its length and pace; None takes the recipe's."""
+
+    @property
+    def epochs(self) -> float | None: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def batch_size(self) -> int | None: ...
+    @property
+    def learning_rate(self) -> float | None: ...
+
+
 class HalvedTask:
-    """The evaluator's training part, cut in two random halves, as a `bilevel.Problem`.
+    """The evaluator's training part, cut in two random halves, as an `EvaluatedProblem`.
 
     Which examples form the batch of a step depends on the seed and the number of the step alone.
     """
@@ -56,7 +70,7 @@ class HalvedTask:
     def _batches(self, half: int) -> int:
         return math.ceil(len(self._halves[half]) / self._size)
 
-    def steps(self, epochs: float | None, steps: int | None) -> int:
+    def _steps(self, epochs: float | None, steps: int | None) -> int:
         """How many steps a search takes: what is given of the two, else what the recipe says; at least 1."""
         recipe = self._evaluator.recipe
         if steps is not None:
@@ -64,6 +78,11 @@ class HalvedTask:
         if epochs is None and recipe.steps is not None:
             return recipe.steps
         return max(1, round((epochs or recipe.epochs) * self.steps_per_epoch))
+
+    def plan(self, settings: Length, most: int) -> Plan:
+        """How a search for at most `most` parameters goes, with what `settings` leaves to the recipe."""
+        rate = settings.learning_rate or self._evaluator.recipe.learning_rate
+        return Plan(self._steps(settings.epochs, settings.steps), rate, most, self._seed)
 
     def loss(self, half: int, step: int) -> Tensor:
         """The learner's loss on the batch of `half` at `step`."""

@@ -16,14 +16,11 @@ so here only that is copied.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,11 +29,11 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.differentiable import checkpoint as disk
-from autopeft.differentiable.bilevel import TRAIN, VALIDATION, Problem
 from autopeft.differentiable.checkpoint import Checkpoint, Stopwatch
+from autopeft.differentiable.problem import TRAIN, VALIDATION, EvaluatedProblem, Plan
 from autopeft.differentiable.sparse_settings import SparseSettings
 from autopeft.differentiable.weights import restored
-from autopeft.errors import NonFiniteFailure, SettingsError, StudyMismatchError
+from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.selection import Floats, Ints, indicator
 from autopeft.supernet import Supernet
 
@@ -99,24 +96,6 @@ class SoftGates:
 # -- the search --------------------------------------------------------------------------------------------
 
 
-class EvaluatedProblem(Problem, Protocol):
-    """What is minimised, and how well it went."""
-
-    def validation(self) -> float:
-        """The loss on the second half in evaluation mode; the lower the better."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long, how fast, how much: steps, learning rate of the weights at the start, most parameters, seed."""
-
-    steps: int
-    learning_rate: float
-    budget: int
-    seed: int
-
-
 @dataclass(frozen=True)
 class Found:
     """The outcome of a search.
@@ -147,10 +126,10 @@ class SparseSearch:
         candidates = supernet.candidates
         if candidates.is_sized.any():
             raise SettingsError("S3Delta decides which modules there are, so each must have one size; see `one_size`.")
-        candidates.check_budget(plan.budget)
+        self._budget = plan.limit(candidates)
         self.done, self._counts, self._watch = 0, candidates.counts[:, 0], Stopwatch()
         self._best, self._kept = math.inf, np.zeros(len(candidates))
-        self.gates = SoftGates(self._counts, plan.budget, settings)
+        self.gates = SoftGates(self._counts, self._budget, settings)
         self._ones = torch.ones(len(candidates), 1, device=supernet.device)
         self._weights = [*(p for i in range(len(supernet)) for p in supernet.parameters_of(i)), *problem.head]
         self._optimiser = torch.optim.AdamW(
@@ -175,11 +154,11 @@ class SparseSearch:
         devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.problem.training():
             self.supernet.train()
-            is_needed = self._counts.sum() > self.plan.budget
+            is_needed = self._counts.sum() > self._budget
             probabilities = self._searched(path, every) if is_needed else self._probabilities()
         self.supernet.train(False)
         rank, everyone = self.supernet.candidates.rank, np.ones(len(self._counts), dtype=bool)
-        chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self.plan.budget, "skip")
+        chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self._budget, "skip")
         architecture = self.supernet.architecture(self.supernet.candidates.sizes[:, 0] * chosen)
         parameters = int(self._counts[chosen].sum())
         return Found(architecture, parameters, probabilities, self._watch.seconds, self._watch.earlier)
@@ -228,9 +207,7 @@ class SparseSearch:
     @property
     def identity(self) -> str:
         """What a checkpoint must share with this search."""
-        candidates = self.supernet.candidates
-        text = json.dumps([asdict(self.settings), repr(self.plan), candidates.keys, candidates.counts.tolist()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.plan.identity(self.settings, self.supernet.candidates)
 
     def state(self) -> Checkpoint:
         """Everything that `load` needs to go on as if nothing had happened."""
@@ -247,16 +224,13 @@ class SparseSearch:
         Raises:
             StudyMismatchError: it belongs to another search.
         """
-        if found.facts["identity"] != self.identity:
-            raise StudyMismatchError("The checkpoint belongs to a search with other settings, data, space or budget.")
+        found.check(self.identity)
         self.done, self._best = int(found.facts["done"]), float(found.facts["best"])
         self._watch.earlier = float(found.facts["seconds"])
         self._kept = found.tensors["kept"].numpy()
         for name, optimiser, parameter, _ in self._parts():
             parameter.copy_(found.tensors[name])
-            prefix = f"{name}/"
-            moments = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
-            optimiser.state[parameter] = restored(moments, parameter)
+            optimiser.state[parameter] = restored(found.under(f"{name}/"), parameter)
 
     def _parts(self) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor, Mapping[str, Tensor]]]:
         """Everything that is trained: its name, who trains it, and the moments so far."""
@@ -322,32 +296,24 @@ class SparseSearch:
     def _loss(self, half: int, uniform: Tensor) -> Tensor:
         """The loss on this step's batch of `half`; dropout is the same whenever it is asked for."""
         self.supernet.gate(self._on_device(self.gates.draw(uniform)), self._ones)
-        torch.manual_seed(self._derived(10 + half))
+        torch.manual_seed(self.plan.derived(self.done, 10 + half))
         loss = self.problem.loss(half, self.done)
-        self._check(float(loss.detach()), "training" if half == TRAIN else "validation")
+        self.plan.check(float(loss.detach()), "training" if half == TRAIN else "validation", self.done)
         return loss
 
     def _evaluated(self) -> float:
         with torch.no_grad():
             self.supernet.gate(self._on_device(self.gates.probabilities()), self._ones)
         loss = self.problem.validation()
-        self._check(loss, "validation")
+        self.plan.check(loss, "validation", self.done)
         return loss
-
-    def _check(self, loss: float, name: str) -> None:
-        if not math.isfinite(loss):
-            raise NonFiniteFailure(f"The {name} loss is {loss} at step {self.done} of {self.plan.steps}.")
 
     def _on_device(self, gates: Tensor) -> Tensor:
         return gates.to(device=self.supernet.device, dtype=torch.float32)
 
     def _uniform(self, salt: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self._derived(salt))
+        generator = torch.Generator().manual_seed(self.plan.derived(self.done, salt))
         return torch.rand(len(self._counts), dtype=torch.float64, generator=generator).clamp(_ALMOST, 1 - _ALMOST)
-
-    def _derived(self, salt: int) -> int:
-        """An independent seed for one purpose at this step."""
-        return int(np.random.SeedSequence([self.plan.seed, self.done, salt]).generate_state(1, np.uint32)[0])
 
     def _probabilities(self) -> Floats:
         with torch.no_grad():

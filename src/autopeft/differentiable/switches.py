@@ -12,7 +12,6 @@ here one vector is drawn a step and the skip connection stays, so that a closed 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ import torch
 from torch import Tensor
 
 from autopeft.architecture import Architecture
-from autopeft.differentiable.bilevel import TRAIN, Problem
-from autopeft.differentiable.sparse import Plan
-from autopeft.errors import NonFiniteFailure, SettingsError
+from autopeft.differentiable.problem import TRAIN, Plan, Problem
+from autopeft.errors import SettingsError
 from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, or_none
 from autopeft.selection import Floats, indicator
 from autopeft.supernet import Supernet
@@ -107,7 +105,7 @@ class SwitchSearch:
         self.supernet, self.problem, self.settings, self.plan = supernet, problem, settings, plan
         if supernet.candidates.is_sized.any():
             raise SettingsError("Switches decide which modules there are, so each must have one size.")
-        supernet.candidates.check_budget(plan.budget)
+        self._budget = plan.limit(supernet.candidates)
         n = len(supernet.candidates)
         self.done = 0
         self.logits = torch.full((n, 2), 0.5, requires_grad=True)  # (n, identity and module)
@@ -134,11 +132,9 @@ class SwitchSearch:
     def step(self) -> None:
         """Train weights and switches on one batch."""
         self.supernet.gate(self.draw()[:, 1].to(self.supernet.device), self._ones)
-        torch.manual_seed(self._derived(1))
+        torch.manual_seed(self.plan.derived(self.done, 1))
         loss = self.problem.loss(TRAIN, self.done)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteFailure(f"The training loss is {value} at step {self.done} of {self.plan.steps}.")
+        self.plan.check(float(loss.detach()), "training", self.done)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self._weights, self.settings.clip)
@@ -151,19 +147,15 @@ class SwitchSearch:
 
     def draw(self) -> Tensor:
         """This step's shares, ``(n, 2)``, rows summing to 1, with gradients to `logits`."""
-        generator = torch.Generator().manual_seed(self._derived(0))
+        generator = torch.Generator().manual_seed(self.plan.derived(self.done, 0))
         uniform = torch.rand(self.logits.shape, generator=generator).clamp(_TINY, 1 - 1e-7)
         return torch.softmax((self.logits - torch.log(-torch.log(uniform))) / self.settings.temperature, dim=-1)
-
-    def _derived(self, salt: int) -> int:
-        """An independent seed for one purpose at this step."""
-        return int(np.random.SeedSequence([self.plan.seed, self.done, salt]).generate_state(1, np.uint32)[0])
 
     def _found(self, seconds: float) -> Found:
         """Who is preferred to the identity, within the budget; if nobody is, who comes nearest."""
         logits = self.logits.detach().double().numpy()
         preference: Floats = logits[:, 1] - logits[:, 0]
-        candidates, budget = self.supernet.candidates, self.plan.budget
+        candidates, budget = self.supernet.candidates, self._budget
         counts = candidates.counts[:, 0]
         chosen = indicator(preference, counts.astype(float), preference > 0, candidates.rank, budget, "skip")
         if not chosen.any():

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
 from autopeft.differentiable.halves import HalvedTask
-from autopeft.differentiable.sparse import Plan
 from autopeft.differentiable.switches import PRESETS, Found, SwitchSearch, SwitchSettings
 from autopeft.samplers.sparse import one_size
 from autopeft.selection import Candidates
@@ -42,8 +41,7 @@ class SwitchAnswers:
         evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
         size = settings.batch_size or evaluator.recipe.batch_size
         problem = HalvedTask(evaluator, size, seed, is_whole=True)
-        rate = settings.learning_rate or evaluator.recipe.learning_rate
-        plan = Plan(problem.steps(settings.epochs, settings.steps), rate, limit.most, seed)
+        plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
             found = SwitchSearch(supernet, problem, settings, plan).run()
         _log.info(

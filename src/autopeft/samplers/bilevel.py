@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
-from autopeft.differentiable.bilevel import BilevelSearch, Found, Plan
+from autopeft.differentiable.bilevel import BilevelSearch, Found
 from autopeft.differentiable.bilevel_settings import PRESETS, BilevelSettings
 from autopeft.differentiable.halves import HalvedTask, check_halves
 
@@ -45,8 +45,7 @@ class BilevelAnswers:
         """The whole outcome of the search for `limit`."""
         evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
-        rate = settings.learning_rate or evaluator.recipe.learning_rate
-        plan = Plan(problem.steps(settings.epochs, settings.steps), rate, limit.most, seed)
+        plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._question.space, seed, limit.count) as supernet:
             search = BilevelSearch(supernet, problem, settings, plan)
             found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)

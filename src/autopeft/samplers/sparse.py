@@ -10,7 +10,7 @@ from typing import Literal
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.budgeted import BudgetedFactory, Question, supernet_of
 from autopeft.differentiable.halves import HalvedTask, check_halves
-from autopeft.differentiable.sparse import Found, Plan, SparseSearch
+from autopeft.differentiable.sparse import Found, SparseSearch
 from autopeft.differentiable.sparse_settings import PRESETS, SparseSettings
 from autopeft.selection import Candidates
 from autopeft.space import Choice, SearchSpace
@@ -54,8 +54,7 @@ class SparseAnswers:
         """The whole outcome of the search for `limit`."""
         evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
-        rate = settings.learning_rate or evaluator.recipe.learning_rate
-        plan = Plan(problem.steps(settings.epochs, settings.steps), rate, limit.most, seed)
+        plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
             search = SparseSearch(supernet, problem, settings, plan)
             found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
