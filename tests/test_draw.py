@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from autopeft.draw import picture, save, svg
 from autopeft.errors import SettingsError
@@ -71,6 +72,13 @@ def test_the_front_is_a_step_line_through_its_points_on_a_logarithmic_cost() -> 
     np.testing.assert_allclose(np.asarray(steps.get_ydata()), [0.55, 0.6, 0.7, 0.7])
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels[:3] == ["trials (4)", "1 trial below 0.168", "Pareto front"]  # 0.1 + 0.05 * 3 * (0.55 - 0.1)
+
+
+def test_dollars_in_titles_and_names_are_dollars() -> None:
+    broken = r"from $1 to \frac$ 2"  # as mathematics this is an error
+    figure = picture(results_data([NamedPoint(broken, 0.8, 0.62)], (), metric=broken, title=broken))
+    FigureCanvasAgg(figure).draw()
+    assert broken in {text.get_text() for text in figure.findobj(Text)}
 
 
 def test_the_settings_of_matplotlib_are_left_as_they_were(tmp_path: Path) -> None:

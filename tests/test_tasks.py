@@ -71,23 +71,23 @@ def test_parts_are_disjoint_complete_and_repeatable(train: int, development: int
     assert splits.facts["is_optimistic"] == (protocol == "autopeft")
 
 
-@given(st.integers(2, 200), st.integers(1, 10**6), st.integers(1, 4), st.data())
-@settings(max_examples=60)
-def test_a_stratified_cut_keeps_proportions(n: int, seed: int, classes: int, data: Any) -> None:
+@given(st.integers(2, 200), st.integers(1, 10**6), st.integers(1, 4), st.integers(0, 1), st.data())
+@settings(max_examples=120)
+def test_a_stratified_cut_keeps_proportions(n: int, seed: int, classes: int, spare: int, data: Any) -> None:
     labels = np.random.default_rng(seed).integers(0, classes, n)
     size = data.draw(st.integers(1, n))
-    if size > n - len(np.unique(labels)):
+    if size > n - spare * len(np.unique(labels)):
         with pytest.raises(DataError, match=f"{size} of {n} examples cannot be cut off"):
-            stratified(labels, size, np.random.default_rng(seed))
+            stratified(labels, size, np.random.default_rng(seed), spare)
         return
-    chosen = stratified(labels, size, np.random.default_rng(seed))
+    chosen = stratified(labels, size, np.random.default_rng(seed), spare)
     assert len(set(chosen.tolist())) == size
-    assert set(np.delete(labels, chosen)) == set(labels)  # what is left knows every class
+    assert not spare or set(np.delete(labels, chosen)) == set(labels)  # what is left knows every class
     counts = np.bincount(labels, minlength=classes)
     taken = np.bincount(labels[chosen], minlength=classes)
     # rounding moves a class by less than one; lifting rare classes to one takes at most one each from a larger
     assert (np.abs(taken - size * counts / n) < classes + 1).all()
-    assert (taken[counts > 1] >= 1).all() or size <= classes
+    assert (taken[counts > spare] >= 1).all() or size <= classes
 
 
 def test_a_holdout_is_a_tenth_of_train_with_its_proportions_and_at_most_two_thousand() -> None:
@@ -106,6 +106,13 @@ def test_the_seed_moves_the_cut_and_the_limit_does_not() -> None:
     assert len(limited.train) == 30
     assert limited.train.balance() == {"0": 20, "1": 10}
     assert names_of(limited.train) <= names_of(first.train)
+
+
+@pytest.mark.parametrize("limit", [178, 179, 180, 500])
+def test_a_limit_may_leave_out_a_single_example_or_none(limit: int) -> None:
+    found = cut(TASK, source(200, 9, ones=1), "holdout", seed=1, train_limit=limit)
+    assert len(found.train) == min(limit, 180)
+    assert found.train.balance()["1"] == 1  # the only example of its class is not what is left out
 
 
 def test_bipeft_halves_the_validation_of_a_small_task_and_cuts_the_train_of_a_large_one() -> None:

@@ -84,7 +84,19 @@ def picture(data: Picture) -> Figure:
         figure = Figure(figsize=data.size, layout="constrained")
         FigureCanvasAgg(figure)
         draw(data, figure.add_subplot())
+    _leave_dollars(figure)
     return figure
+
+
+def _leave_dollars(figure: Figure) -> None:
+    """Titles and names are a user's text: a dollar in it is no mathematics, as it is in the labels of ticks."""
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    of_ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text not in of_ticks:
+            text.set_parse_math(False)
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:

@@ -232,11 +232,11 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 """Every protocol by name."""
 
 
-def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator) -> Indices:
+def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator, spare: int = 1) -> Indices:
     """`size` indices into `labels`, increasing, with every class in its proportion to within one.
 
-    A class of at least two examples gets one at least, where `size` allows; what that adds, the largest class
-    gives. No class gives all that it has: what is left must know them all.
+    A class of more than `spare` examples gets one at least, where `size` allows; what that adds, the largest class
+    gives. Of every class `spare` examples are left out: 1 where what is left must know all classes, else 0.
 
     Raises:
         DataError: `size` is more than can be taken so.
@@ -245,14 +245,14 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator) 
     counts = np.bincount(members)
     exact = size * counts / len(labels)
     quota = np.floor(exact).astype(np.int64)
-    if size > len(labels) - len(classes):
+    if size > len(labels) - spare * len(classes):
         raise DataError(
             f"{size} of {len(labels)} examples cannot be cut off so that each of {len(classes)} classes keeps one."
         )
-    quota = np.minimum(quota, counts - 1)
+    quota = np.minimum(quota, counts - spare)
     for _ in range(size - quota.sum()):
-        quota[np.argmax(np.where(quota < counts - 1, exact - quota, -np.inf))] += 1
-    for rare in np.flatnonzero((quota == 0) & (counts > 1)):
+        quota[np.argmax(np.where(quota < counts - spare, exact - quota, -np.inf))] += 1
+    for rare in np.flatnonzero((quota == 0) & (counts > spare)):
         if quota.max() > 1:
             quota[quota.argmax()] -= 1
             quota[rare] += 1
@@ -298,14 +298,15 @@ def _cut(
     task: Task,
     generator: np.random.Generator,
     stratify: bool = True,
+    spare: int = 1,
 ) -> tuple[Indices, Indices]:
-    """`size` of the `allowed` indices of `whole`, and the rest of them; both increasing."""
+    """`size` of the `allowed` indices of `whole`, and the rest of them, with `spare` of each class; both increasing."""
     if len(allowed) <= size:
         raise DataError(f"Cutting {size} examples from {len(allowed)} leaves none to train on.")
     if whole.groups and stratify:
         held = _whole_groups([whole.groups[index] for index in allowed], size, generator)
     elif stratify and task.kind == "classification":
-        held = stratified(whole.labels[allowed], size, generator)
+        held = stratified(whole.labels[allowed], size, generator, spare)
     else:
         held = np.sort(generator.permutation(len(allowed))[:size])
     return allowed[held], np.delete(allowed, held)
@@ -356,7 +357,7 @@ def _prepared(splits: Splits, task: Task, seed: int, limit: int | None) -> Split
     train, facts = splits.train, dict(splits.facts)
     if limit is not None and limit < len(train):
         everything = np.arange(len(train), dtype=np.int64)
-        kept, _ = _cut(train, everything, limit, task, _stream(seed, _LIMIT))
+        kept, _ = _cut(train, everything, limit, task, _stream(seed, _LIMIT), spare=0)  # the rest is used nowhere
         train = train.subset(kept)
         facts["train"] += f", {len(train):,} kept"
     facts["train_limit"] = limit
