@@ -121,6 +121,18 @@ def test_check_says_what_would_be_searched_and_writes_nothing(case: Case, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["asked.yaml"]
 
 
+def test_a_dry_run_is_the_command_of_the_search_with_another_word(case: Case, tmp_path: Path) -> None:
+    asked = (
+        *("--model", case.folder / "model", "--train-file", case.folder / "train.csv", "--space", "S2"),
+        *("--sampler", "bipeft", "--preset", "recommended", "--budget", "4%", "--budget", "9%", "--epochs", 1),
+    )
+    facts = json.loads(call("check", *asked, "--text", "text", "--steps", 0, "--json").out)
+    assert (facts["trials"], facts["budget"].count("at most")) == (2, 2)
+    for command in ("check", "search"):
+        refused = call(command, *asked, "--text", "texts")
+        assert (refused.code, "no column 'texts'" in refused.err) == (2, True), refused.err
+
+
 def test_report_in_three_formats(searched: Path, tmp_path: Path) -> None:
     for ending, beginning in (("html", "<!doctype html>"), ("md", "# "), ("json", "{")):
         target = tmp_path / f"report.{ending}"

@@ -158,8 +158,15 @@ def test_every_command_is_on_its_page() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_of_a_command_is_listed_with_its_default(name: str) -> None:
-    listed = {option: cells[0] for option, cells in rows("command-line.md", f"autopeft {name}").items()}
+    shared = rows("command-line.md", "What is searched") if name in ("search", "check") else {}
+    listed = {option: cells[0] for option, cells in {**shared, **rows("command-line.md", f"autopeft {name}")}.items()}
     assert listed == command_rows(COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_says_in_a_terminal_what_it_means(name: str) -> None:
+    without = [parameter.name for parameter in COMMANDS[name].params if not parameter.help]
+    assert not without
 
 
 def test_every_sampler_has_its_place_on_the_page_about_searches() -> None:

@@ -26,7 +26,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("label", "plot", "fronts", "draw", "summary", "report"),
     ("settings", "options", "retraining", "workers", "catalogue", "session", "forecast", "tracking", "console"),
     ("experiments",),
-    ("cli",),
+    ("flags", "cli"),
     ("__init__", "__main__"),
 )
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from autopeft import options
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SettingsError
+from autopeft.flags import Sets, takes_a_search
 from autopeft.settings import Settings
 from autopeft.writing import check_writable
 
@@ -44,10 +45,6 @@ _INTERRUPTED = 130
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
 Database = Annotated[str | None, typer.Option("--storage", help="The database URL that the search was started with.")]
-SettingsFile = Annotated[
-    Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")
-]
-Sets = Annotated[list[str], typer.Option("--set", help="Any setting, as key=value with dots: recipe.epochs=3.")]
 
 
 def main() -> None:
@@ -100,46 +97,15 @@ def _root(
 
 
 @app.command()
+@takes_a_search
 def search(
-    file: SettingsFile = None,
+    settings: Settings,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the study; the same folder continues.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
-    task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
-    train: Annotated[Path | None, typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet.")] = None,
-    validation: Annotated[Path | None, typer.Option("--validation-file")] = None,
-    test: Annotated[Path | None, typer.Option("--test-file")] = None,
-    text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
-    label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
-    space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
-    budget: Annotated[
-        list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
-    ] = [],  # noqa: B006
-    sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
-    trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
-    initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL for several machines; default: a file.")] = None,
-    sets: Sets = [],  # noqa: B006
 ) -> None:
     """Search, or continue a search, and print its front."""
-    plain = {
-        "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
-        "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
-        "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
-        "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
-        "files.label": label, "space.methods": methods.split(",") if methods else None,
-        "sampler_options.preset": preset,
-    }  # fmt: skip
-    settings = _with_budgets(_read_search(file, plain, sets), budget)
     from autopeft.console import SearchProgress, front_table, progress_bar
     from autopeft.session import carry_out
 
@@ -198,20 +164,13 @@ def worker(
 
 
 @app.command()
+@takes_a_search
 def check(
-    file: SettingsFile = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    task: Annotated[str | None, typer.Option()] = None,
-    data: Annotated[Path | None, typer.Option()] = None,
-    budget: Annotated[str | None, typer.Option()] = None,
-    trials: Annotated[int | None, typer.Option()] = None,
+    settings: Settings,
     steps: Annotated[int, typer.Option(help="Training steps to time; 0 for none.")] = 5,
-    sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
-    plain = {"model": model, "task": task, "data": data, "space.budget": budget, "trials": trials}
-    settings = options.read(file, plain, sets)
     from autopeft.forecast import forecast
     from autopeft.session import Session
 
@@ -497,25 +456,6 @@ def experiment(
 
 
 # -- inside ----------------------------------------------------------------------------------------------------
-
-
-def _read_search(file: Path | None, plain: dict[str, Any], sets: list[str]) -> Settings:
-    settings = options.read(file, plain, sets)
-    if (methods := plain["space.methods"]) and (name := settings.space.name):
-        raise SettingsError(f"--methods {','.join(methods)} and the named space {name!r} exclude each other.")
-    return settings
-
-
-def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
-    """Several budgets go to a sampler that answers each; a single one limits the space, whatever the sampler."""
-    if len(budgets) < 2:
-        return settings
-    from autopeft.session import answers_budgets
-
-    if not answers_budgets(settings.sampler):
-        raise SettingsError(f"The sampler {settings.sampler!r} has one budget: give one range, such as 0.1%-0.5%.")
-    options = {**settings.sampler_options, "budgets": list(budgets), "count": settings.space.count}
-    return settings.with_changes(sampler_options=options)
 
 
 @contextmanager
