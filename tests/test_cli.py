@@ -184,7 +184,7 @@ def test_a_sampler_that_diverges_is_one_message_and_what_was_measured_stays(case
         assert found.code == 1
         assert "The sampler 'bipeft' failed (nan)" in found.err.replace("\n", " ")
         assert "Traceback" not in found.err
-        assert "Pareto front: 1 points" in found.out
+        assert "Pareto front: 1 point," in found.out
     (measured,) = trials(folder)
     assert (measured.origin, measured.is_complete) == ("initial", True)
     with Study.open(folder / "study.db") as study:

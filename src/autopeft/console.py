@@ -40,7 +40,8 @@ def front_table(study: Study, width: int = WIDE) -> RenderableType:
     """
     rows = front_rows(study.trials(), is_answering=answers(study))
     metric, is_wide = study.objective, width >= WIDE
-    title = f"Pareto front: {len(rows)} points, {metric} on validation, one seed each"
+    points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
+    title = f"Pareto front: {points}, {metric} on validation, one seed each"
     numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
     names = numbers if is_wide else _plain_table(("trial",))
     names.add_column("architecture (layers from 1)", overflow="fold")
@@ -85,7 +86,8 @@ def budgets_line(study: Study) -> str:
     if sum(trial.origin == study.settings["sampler"] and trial.is_complete for trial in trials) < len(budgets):
         return ""
     seconds = search_seconds(trials, is_answering=True)
-    return f"All {len(budgets)} budgets are answered, in {seconds:.0f} s of search: {'; '.join(budgets)}."
+    answered = "The budget is" if len(budgets) == 1 else f"All {len(budgets)} budgets are"
+    return f"{answered} answered, in {seconds:.0f} s of search: {'; '.join(budgets)}."
 
 
 class SearchProgress:
