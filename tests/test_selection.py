@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -397,7 +398,7 @@ def test_mistakes_in_the_settings_are_listed_together() -> None:
 
 
 def test_the_presets_differ_where_the_paper_and_its_release_do() -> None:
-    paper, released = (PRESETS[name].as_dict() for name in ("paper", "released"))
+    paper, released = (asdict(PRESETS[name]) for name in ("paper", "released"))
     differing = {name for name in paper if paper[name] != released[name]}
     assert differing == {
         *("optimiser_steps", "regulariser", "updates", "first", "is_idle_updated", "size_pass_keep", "is_clean"),

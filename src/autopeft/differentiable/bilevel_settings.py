@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, broken, complain, one_of, or_none
 from autopeft.selection import Misfits, ScoreRule, StabilityRule
@@ -113,10 +113,6 @@ class BilevelSettings:
     def is_selecting(self) -> bool:
         """Whether placements are removed and sizes fixed on the way."""
         return self.variant == "full"
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping of every setting."""
-        return asdict(self)
 
 
 _RULES: Mapping[str, Rule] = MappingProxyType(
