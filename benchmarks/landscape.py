@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
 import machine
-from autopeft import samplers, spaces
+from autopeft import samplers
 from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
 from autopeft.objective import Measurement, hypervolume
-from autopeft.samplers.random_search import initial_design
-from autopeft.space import Configuration, SearchSpace
+from autopeft.samplers.random import initial_design
+from autopeft.spaces import papers as spaces
+from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.trial import Trial, TrialState, front_of
 
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from autopeft.store.identity import versions
+from autopeft.study.identity import versions
 
 RESULTS = Path(__file__).parent / "results"
 

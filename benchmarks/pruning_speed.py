@@ -23,10 +23,10 @@ import torch
 
 import machine
 from autopeft import samplers
-from autopeft.budgeted import supernet_of
-from autopeft.differentiable.bilevel import BilevelSearch
-from autopeft.differentiable.halves import HalvedTask
-from autopeft.differentiable.problem import TRAIN, VALIDATION
+from autopeft.searches._halves import HalvedTask
+from autopeft.searches._problem import TRAIN, VALIDATION
+from autopeft.searches._search import supernet_of
+from autopeft.searches.bipeft.search import BilevelSearch
 from autopeft.session import Session
 from autopeft.settings import from_dict
 

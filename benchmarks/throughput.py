@@ -62,10 +62,10 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
     from autopeft import tasks
     from autopeft.architecture import Architecture, Placement
-    from autopeft.attach import attach
     from autopeft.backbones import Backbone
-    from autopeft.evaluate import Evaluator
-    from autopeft.train import Recipe, fit
+    from autopeft.network.attach import attach
+    from autopeft.training.evaluator import Evaluator
+    from autopeft.training.loop import Recipe, fit
 
     torch.set_num_threads(options.threads)
     task = tasks.lookup("mrpc")

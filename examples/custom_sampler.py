@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import autopeft
-from autopeft.proposal import taken
-from autopeft.samplers.random_search import random_unseen
+from autopeft.samplers._propose import taken
+from autopeft.samplers.random import random_unseen
 
 
 class Cheapest:

@@ -32,8 +32,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from autopeft.differentiable.checkpoint import Checkpoint, read, write
-from autopeft.dropout import quick_dropout
+from autopeft.network.dropout import quick_dropout
+from autopeft.searches._checkpoint import Checkpoint, read, write
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 N_SENTINELS = 100

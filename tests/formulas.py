@@ -20,9 +20,9 @@ import numpy as np
 from autopeft.architecture import Architecture, Cost, Counts, Line
 from autopeft.errors import InputError
 from autopeft.objective import Epoch, Measurement
-from autopeft.space import Choice, Configuration, SearchSpace, Slot
-from autopeft.store.lease import LeaseRules
-from autopeft.study import Study
+from autopeft.spaces.lattice import Choice, Configuration, SearchSpace, Slot
+from autopeft.study.lease import LeaseRules
+from autopeft.study.study import Study
 from autopeft.trial import Trial, TrialState
 
 QUICK = LeaseRules(beat_seconds=0.2, stale_seconds=2.0, poll_seconds=0.02)

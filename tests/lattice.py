@@ -10,7 +10,7 @@ import numpy as np
 
 from autopeft.architecture import Cost, Counts, Line, ParameterBudget
 from autopeft.objective import Measurement
-from autopeft.space import Axis, Configuration, SearchSpace
+from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
 from autopeft.trial import Failure, FailureKind, Trial, TrialState
 
 BACKBONE_PARAMETERS = 22_700_000

@@ -11,7 +11,7 @@ from transformers import BertConfig
 
 from autopeft import methods
 from autopeft.backbones import Backbone
-from autopeft.space import Axis, SearchSpace
+from autopeft.spaces.lattice import Axis, SearchSpace
 
 WIDTH = 16
 

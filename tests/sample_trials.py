@@ -6,8 +6,8 @@ from typing import Any
 
 from autopeft.architecture import Architecture, Counts, Placement
 from autopeft.objective import Epoch, Measurement
-from autopeft.retraining import Retrained
-from autopeft.space import Configuration
+from autopeft.spaces.lattice import Configuration
+from autopeft.training.retraining import Retrained
 from autopeft.trial import Failure, FailureKind, Trial, TrialState
 
 BACKBONE = 100_000  # so that 1,000 parameters are 1 %

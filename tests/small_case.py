@@ -14,10 +14,10 @@ from unittest import mock
 import yaml
 
 import tiny
-from autopeft import cli
-from autopeft.data.examples import Examples
+from autopeft.cli import commands as cli
 from autopeft.settings import Settings, from_dict
-from autopeft.study import Study
+from autopeft.study.study import Study
+from autopeft.tasks._examples import Examples
 
 CHANGES: dict[str, Any] = {
     "space": {"methods": {"serial": {"sizes": [0, 1, 2, 4]}, "prefix": {"sizes": [0, 1, 2]}}},

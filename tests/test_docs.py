@@ -13,12 +13,12 @@ import pytest
 from typer.main import get_command
 
 from autopeft import samplers
-from autopeft.bayes import settings as bayes_settings
-from autopeft.cli import app
-from autopeft.differentiable import bilevel_settings
+from autopeft.cli.commands import app
+from autopeft.samplers._bayes import settings as bayes_settings
 from autopeft.samplers.evolution import EvolutionSettings
-from autopeft.samplers.optuna_samplers import GeneticSettings, OptunaSettings
-from autopeft.samplers.random_search import RandomSettings
+from autopeft.samplers.optuna import GeneticSettings, OptunaSettings
+from autopeft.samplers.random import RandomSettings
+from autopeft.searches.bipeft import settings as bilevel_settings
 from autopeft.settings import AxisSettings, Settings
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -27,22 +27,22 @@ def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 def test_every_module_is_read_in_the_order_of_the_files(kind: str) -> None:
     assert dict(members(kind)) == {"a": 2, "b": 3, "z": 1}
     assert list(members(kind)) == ["a", "b", "z"]
-    assert lookup(kind, "thing", "z") == 1
+    assert lookup("thing", "z", kind) == 1
 
 
 def test_a_dotted_path_names_what_is_elsewhere(kind: str) -> None:
-    assert lookup(kind, "thing", f"{kind}.ant:OTHER") == 4
+    assert lookup("thing", f"{kind}.ant:OTHER", kind) == 4
 
 
 @pytest.mark.parametrize("path", ["no_such_module:X", "json:no_such_attribute"])
 def test_a_dotted_path_that_leads_nowhere_is_told(kind: str, path: str) -> None:
     with pytest.raises(SettingsError, match=f"The thing {path!r} cannot be imported: .*no_such"):
-        lookup(kind, "thing", path)
+        lookup("thing", path, kind)
 
 
 def test_an_unknown_name_is_told_the_nearest(kind: str) -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown thing 'zz'\. Did you mean 'z'\? Known: a, b, z\.") as caught:
-        lookup(kind, "thing", "zz")
+        lookup("thing", "zz", kind)
     assert caught.value.name == "zz"
     assert caught.value.known == ("a", "b", "z")
 

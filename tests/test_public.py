@@ -15,7 +15,7 @@ from typer.main import get_command
 import autopeft
 from autopeft import samplers, settings
 from autopeft.architecture import Architecture
-from autopeft.cli import app
+from autopeft.cli.commands import app
 from autopeft.experiments import experiment
 from autopeft.kinds import lookup
 from small_case import Case
@@ -109,7 +109,7 @@ def test_the_first_example_runs_to_its_end(
 
 def test_the_method_and_the_sampler_of_the_examples_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    method = lookup("autopeft.methods", "method", "custom_method:SCALE")
+    method = lookup("method", "custom_method:SCALE", "autopeft.methods")
     assert method.name == "custom_method:SCALE"
     assert samplers.lookup("custom_sampler:build").__name__ == "build"
 
@@ -118,7 +118,7 @@ def test_the_method_of_the_examples_is_trained_and_its_name_stored(monkeypatch: 
     import torch
 
     import tiny
-    from autopeft.attach import attach, count
+    from autopeft.network.attach import attach, count
 
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     backbone = tiny.backbone("bert")
@@ -177,8 +177,8 @@ def test_yaml_in_pages_is_settings_or_a_part_of_them(path: Path) -> None:
 def test_the_explicit_architecture_fits_minilm() -> None:
     from transformers import BertConfig
 
-    from autopeft.attach import count
     from autopeft.backbones import Backbone
+    from autopeft.network.attach import count
 
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     found = Architecture.load(ROOT / "examples" / "mixed_layers.json")
@@ -189,7 +189,7 @@ def test_the_explicit_architecture_fits_minilm() -> None:
 
 
 def test_the_own_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autopeft.tasks.files import from_files
+    from autopeft.tasks._files import from_files
 
     monkeypatch.chdir(ROOT / "examples")
     wanted = settings.load("own_file.yaml").files

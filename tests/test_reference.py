@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.attach import Attached, attach, count
 from autopeft.backbones import PACKAGED, Backbone
 from autopeft.methods.gated import GatedDelta, GatedPrefix
+from autopeft.network.attach import Attached, attach, count
 from tiny import backbone, fill, inputs
 
 FOLDER = Path(__file__).parent / "reference"

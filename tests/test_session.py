@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft.differentiable import checkpoint as disk
-from autopeft.differentiable.bilevel import BilevelSearch
-from autopeft.differentiable.halves import HalvedTask
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
+from autopeft.reports.summary import search_seconds
+from autopeft.searches import _checkpoint as disk
+from autopeft.searches._halves import HalvedTask
+from autopeft.searches.bipeft.search import BilevelSearch
 from autopeft.session import Session, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
-from autopeft.study import Event, Told
-from autopeft.summary import search_seconds
-from autopeft.train import fit
+from autopeft.study.study import Event, Told
+from autopeft.training.loop import fit
 from small_case import Case, make
 
 
@@ -118,7 +118,7 @@ def test_running_out_of_memory_at_one_rate_leaves_the_sweep_the_others(
             raise torch.OutOfMemoryError("too little")
         return fit(*call, **more)
 
-    monkeypatch.setattr("autopeft.evaluate.fit", without_memory)
+    monkeypatch.setattr("autopeft.training.evaluator.fit", without_memory)
     session = Session.build(case.settings(learning_rates=[1e-2, 1e-3]))
     with session.begin(tmp_path) as study:
         signal = session.proxy(study)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.errors import AutopeftError, InputError
-from autopeft.study import Study
+from autopeft.study.study import Study
 from autopeft.workers import available_cores, environment_of_workers, run_workers
 
 SOURCE = Path(__file__).parent.parent / "src"

@@ -14,12 +14,12 @@ from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement
-from autopeft.attach import Attached
 from autopeft.backbones import Backbone, families, family_of
-from autopeft.data.examples import Examples
-from autopeft.data.protocols import Splits
-from autopeft.space import stands_at
-from autopeft.task import Task
+from autopeft.network.attach import Attached
+from autopeft.spaces.lattice import stands_at
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._protocols import Splits
+from autopeft.tasks._task import Task
 
 MODEL_TYPES = tuple(name for family in families().values() for name in family.model_types)
 """Every model type of every family."""
@@ -122,13 +122,13 @@ def everywhere(found: Backbone, method: str, size: int = 3) -> Architecture:
 
 
 @torch.no_grad()
-def fill(attached: Attached, seed: int = 5) -> Attached:
+def fill(attached: Attached, seed: int = 5, std: float = 0.3) -> Attached:
     """Random weights in every added module, so that nothing is hidden by a zero, and no chance while computing."""
     generator = torch.Generator().manual_seed(seed)
     attached.train(False)
     for module in attached.modules.values():
         for parameter in module.parameters():
-            parameter.normal_(std=0.3, generator=generator)
+            parameter.normal_(std=std, generator=generator)
     return attached
 
 

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from autopeft.architecture import Architecture, Counts, ParameterBudget, Placement
     from autopeft.backbones import Backbone
     from autopeft.errors import AutopeftError, InputError
-    from autopeft.evaluate import Evaluator
-    from autopeft.export import to_peft
     from autopeft.objective import Measurement, ParetoFront
-    from autopeft.prediction import predictions
-    from autopeft.retraining import baseline, retrain
-    from autopeft.saving import load
+    from autopeft.saved.export import to_peft
+    from autopeft.saved.predict import predictions
+    from autopeft.saved.save import load
     from autopeft.session import Session, search
     from autopeft.settings import Settings
-    from autopeft.space import Axis, Configuration, SearchSpace
-    from autopeft.study import Study
-    from autopeft.task import Task
-    from autopeft.train import Recipe
+    from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
+    from autopeft.study.study import Study
+    from autopeft.tasks._task import Task
+    from autopeft.training.evaluator import Evaluator
+    from autopeft.training.loop import Recipe
+    from autopeft.training.retraining import baseline, retrain
     from autopeft.trial import Trial
 
 __version__ = "0.1.0"
@@ -65,18 +65,18 @@ _HOMES = {
     "architecture": ("Architecture", "Counts", "ParameterBudget", "Placement"),
     "backbones": ("Backbone",),
     "errors": ("AutopeftError", "InputError"),
-    "evaluate": ("Evaluator",),
-    "export": ("to_peft",),
+    "training.evaluator": ("Evaluator",),
+    "saved.export": ("to_peft",),
     "objective": ("Measurement", "ParetoFront"),
-    "prediction": ("predictions",),
-    "retraining": ("baseline", "retrain"),
-    "saving": ("load",),
+    "saved.predict": ("predictions",),
+    "training.retraining": ("baseline", "retrain"),
+    "saved.save": ("load",),
     "session": ("Session", "search"),
     "settings": ("Settings",),
-    "space": ("Axis", "Configuration", "SearchSpace"),
-    "study": ("Study",),
-    "task": ("Task",),
-    "train": ("Recipe",),
+    "spaces.lattice": ("Axis", "Configuration", "SearchSpace"),
+    "study.study": ("Study",),
+    "tasks": ("Task",),
+    "training.loop": ("Recipe",),
     "trial": ("Trial",),
 }
 

@@ -1,7 +1,8 @@
 """Members of a kind (method, backbone, task, sampler) are found by file name.
 
-A kind is a package whose modules each export one mapping, ``MEMBERS``, from name to member. A user's own
-member is named by a dotted path, ``my_lab.mixers:MIXER``.
+A kind is a package whose modules each export one mapping, ``MEMBERS``, from name to member; a module whose name
+begins with an underscore is what the members stand on, and is passed over. A user's own member is named by a dotted
+path, ``my_lab.mixers:MIXER``.
 """
 
 from __future__ import annotations
@@ -16,31 +17,37 @@ from autopeft.errors import SettingsError, UnknownNameError
 
 
 @cache
-def members(package: str) -> Mapping[str, Any]:
-    """Every member of the kind that lives in `package`, by name, in alphabetical order of the files.
+def members(*packages: str) -> Mapping[str, Any]:
+    """Every member of the kind that lives in `packages`, by name, in alphabetical order of the files of each.
 
     Raises:
         SettingsError: two files export the same name.
     """
     found: dict[str, Any] = {}
-    root = importlib.import_module(package)
-    for info in sorted(pkgutil.iter_modules(root.__path__), key=lambda item: item.name):
-        module = importlib.import_module(f"{package}.{info.name}")
-        for name, member in module.MEMBERS.items():
-            if name in found:
-                raise SettingsError(f"Two files of {package} export {name!r}; the second is {info.name}.py.")
-            found[name] = member
+    for package in packages:
+        for file in _files(package):
+            for name, member in importlib.import_module(f"{package}.{file}").MEMBERS.items():
+                if name in found:
+                    raise SettingsError(
+                        f"Two files of {' and '.join(packages)} export {name!r}; the second is {file}.py."
+                    )
+                found[name] = member
     return found
 
 
-def lookup(package: str, what: str, name: str) -> Any:
+def _files(package: str) -> list[str]:
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(info.name for info in found if not info.name.startswith("_"))
+
+
+def lookup(what: str, name: str, *packages: str) -> Any:
     """The member called `name`, or the object at the dotted path ``module:attribute``.
 
     Raises:
         UnknownNameError: there is no such member; the message names the nearest one.
         SettingsError: the dotted path cannot be imported.
     """
-    known = members(package)
+    known = members(*packages)
     if name in known:
         return known[name]
     module, colon, attribute = name.partition(":")

@@ -20,18 +20,18 @@ from autopeft import methods, samplers, tasks, tracking
 from autopeft import settings as settings_module
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.data.protocols import some
 from autopeft.errors import SettingsError, StudyMismatchError
-from autopeft.evaluate import Evaluator
-from autopeft.proxy import ProxySignal, middle, sweep
-from autopeft.samplers.random_search import initial_design
+from autopeft.samplers.random import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
-from autopeft.space import Axis, Configuration, SearchSpace, stands_at
-from autopeft.study import Event, Failed, Study, Told
-from autopeft.task import Task
+from autopeft.spaces.lattice import Axis, Configuration, SearchSpace, stands_at
+from autopeft.study.study import Event, Failed, Study, Told
 from autopeft.tasks import Splits
-from autopeft.tasks.files import Loader, from_files
+from autopeft.tasks._files import Loader, from_files
+from autopeft.tasks._protocols import some
+from autopeft.tasks._task import Task
 from autopeft.tracking import tracked
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.rate_sweep import ProxySignal, middle, sweep
 from autopeft.workers import run_workers
 
 log = logging.getLogger(__name__)
@@ -338,7 +338,7 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     if wanted.budget is not None:
         budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
     if wanted.name is not None:
-        from autopeft import spaces  # named spaces build on the methods
+        from autopeft.spaces import papers as spaces  # named spaces build on the methods
 
         plain = SpaceSettings()
         given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]

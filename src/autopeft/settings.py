@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from autopeft.errors import SettingsError
-from autopeft.train import Recipe
+from autopeft.training.loop import Recipe
 from autopeft.writing import whole
 
 
@@ -49,7 +49,7 @@ class SpaceSettings:
     """The search space.
 
     Args:
-        name: a space of the papers (`autopeft.spaces.NAMES`), or None to use `methods`.
+        name: a space of the papers (`autopeft.spaces.papers.NAMES`), or None to use `methods`.
         methods: method name to sizes and roles.
         sharing: "shared", "layer" or "placement".
         layers: "search", "all", or the 0-based layers that are on.

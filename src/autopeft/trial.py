@@ -9,7 +9,7 @@ from typing import Literal
 
 from autopeft.architecture import Architecture
 from autopeft.objective import FrontPoint, Measurement, ParetoFront
-from autopeft.space import Configuration
+from autopeft.spaces.lattice import Configuration
 
 FailureKind = Literal["oom", "nan", "preempted", "infeasible", "crash"]
 

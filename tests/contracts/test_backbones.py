@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoConfig
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.attach import attach
-from autopeft.attention import IMPLEMENTATION
 from autopeft.backbones import Backbone, families, family_of
 from autopeft.errors import BackboneError
+from autopeft.network.attach import attach
+from autopeft.network.attention import IMPLEMENTATION
 from tiny import LEADS, MODEL_TYPES, backbone, fill, inputs, output
 
 

@@ -11,8 +11,8 @@ from autopeft.architecture import ParameterBudget
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.kinds import members
 from autopeft.samplers import Sampler, build, lookup, names
-from autopeft.samplers.random_search import initial_design
-from autopeft.space import Configuration, SearchSpace
+from autopeft.samplers.random import initial_design
+from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.trial import Trial
 from lattice import autopeft_space, complete, failed, history, running, tiny_space
 

@@ -3,9 +3,9 @@
 import pytest
 
 from autopeft import tasks
-from autopeft.data.metrics import METRICS
-from autopeft.data.protocols import PROTOCOLS
-from autopeft.task import Task
+from autopeft.tasks._metrics import METRICS
+from autopeft.tasks._protocols import PROTOCOLS
+from autopeft.tasks._task import Task
 
 NAMES = tasks.names()
 

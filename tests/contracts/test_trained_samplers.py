@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import tiny
-from autopeft import spaces
 from autopeft.architecture import ParameterBudget
-from autopeft.attach import count
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
-from autopeft.evaluate import Evaluator
+from autopeft.network.attach import count
 from autopeft.samplers import Sampler, build, lookup, names
-from autopeft.space import Configuration, SearchSpace
-from autopeft.train import Recipe
+from autopeft.spaces import papers as spaces
+from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.loop import Recipe
 from lattice import complete
 
 SAMPLERS = tuple(name for name in names() if getattr(lookup(name), "needs_evaluator", False))

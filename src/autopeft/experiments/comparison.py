@@ -20,8 +20,8 @@ from scipy.stats import t as student
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
 from autopeft.objective import Measurement, Scale
-from autopeft.plot import volumes
-from autopeft.space import Configuration
+from autopeft.pictures.plot import volumes
+from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Failure, Trial, TrialState
 
 _LEVEL = 0.95

@@ -18,13 +18,13 @@ from typing import Any
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import AutopeftError, SettingsError
-from autopeft.evaluate import Evaluator
 from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement
-from autopeft.retraining import retrain
+from autopeft.reports.summary import search_seconds
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
-from autopeft.summary import search_seconds
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.retraining import retrain
 from autopeft.trial import Trial, front_of
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
-from autopeft import plot
 from autopeft.architecture import Architecture, Counts
 from autopeft.experiments.comparison import paired
 from autopeft.experiments.experiment import Experiment
-from autopeft.plot import NamedPoint, Picture
-from autopeft.report import Table, markdown_table
+from autopeft.pictures import plot
+from autopeft.pictures.plot import NamedPoint, Picture
+from autopeft.reports.report import Table, markdown_table
 
 Cells = Mapping[str, Mapping[str, Any]]
 

@@ -19,19 +19,19 @@ from typing import Any
 from autopeft import methods
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
-from autopeft.attach import count
 from autopeft.backbones import Backbone
 from autopeft.errors import AutopeftError, InputError, SettingsError, UnknownNameError
 from autopeft.experiments.contest import Contest, contest, run_cell
 from autopeft.experiments.provenance import provenance
+from autopeft.network.attach import count
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
-from autopeft.proxy import middle, sweep
-from autopeft.retraining import baseline, retrain, write_cell
+from autopeft.reports.summary import search_seconds
 from autopeft.rules import COUNT
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml
-from autopeft.study import Study
-from autopeft.summary import search_seconds
+from autopeft.study.study import Study
+from autopeft.training.rate_sweep import middle, sweep
+from autopeft.training.retraining import baseline, retrain, write_cell
 from autopeft.trial import Trial, front_of
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What `autopeft.retraining.write_cell` wrote.
+    """What `autopeft.training.retraining.write_cell` wrote.
 
     Raises:
         SettingsError: the file cannot be read, or holds something else than an object.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.session import Session
-from autopeft.store.identity import versions
+from autopeft.study.identity import versions
 
 
 def provenance(session: Session, *, open_test: bool) -> dict[str, Any]:

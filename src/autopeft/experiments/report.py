@@ -12,18 +12,18 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from autopeft import draw, plot
 from autopeft.architecture import Counts
 from autopeft.errors import SettingsError
 from autopeft.experiments.comparison import Comparison, compare, paired
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
-from autopeft.fronts import fronts_data
 from autopeft.objective import Scale
-from autopeft.plot import Picture
-from autopeft.proxy import ProxySignal, beyond_edge
-from autopeft.report import Table, markdown_table
-from autopeft.summary import RetrainSummary
+from autopeft.pictures import draw, plot
+from autopeft.pictures.fronts import fronts_data
+from autopeft.pictures.plot import Picture
+from autopeft.reports.report import Table, markdown_table
+from autopeft.reports.summary import RetrainSummary
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge
 
 _BUDGETS = (0.1, 0.5, 1.0, 5.0)
 """Percent of the backbone at which the best architectures are compared, beside no limit."""

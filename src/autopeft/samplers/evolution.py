@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from autopeft.errors import SpaceExhaustedError
 from autopeft.objective import metric_and_cost
-from autopeft.proposal import check_seed, generator, taken, with_options
 from autopeft.rules import COUNT, broken, complain
 from autopeft.samplers import Sampler
-from autopeft.samplers.random_search import random_unseen
-from autopeft.space import Configuration, SearchSpace
+from autopeft.samplers._propose import check_seed, generator, taken, with_options
+from autopeft.samplers.random import random_unseen
+from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.trial import Trial
 
 # Single changes in a row that are tried when all neighbours of a parent have been measured.

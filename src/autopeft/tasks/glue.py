@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autopeft.task import Hub, Task
+from autopeft.tasks._task import Hub, Task
 
 _PROTOCOLS = ("holdout", "autopeft", "autopeft-resplit", "bipeft")
 _ENTAILMENT = ("entailment", "not_entailment")

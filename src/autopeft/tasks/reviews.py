@@ -23,9 +23,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from autopeft.data.tables import Table
 from autopeft.errors import DataError
-from autopeft.task import Task
+from autopeft.tasks._tables import Table
+from autopeft.tasks._task import Task
 from autopeft.writing import whole
 
 logger = logging.getLogger(__name__)

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.data.examples import Examples
-from autopeft.data.metrics import normalised
-from autopeft.data.tables import Row, Table, listed
 from autopeft.errors import DataError
-from autopeft.task import Hub, Task, columns_or_raise, read_labels, text_mistakes
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._metrics import normalised
+from autopeft.tasks._tables import Row, Table, listed
+from autopeft.tasks._task import Hub, Task, columns_or_raise, read_labels, text_mistakes
 
 _PROTOCOLS = ("holdout", "autopeft-superglue", "bipeft")
 _NO_YES = ("false", "true")
@@ -39,7 +39,7 @@ def words_in_context(task: Task, table: Table) -> Examples:
     """WiC: is the word used in one sense in both sentences? The word stands before each of them.
 
     Raises:
-        DataError: as `autopeft.task.plain`.
+        DataError: as `autopeft.tasks._task.plain`.
     """
     labels = _labels(task, table)
     texts = [(f"{row['word']}: {row['sentence1']}", f"{row['word']}: {row['sentence2']}") for row in table.rows]
@@ -52,7 +52,7 @@ def answers_to_questions(task: Task, table: Table) -> Examples:
     A question is told by the ``idx`` of the Hub, or by paragraph and text where there is none.
 
     Raises:
-        DataError: as `autopeft.task.plain`.
+        DataError: as `autopeft.tasks._task.plain`.
     """
     labels = _labels(task, table)
     texts = [(row["paragraph"], f"{row['question']} {row['answer']}") for row in table.rows]
@@ -64,7 +64,7 @@ def plausible_alternatives(task: Task, table: Table) -> Examples:
     """COPA: which of two choices is the cause or the effect of the premise?
 
     Raises:
-        DataError: as `autopeft.task.plain`, or the question is neither "cause" nor "effect".
+        DataError: as `autopeft.tasks._task.plain`, or the question is neither "cause" nor "effect".
     """
     labels = _labels(task, table)
     asked = enumerate((row["question"] for row in table.rows), start=1)

@@ -98,7 +98,7 @@ def check_savable(backbone: Backbone) -> None:
     if backbone.occupant is not None:
         raise ArchitectureError(
             f"save_pretrained would leave out what is attached to {backbone.name}, {backbone.occupant}: "
-            "use autopeft.saving.save, or detach it first."
+            "use autopeft.saved.save, or detach it first."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autopeft.attach import Attached
+from autopeft.network.attach import Attached
 
 
 class LayerDrop:

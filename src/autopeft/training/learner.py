@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.backbones import Backbone, seeded
-from autopeft.data.examples import Examples
 from autopeft.errors import DataError, SettingsError
-from autopeft.task import Task
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
 from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of

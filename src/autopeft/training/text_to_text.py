@@ -17,9 +17,9 @@ from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
 from autopeft.backbones import Backbone
-from autopeft.data.examples import Examples
 from autopeft.errors import DataError
-from autopeft.task import Task
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
 

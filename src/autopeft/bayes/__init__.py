@@ -1,1 +1,0 @@
-"""Bayesian optimisation on the lattice: surrogates, acquisition, local search."""

@@ -1,0 +1,180 @@
+"""What the command line shows: tables, progress, and the report of a study as data. Nothing here prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from autopeft import settings as settings_module
+from autopeft.pictures import draw, plot
+from autopeft.reports.report import ReportData
+from autopeft.reports.summary import front_rows, retrained_in, search_seconds
+from autopeft.settings import Settings
+from autopeft.study.study import Claimed, Event, Failed, Study, Told
+from autopeft.training.rate_sweep import ProxySignal
+
+WIDE = 120
+"""Columns from which on a table of the front has room for the architectures."""
+
+
+def front_table(study: Study, width: int = WIDE) -> RenderableType:
+    """The front for a terminal of `width` columns, by increasing cost.
+
+    Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
+    """
+    rows = front_rows(study.trials(), is_answering=answers(study))
+    metric, is_wide = study.objective, width >= WIDE
+    points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
+    title = f"Pareto front: {points}, {metric} on validation, one seed each"
+    numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
+    names = numbers if is_wide else _plain_table(("trial",))
+    names.add_column("architecture (layers from 1)", overflow="fold")
+    for row in rows:
+        counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
+        cells = [str(row.number), f"{row.percent:.4f}", *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
+        numbers.add_row(*cells, *([str(row.architecture)] if is_wide else []))
+        if not is_wide:
+            names.add_row(str(row.number), str(row.architecture))
+    return numbers if is_wide else Group(numbers, names)
+
+
+def _plain_table(numbers: Sequence[str], title: str | None = None) -> Table:
+    """A table whose only line is below the header, with columns of numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def described(rows: Mapping[str, str]) -> Table:
+    """Names, and beside them what they are, wrapped within its own column."""
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=0)
+    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(overflow="fold")
+    for name, about in rows.items():
+        table.add_row("", Text(name), Text(about))
+    return table
+
+
+def answers(study: Study) -> bool:
+    """Whether the study's sampler answers budgets by a search of its own."""
+    return bool(study.settings.get("sampler_settings", {}).get("budgets"))
+
+
+def budgets_line(study: Study) -> str:
+    """That every budget is answered, and how long it took; empty where the sampler has none or is not done."""
+    if not answers(study):
+        return ""
+    budgets, trials = study.settings["sampler_settings"]["budgets"], study.trials()
+    if sum(trial.origin == study.settings["sampler"] and trial.is_complete for trial in trials) < len(budgets):
+        return ""
+    seconds = search_seconds(trials, is_answering=True)
+    answered = "The budget is" if len(budgets) == 1 else f"All {len(budgets)} budgets are"
+    return f"{answered} answered, in {seconds:.0f} s of search: {'; '.join(budgets)}."
+
+
+class SearchProgress:
+    """A progress bar of a search, with the time left; call it with the study's events."""
+
+    def __init__(self, progress: Progress, study: Study, total: int) -> None:
+        self.progress, self.study, self.failed = progress, study, 0
+        self.bar: TaskID = progress.add_task("search", total=total, completed=study.n_finished())
+
+    def __call__(self, event: Event) -> None:
+        trial = event.trial
+        if isinstance(event, Told) and trial.measurement is not None:
+            found = trial.measurement
+            self.say(f"trial {trial.number}: {found.objective} {found.value:.4f} at {found.percent:.3f}%")
+        elif isinstance(event, Failed) and trial.failure is not None:
+            self.failed += 1
+            self.say(f"trial {trial.number} failed ({trial.failure.kind}); {self.failed} failed")
+        elif isinstance(event, Claimed):
+            self.progress.update(self.bar, description=f"trial {trial.number} ({trial.origin})")
+
+    def say(self, text: str) -> None:
+        """Show `text` and where the search stands."""
+        self.progress.update(self.bar, description=text, completed=self.study.n_finished())
+
+
+def progress_bar(console: Console) -> Progress:
+    """Description, bar, count, elapsed and remaining time, on `console`."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def write_front_picture(study: Study, folder: Path, path: Path) -> None:
+    """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
+    baselines = [one.point for one in retrained_in(folder) if one.is_baseline]
+    draw.save(draw.picture(plot.front_data(study.trials(), baselines)), path)
+
+
+def report_of(study: Study, folder: Path) -> ReportData:
+    """Everything a report tells of the study in `folder`, and of what was retrained from it."""
+    settings = settings_module.load(folder / "settings.yaml")
+    stored = study.fact("proxy")
+    signal = None if stored is None else ProxySignal.from_dict(dict(stored))
+    rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []
+    return ReportData(
+        title=f"{settings.task or 'own files'}, {settings.model}",
+        facts=_facts(study, settings, signal),
+        trials=study.trials(),
+        command=f"autopeft search {shlex.quote(str(folder / 'settings.yaml'))} --out {shlex.quote(str(folder))}"
+        f"{database_option(study, folder)}",
+        splits={"search": "validation", "report": "test"},
+        retrained=retrained_in(folder),
+        signal=rows,
+        verdict=() if signal is None else (str(signal),),
+        largest=study.fact("largest_percent"),
+        notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
+        is_answering=answers(study),
+    )
+
+
+def database_option(study: Study, folder: Path) -> str:
+    """The option that names the study's database, if it is not the folder's own file; without its password."""
+    is_own = study.location == str(folder / "study.db")
+    return "" if is_own else f" --storage {shlex.quote(study.location)}"
+
+
+def _failed_proposals(study: Study) -> list[str]:
+    return [
+        f"The sampler {row['sampler']} failed ({row['kind']}) with {row['n_trials']} trials there, after "
+        f"{row['seconds']:.1f} s: {row['message']}"
+        for row in study.failed_proposals()
+    ]
+
+
+def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapping[str, Any]:
+    """What was done. The recipe is that of the trials: at the learning rate that the sweep chose."""
+    chosen = {} if signal is None else {"learning_rate": signal.chosen}
+    facts: dict[str, Any] = {
+        "model": settings.model,
+        "task": settings.task or (settings.files.train if settings.files else ""),
+        "protocol": settings.protocol,
+        "sampler": settings.sampler,
+        "sampler settings": study.settings.get("sampler_settings", {}),
+        "trials": settings.trials,
+        "initial design": settings.initial,
+        "search seed": settings.seed,
+        "recipe": {**settings.recipe.as_dict(), **chosen},
+        "versions": dict(study.versions),
+    }
+    data = study.fact("data")
+    return {**facts, "data": dict(data)} if data else facts

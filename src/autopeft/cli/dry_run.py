@@ -1,0 +1,75 @@
+"""What a search would be: its space, its cost, its time. Nothing is written, a few steps are trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from autopeft.session import Session, answers_budgets
+from autopeft.tasks._protocols import data_lines
+from autopeft.training.rate_sweep import middle
+
+_DRAWS = 4096
+
+
+def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
+    """Facts about the search that the settings describe, JSON-ready.
+
+    Args:
+        steps: training steps of an architecture of middle size that are timed; 0 times none.
+    """
+    space, backbone, settings = session.space, session.backbone, session.settings
+    low, high = space.cost_range()
+    facts: dict[str, Any] = {
+        "model": f"{backbone.name}, {backbone.n_parameters:,} parameters, hidden size {backbone.hidden_size}",
+        "task": f"{session.task.name}, {session.task.objective}",
+        **data_lines(session.evaluator.splits.describe()),
+        "train_examples": session.evaluator.n_train,
+        "validation_examples": len(session.evaluator.splits.validation),
+        "choices": space.n_choices,
+        "cardinality": space.cardinality,
+        "valid": space.n_valid,
+        "nominal_parameters": [low, high],
+        "percent": [100 * low / backbone.n_parameters, 100 * high / backbone.n_parameters],
+        "budget": _budget(session),
+        "share_within_budget": _share(session),
+        "initial_design": len(session.initial),
+        "trials": session.total,
+        "steps_a_trial": settings.recipe.n_steps(session.evaluator.n_train),
+    }
+    if steps:
+        facts.update(_times(session, steps))
+    if steps and answers_budgets(settings.sampler):
+        facts["not_in_the_time"] = f"what {settings.sampler} itself trains before it answers a budget"
+    return facts
+
+
+def _budget(session: Session) -> str:
+    """What limits the architectures: a sampler's own budgets, or that of the space."""
+    own = getattr(session.sampler(), "settings", {}).get("budgets")
+    return ", ".join(own) if own else str(session.space.budget or "none")
+
+
+def _share(session: Session) -> float:
+    counts = np.array([len(choice.values) for choice in session.space.choices])
+    rows = np.random.default_rng(0).integers(0, counts, size=(_DRAWS, len(counts)))
+    return float(session.space.feasible(rows).mean())
+
+
+def _times(session: Session, steps: int) -> dict[str, float]:
+    evaluator = session.evaluator.with_recipe(steps=steps)
+    found = evaluator(middle(session.space), session.settings.seed)
+    per_step = found.extra["train_seconds"] / steps
+    evaluation = found.seconds - found.extra["train_seconds"]
+    recipe = session.settings.recipe
+    n_steps, an_epoch = recipe.n_steps(evaluator.n_train), math.ceil(evaluator.n_train / recipe.batch_size)
+    evaluations = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch))
+    trial = per_step * n_steps + evaluations * evaluation
+    n_runs = session.total + len(session.settings.learning_rates)
+    return {
+        "seconds_a_step": per_step,
+        "seconds_a_trial": trial,
+        "hours_of_training": n_runs * trial / session.settings.workers / 3600,
+    }

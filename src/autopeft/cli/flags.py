@@ -1,0 +1,97 @@
+"""The options that describe a search, for every command that takes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Concatenate
+
+import typer
+
+from autopeft.cli import options
+from autopeft.errors import SettingsError
+from autopeft.settings import Settings
+
+Sets = Annotated[list[str], typer.Option("--set", help="Any setting, as key=value with dots: recipe.epochs=3.")]
+
+
+def asked(
+    file: Annotated[
+        Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
+    train: Annotated[Path | None, typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option("--validation-file", help="What the search looks at; else cut from the train file.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test-file", help="What retraining reports on; else cut from the train file.")
+    ] = None,
+    text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
+    label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
+    space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
+    budget: Annotated[
+        list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
+    ] = [],  # noqa: B006
+    sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
+    initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    sets: Sets = [],  # noqa: B006
+) -> Settings:
+    """The settings of a search as its options say them.
+
+    Raises:
+        SettingsError: the file or an option cannot be used, or two of them exclude each other.
+    """
+    plain = {
+        "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
+        "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
+        "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
+        "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
+        "files.label": label, "space.methods": methods.split(",") if methods else None,
+        "sampler_options.preset": preset,
+    }  # fmt: skip
+    settings = options.read(file, plain, sets)
+    if methods and (name := settings.space.name):
+        raise SettingsError(f"--methods {methods} and the named space {name!r} exclude each other.")
+    return _with_budgets(settings, budget)
+
+
+def takes_a_search(command: Callable[Concatenate[Settings, ...], None]) -> Callable[..., None]:
+    """Give `command` the options of `asked` in place of its first parameter, the settings."""
+    shared = inspect.signature(asked, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        settings = asked(**{name: given.pop(name) for name in shared})
+        command(settings, **given)
+
+    merged = [*shared.values(), *own]
+    run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+    del run.__wrapped__  # its signature is another
+    return run
+
+
+def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:
+    """Several budgets go to a sampler that answers each; a single one limits the space, whatever the sampler."""
+    if len(budgets) < 2:
+        return settings
+    from autopeft.session import answers_budgets
+
+    if not answers_budgets(settings.sampler):
+        raise SettingsError(f"The sampler {settings.sampler!r} has one budget: give one range, such as 0.1%-0.5%.")
+    options = {**settings.sampler_options, "budgets": list(budgets), "count": settings.space.count}
+    return settings.with_changes(sampler_options=options)

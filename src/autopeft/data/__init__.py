@@ -1,1 +1,0 @@
-"""Data as rows and examples: tables, splits, metrics."""

@@ -1,1 +1,0 @@
-"""Searches by gradients in a supernet: BIPEFT and S3Delta."""

@@ -1,0 +1,1 @@
+"""What touches a live model: attaching modules, prefixes in the attention, dropout."""

@@ -1,0 +1,377 @@
+"""Attaching an architecture to a backbone, and taking it away again without a trace.
+
+Deltas are attached by forward hooks at named sub-modules, prefixes through the attention registry; the
+backbone's own modules, parameters and state are never replaced. After `Attached.detach` the backbone computes,
+bit for bit, what it computed before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from autopeft import methods
+from autopeft.architecture import Architecture, Cost, Counts, Placement, total
+from autopeft.backbones import Backbone, Site, seeded
+from autopeft.errors import ArchitectureError
+from autopeft.methods import Method, PrefixModule, Reads, is_readable, sees_padding, unreadable
+from autopeft.network.attention import set_prefix
+from autopeft.spaces.lattice import stacks_of, stands_at
+
+Key = tuple[str, str]  # (site, method)
+
+_PADDING = ""  # where the handle is kept that belongs to no site
+
+
+def prices(backbone: Backbone, architecture: Architecture) -> list[tuple[Cost, int]]:
+    """The cost and the size of every placement."""
+    return [(methods.lookup(p.method).cost(backbone.site(p.site)), p.size) for p in architecture]
+
+
+def count(backbone: Backbone, architecture: Architecture, head: int = 0) -> Counts:
+    """The three parameter counts, exact, without building anything.
+
+    Args:
+        head: parameters of the task head, which enter `trained` only.
+    """
+    priced = prices(backbone, architecture)
+    trained = head
+    for method, sized in _by_method(backbone, architecture):
+        trained += method.trained(sized)
+    return Counts(total(priced, "nominal"), total(priced, "stored"), trained, backbone.n_parameters)
+
+
+def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> Attached:
+    """Build the modules of `architecture`, freshly initialised from `seed`, and hook them into `backbone`.
+
+    All checks come before the first hook, so a failure leaves the backbone as it was.
+
+    Raises:
+        ArchitectureError: a placement does not fit the backbone, or one is attached already.
+        UnknownNameError: there is no such method.
+        BackboneError: there is no such site.
+    """
+    if backbone.occupant is not None:
+        raise ArchitectureError(
+            f"{backbone.name} holds one architecture at a time, but {backbone.occupant} is attached: detach it first."
+        )
+    with seeded(seed):
+        modules = _build(backbone, architecture)
+    return Attached(backbone, architecture, modules)
+
+
+class _Pass(threading.local):
+    """What a forward pass keeps on its way, apart for every thread that calls the model.
+
+    Attributes:
+        inputs: what entered a site and is read further on, by site.
+        visible: ``(batch, tokens)``, 0 at padding, or None without padding; absent in a thread that began no pass.
+    """
+
+    visible: Tensor | None
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[_Pass], tuple[()]]:
+        return _Pass, ()  # a copy of the model has no pass under way
+
+
+class Attached:
+    """An architecture on a backbone.
+
+    Attributes:
+        modules: the added modules by (site, method), the task head excluded.
+        masks: a mask over the units of each placement, ``(size,)``, or a number of units; absent means all units
+            and the number 0 leaves the placement out. A supernet sets them.
+        gates: beside a mask that is a tensor, the scalar gate of a method that takes it apart, see `Method`.
+    """
+
+    def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
+        self.backbone, self.architecture = backbone, architecture
+        self.modules = dict(modules)
+        self.masks: dict[Key, Tensor | int] = {}
+        self.gates: dict[Key, Tensor] = {}
+        self._handles: dict[str, list[RemovableHandle]] = {}  # by site
+        self._prefixed: dict[str, nn.Module] = {}
+        self._deltas: dict[str, list[tuple[Method, Key]]] = {}
+        self._original: dict[str, Tensor] | None = None
+        self._pass = _Pass()
+        self._latest_visible: Tensor | None = None
+        for module in self.modules.values():
+            module.to(device=backbone.device)
+        backbone.occupant = architecture
+        self._is_attached = True
+        try:
+            self._hook()
+        except BaseException:
+            self.detach()  # a shortage of memory, say, must not leave half an architecture behind
+            raise
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is to be trained, the task head excluded; shared parameters once."""
+        return [parameter for _, parameter in self.parameters_by_method()]
+
+    def parameters_by_method(self) -> list[tuple[str, nn.Parameter]]:
+        """The same, each with the name of its method."""
+        found: dict[nn.Parameter, str] = {}
+        for (_, method), module in self.modules.items():
+            found |= {parameter: method for parameter in module.parameters() if parameter not in found}
+        if self._original is not None:
+            found |= dict.fromkeys(self.backbone.model.parameters(), "full")
+        return [(method, parameter) for parameter, method in found.items()]
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the added modules to training or evaluation mode."""
+        for module in self.modules.values():
+            module.train(mode)
+
+    def fold(self) -> None:
+        """Replace reparametrisations by their values; do this after training and before saving."""
+        for module in self.modules.values():
+            fold = getattr(module, "fold", None)
+            if fold is not None:
+                fold()
+
+    def detach(self) -> None:
+        """Take everything away again. Idempotent."""
+        if not self._is_attached:
+            return
+        for site in self.backbone.sites:
+            self._unhook(site)
+        self._unhook(_PADDING)
+        self._pass, self._latest_visible = _Pass(), None
+        if self._original is not None:
+            self.backbone.model.load_state_dict(self._original)
+            self.backbone.model.requires_grad_(False)
+            self.backbone.model.zero_grad(set_to_none=True)
+        self._original = None
+        self.backbone.occupant, self._is_attached = None, False
+
+    def remove(self, placement: Placement) -> None:
+        """Take one placement out for good: its module, and its hook when nothing else stands at the site.
+
+        What is left computes what it computed with the mask of this placement at 0.
+
+        Raises:
+            ArchitectureError: it is not attached.
+        """
+        key = (placement.site, placement.method)
+        if placement not in self.architecture.placements:
+            raise ArchitectureError(f"{placement} is not attached, so it cannot be removed.")
+        self.architecture = Architecture(tuple(p for p in self.architecture if p != placement))
+        self.modules.pop(key, None)
+        self.masks.pop(key, None)
+        self.gates.pop(key, None)
+        left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
+        if left:
+            self._deltas[placement.site][:] = left
+        else:
+            self._unhook(placement.site)
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """What has to be stored, by ``site/method/parameter``; call `fold` first.
+
+        Its number of elements is the *stored* count.
+        """
+        found: dict[str, Tensor] = {}
+        if self._original is not None:
+            found = {f"model/full/{name}": p.detach() for name, p in self.backbone.model.named_parameters()}
+        for (site, method), module in self.modules.items():
+            found.update({f"{site}/{method}/{name}": p.detach() for name, p in module.named_parameters()})
+        return found
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set the parameters from what `state` gave, folding first.
+
+        Raises:
+            ArchitectureError: names or shapes differ.
+        """
+        self.fold()
+        own = self.state()
+        wrong = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
+        if wrong:
+            raise ArchitectureError(
+                f"The weights do not belong to this architecture; they differ in {', '.join(wrong[:5])}."
+            )
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+    # -- hooks ---------------------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        if any(sees_padding(methods.lookup(name)) for name in self.architecture.methods):
+            self._watch_padding()
+        sites = groupby(self.architecture, key=lambda placement: placement.site)
+        for key, placements in sites:
+            site = self.backbone.site(key)
+            held = sorted(((methods.lookup(p.method), p) for p in placements), key=lambda pair: pair[0].order)
+            for method, placement in held:
+                if method.seam == "kv":
+                    self._hook_prefix(site, placement, method)
+                elif method.seam == "backbone":
+                    self._unfreeze()
+            deltas = [(method, (p.site, p.method)) for method, p in held if method.seam == "delta"]
+            if deltas:
+                self._hook_deltas(site, deltas)
+
+    def _watch_padding(self) -> None:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._pass.visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+            self._latest_visible = self._pass.visible
+
+        module = self.backbone.module(self.backbone.family.padded)
+        self._handles[_PADDING] = [module.register_forward_pre_hook(note, with_kwargs=True)]
+
+    @property
+    def _visible(self) -> Tensor | None:
+        # Under gradient checkpointing a layer is computed again in a thread of autograd, which began no pass.
+        return getattr(self._pass, "visible", self._latest_visible)
+
+    def _unfreeze(self) -> None:
+        self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
+        self.backbone.model.requires_grad_(True)
+
+    def _unhook(self, site: str) -> None:
+        for handle in self._handles.pop(site, []):
+            handle.remove()
+        if site in self._prefixed:
+            set_prefix(self._prefixed.pop(site), None)
+        self._deltas.pop(site, None)
+
+    def _hook_prefix(self, site: Site, placement: Placement, method: Method) -> None:
+        key = (placement.site, placement.method)
+        attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
+        if sees_padding(method):
+            self._hold_input(site)
+
+        def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
+            more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if sees_padding(method) else {}
+            _follow(self.modules[key], next(attention.parameters()).device)
+            return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
+
+        set_prefix(attention, prefix)
+        self._prefixed[site.key] = attention
+
+    def _is_out(self, key: Key) -> bool:
+        mask = self.masks.get(key)
+        return isinstance(mask, int) and mask == 0
+
+    def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
+        norm = None if site.norm is None else self.backbone.module(site.norm)
+        if site.exit != site.entry:
+            self._hold_input(site)
+
+        def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            x = self._pass.inputs.pop(site.key) if site.exit != site.entry else _input(args, kwargs)
+            y = output[0] if isinstance(output, tuple) else output
+            changed = self._apply(deltas, norm, x, y)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        self._deltas[site.key] = deltas
+        exit_ = self.backbone.module(site.exit)
+        self._handles.setdefault(site.key, []).append(exit_.register_forward_hook(leave, with_kwargs=True))
+
+    def _hold_input(self, site: Site) -> None:
+        """Keep the input x of the site on its way from the entry to where it is read."""
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._pass.inputs[site.key] = _input(args, kwargs)
+
+        entry = self.backbone.module(site.entry)
+        self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
+
+    def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+        own = y
+        for method, key in deltas:
+            if self._is_out(key):
+                continue
+            u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
+            more = {"visible": self._visible} if sees_padding(method) else {}
+            if key in self.gates:
+                more["gate"] = self.gates[key]
+            y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
+        return y
+
+
+def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
+    if reads is Reads.INPUT:
+        return x
+    if reads is Reads.NORMED_SUM and norm is not None:
+        frozen: Tensor = norm.forward(x + y)  # not called: what else stands at the norm would change it
+        return frozen
+    return y
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a module of the backbone was called with."""
+    x: Tensor = args[0] if args else kwargs["hidden_states"]
+    return x
+
+
+def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None, **more: Tensor | None) -> Tensor:
+    """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
+    _follow(module, u.device)
+    kind = u.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" knows no autocast
+        u = u.to(next(module.parameters()).dtype)
+    changed: Tensor = module(u, y, mask, **more)
+    return changed.to(y.dtype)
+
+
+def _follow(module: nn.Module, device: torch.device) -> None:
+    """Move `module` to where the backbone is by now: it is none of the backbone's own, so `model.to` leaves it."""
+    first = next(module.parameters(), None)
+    if first is not None and first.device != device:
+        with torch.inference_mode(False):  # weights moved within it could not be trained any more
+            module.to(device)
+
+
+def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
+    for name in architecture.methods:
+        order = {key: position for position, key in enumerate(backbone.sites)}
+        placed = [(backbone.site(p.site), p.size) for p in architecture if p.method == name]
+        yield methods.lookup(name), sorted(placed, key=lambda pair: order[pair[0].key])
+
+
+def _build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module]:
+    _check(backbone, architecture)
+    modules: dict[Key, nn.Module] = {}
+    for method, placed in _by_method(backbone, architecture):
+        modules.update({(site, method.name): module for site, module in method.build(placed).items()})
+    return modules
+
+
+def _check(backbone: Backbone, architecture: Architecture) -> None:
+    wrong = []
+    for placement in architecture:
+        method, site = methods.lookup(placement.method), backbone.site(placement.site)
+        if method.seam != site.seam:
+            wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
+        elif not stands_at(method, site, [site.role]):
+            wrong.append(f"{placement}: {method.name} stands in {' and '.join(stacks_of(method))} stacks only")
+        elif method.seam == "delta" and not is_readable(method.reads, site):
+            wrong.append(f"{placement}: {unreadable(method.name, site)}")
+        elif not method.is_sized and placement.size != 1:
+            wrong.append(f"{placement}: the only size of {method.name} is 1")
+    prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
+    wrong += [f"{site} holds two prefixes" for site in {s for s in prefixed if prefixed.count(s) > 1}]
+    if wrong:
+        raise ArchitectureError(f"These placements do not fit {backbone.name}: {'; '.join(sorted(wrong))}.")

@@ -1,0 +1,171 @@
+"""The key/value seam: learned keys and values in front of a frozen attention.
+
+transformers dispatches attention through one registry, so one registered function serves every family that uses
+it. Without a prefix the function is transformers' scaled-dot-product attention, bit for bit (up to rounding where
+training on a CPU takes another way). With one, the prefix positions are put in front of the keys and values, visible
+to every query and without position information, and the mask (and T5's relative position bias) is padded on the left
+to match. The work goes to the scaled-dot-product kernel, except where that has no fused form (a gated prefix, dropout
+on a CPU) or a slow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from autopeft.network.dropout import dropout
+
+IMPLEMENTATION = "autopeft"
+"""The name under which the function is registered: the value of ``config._attn_implementation``."""
+
+_SLOT = "autopeft_prefix"
+
+_FEW_KEYS = 128
+"""Up to which step by step beats the fused kernel's backward pass in half precision on a CPU."""
+
+_MOST_EXPONENT = 60.0
+"""Its power and the sum of many such are finite in single precision."""
+
+Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None] | None]
+"""Gives keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
+or None; None for no prefix."""
+
+
+def register() -> None:
+    """Make `IMPLEMENTATION` known to transformers. Safe to call more than once."""
+    AttentionInterface.register(IMPLEMENTATION, prefixed_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def set_prefix(attention: nn.Module, prefix: Prefix | None) -> None:
+    """Put `prefix` in front of the keys and values of `attention`, or take it away (None).
+
+    It is kept out of the module's own bookkeeping, so the backbone's parameters and state stay as they were.
+    """
+    attention.__dict__.pop(_SLOT, None)
+    if prefix is not None:
+        attention.__dict__[_SLOT] = prefix
+
+
+def prefixed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of `query` over the prefix of `module`, if it has one, followed by `key` and `value`.
+
+    Args:
+        query: ``(batch, heads, queries, d_head)``.
+        key, value: ``(batch, kv_heads, keys, d_head)``.
+        attention_mask: Boolean (True = visible) or additive, broadcastable to ``(batch, heads, queries, keys)``.
+        position_bias: additive, ``(1 or batch, heads, queries, keys)``; T5 only.
+
+    Returns:
+        The output, ``(batch, queries, heads, d_head)``, and None in place of attention weights.
+    """
+    prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
+    found = None if prefix is None else prefix()
+    gate = None
+    if found is not None:
+        keys, values, gate = found
+        if attention_mask is None and _is_causal(module, query, kwargs):
+            attention_mask = _causal_mask(query, key)
+        key, value = _in_front(keys, key), _in_front(values, value)
+        attention_mask = _visible(attention_mask, keys.shape[-2])
+        position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[-2], 0))
+    if gate is not None or _is_fused_slower(module, query, key, kwargs):
+        if attention_mask is None and _is_causal(module, query, kwargs):
+            attention_mask = _causal_mask(query, key)
+        return _explicit(module, query, key, value, attention_mask, position_bias, gate, kwargs)
+    bias = {} if position_bias is None else {"position_bias": position_bias}
+    return cast(
+        tuple[Tensor, None],
+        sdpa_attention_forward(module, query, key, value, attention_mask, **bias, **kwargs),
+    )
+
+
+def _is_fused_slower(module: nn.Module, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> bool:
+    """Whether step by step is the quicker way: in training on a CPU, with dropout, or with few keys in half precision.
+
+    There PyTorch's fused attention has no dropout, and its unfused form is slower than ours; its backward pass in
+    half precision is several times slower than ours up to about 128 keys.
+    """
+    if not module.training or query.device.type != "cpu":
+        return False
+    return kwargs.get("dropout", 0.0) > 0 or (query.dtype.itemsize == 2 and key.shape[2] <= _FEW_KEYS)
+
+
+def _explicit(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    position_bias: Tensor | None,
+    gate: Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, None]:
+    """Attention step by step, over keys that begin with the prefix, if there is one."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+    scores = (query * scaling) @ key.transpose(2, 3)  # (batch, heads, queries, keys)
+    if position_bias is not None:
+        scores = scores + position_bias
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    # In single precision: half precision has few bits for a sum of many, and on a CPU it is slower.
+    weights = scores.softmax(dim=-1, dtype=torch.float32) if gate is None else _gated_softmax(scores, gate)
+    weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _gated_softmax(scores: Tensor, gate: Tensor) -> Tensor:
+    """A softmax in which prefix position j has the weight ``g_j exp(s_j)``; `scores` begin with the prefix.
+
+    A gate of 0 is exact absence and a gate of 1 exact presence, and the gradient with respect to the gate is
+    finite at both, which adding ``log g`` to the scores would not give. In single precision at least.
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    gates = functional.pad(gate.to(scores.dtype), (0, scores.shape[-1] - len(gate)), value=1.0)
+    # What is gated off must not be the largest score, or all others might underflow. Its own power counts for nothing
+    # but the gradient of its gate, and is kept finite.
+    largest = scores.detach().masked_fill(gates == 0, -torch.inf).amax(dim=-1, keepdim=True)
+    weights = (scores - largest).clamp_max(_MOST_EXPONENT).exp() * gates
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool:
+    explicit = kwargs.get("is_causal")
+    return query.shape[2] > 1 and bool(getattr(module, "is_causal", False) if explicit is None else explicit)
+
+
+def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
+    queries, keys = query.shape[2], key.shape[2]
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    return mask.view(1, 1, queries, keys)
+
+
+def _in_front(prefix: Tensor, rest: Tensor) -> Tensor:
+    """``(heads, length, d)``, or with a batch in front, in front of ``(batch, heads, keys, d)``."""
+    return torch.cat([prefix.to(rest.dtype).expand(rest.shape[0], -1, -1, -1), rest], dim=2)
+
+
+def _visible(mask: Tensor | None, length: int) -> Tensor | None:
+    """The mask with `length` visible positions in front."""
+    if mask is None:
+        return None
+    return functional.pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)

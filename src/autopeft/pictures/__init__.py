@@ -1,0 +1,1 @@
+"""Pictures: their data, which is tested, and their drawing."""

@@ -1,0 +1,1 @@
+"""Reports: what a study has found, as tables and pages."""

@@ -1,0 +1,258 @@
+"""What a study came to, as plain rows: the front, retrained architectures, failures, time.
+
+Every row names the split that its metric was computed on, and how many seeds are behind it. Metrics are fractions
+in their natural orientation, times are seconds, memory is bytes, counts are parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autopeft.architecture import Architecture, Counts
+from autopeft.errors import DataError
+from autopeft.pictures.labels import brief
+from autopeft.pictures.plot import NamedPoint
+from autopeft.trial import Trial, front_of
+
+_RETRAINED = "retrained"
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One point of the front: a single training run with a single seed.
+
+    Args:
+        number: the trial's number.
+        percent: nominal parameters in percent of the backbone.
+        nominal: parameters by the papers' rule; `stored` and `trained` likewise, see `autopeft.architecture`.
+        seconds: of training and evaluation.
+        proposal_seconds: that the sampler took to propose it.
+        search_seconds: of the search that it came from, see `search_seconds`.
+        latency: median seconds of one evaluation batch.
+        peak_memory: bytes.
+    """
+
+    number: int
+    percent: float
+    nominal: int
+    stored: int
+    trained: int
+    metric: str
+    value: float
+    split: str
+    seed: int
+    seconds: float
+    proposal_seconds: float
+    search_seconds: float
+    latency: float
+    peak_memory: int
+    origin: str
+    label: str
+    architecture: Architecture
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "architecture"}
+        return {**rest, "architecture": self.architecture.as_dict(), "fingerprint": self.architecture.fingerprint}
+
+
+def front_rows(trials: Sequence[Trial], *, is_answering: bool = False) -> tuple[FrontRow, ...]:
+    """The rows of the front by increasing cost; none when nothing has been measured.
+
+    Args:
+        is_answering: see `search_seconds`.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    keys = [point.key for point in front_of(trials).points]
+    return tuple(_front_row(by_number[key], search_seconds(trials, key, is_answering=is_answering)) for key in keys)
+
+
+def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_answering: bool = False) -> float:
+    """What a search took: the numerator of BIPEFT's table 3, whose denominator is one retraining run.
+
+    A sampler that learns from trials needs all of them for each of its points: all proposals, trainings and
+    evaluations, failed ones too, count. One that answers budgets by a search of its own has its answer before it is
+    measured: its proposals count, and for one trial that trial's alone (a run that serves several budgets counts for
+    the first that it was needed for). A trial that was repeated brings the proposal of the one that it repeats.
+
+    Args:
+        number: of the trial in question, or None for the whole study.
+        is_answering: whether the sampler answers budgets.
+    """
+    if not is_answering:
+        spent = timing(trials)
+        return spent.proposing + spent.measuring + spent.failing
+    if number is None:
+        return math.fsum(trial.proposal_seconds for trial in trials)
+    by_number = {trial.number: trial for trial in trials}
+    one, found = by_number.get(number), 0.0
+    while one is not None:
+        found += one.proposal_seconds
+        one = None if one.retry_of is None else by_number.get(one.retry_of)
+    return found
+
+
+def _front_row(trial: Trial, search: float) -> FrontRow:
+    measurement = trial.measurement
+    assert measurement is not None  # a front holds measured trials only
+    counts = measurement.counts
+    return FrontRow(
+        number=trial.number,
+        percent=measurement.percent,
+        nominal=counts.nominal,
+        stored=counts.stored,
+        trained=counts.trained,
+        metric=measurement.objective,
+        value=measurement.value,
+        split=measurement.split,
+        seed=trial.seed,
+        seconds=measurement.seconds,
+        proposal_seconds=trial.proposal_seconds,
+        search_seconds=search,
+        latency=measurement.latency,
+        peak_memory=measurement.peak_memory,
+        origin=trial.origin,
+        label=brief(trial.architecture),
+        architecture=trial.architecture,
+    )
+
+
+@dataclass(frozen=True)
+class RetrainSummary:
+    """One architecture, trained again on several seeds, as the page about its study shows it.
+
+    Args:
+        mean: over seeds. The median stands beside it because a single diverged seed moves a mean far.
+        std: sample standard deviation (n - 1), or None from a single seed.
+        seeds: one a run; `values` in the same order.
+        seconds: mean of the runs.
+        is_baseline: whether it is one of the literature, not of the search.
+    """
+
+    name: str
+    metric: str
+    split: str
+    mean: float
+    std: float | None
+    median: float
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    counts: Counts
+    seconds: float = 0.0
+    is_baseline: bool = False
+
+    @classmethod
+    def from_dict(cls, name: str, found: Mapping[str, Any]) -> RetrainSummary:
+        """Read what `autopeft.training.retraining.Retrained.as_dict` wrote."""
+        told = found["summary"]
+        return cls(
+            name=name,
+            metric=found["objective"],
+            split=found["split"],
+            mean=told["mean"],
+            std=told["std"],
+            median=told["median"],
+            seeds=tuple(found["seeds"]),
+            values=tuple(found["values"]),
+            counts=Counts(**found["counts"]),
+            seconds=statistics.fmean(found["seconds"]),
+            is_baseline=bool(found.get("is_baseline", False)),
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.seeds)
+
+    @property
+    def point(self) -> NamedPoint:
+        """The summary as a point of a picture."""
+        return NamedPoint(self.name, self.counts.percent("nominal"), self.mean, self.std, self.n, self.split)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {**asdict(self), "n": self.n, "percent": self.counts.percent("nominal")}
+
+
+def retraining_file(folder: Path, name: str) -> Path:
+    """A new file in the study's `folder` for the retraining of what is called `name`; older ones are kept."""
+    place = folder / _RETRAINED
+    names = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+    return next(path for path in (place / f"{one}.json" for one in names) if not path.exists())
+
+
+def retrained_in(folder: Path) -> tuple[RetrainSummary, ...]:
+    """The retrainings that the study's `folder` holds, by increasing cost.
+
+    A summary has its file's name: of one architecture there may be several, trained in several ways.
+
+    Raises:
+        DataError: a file holds something else.
+    """
+    found = []
+    for path in sorted((folder / _RETRAINED).glob("*.json")):
+        try:
+            found.append(RetrainSummary.from_dict(path.stem, json.loads(path.read_text())))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{str(path)!r} is not what `autopeft train` writes: {error!r}.") from error
+    return tuple(sorted(found, key=lambda one: (one.counts.nominal, one.name)))
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """Trials that failed in one way: how many, their numbers, and the message of the last."""
+
+    kind: str
+    count: int
+    numbers: tuple[int, ...]
+    message: str
+
+
+def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
+    """Failures by kind, the most frequent first."""
+    groups: dict[str, dict[int, str]] = {}
+    for trial in trials:
+        if trial.failure is not None:
+            groups.setdefault(trial.failure.kind, {})[trial.number] = trial.failure.message
+    rows = [FailureRow(kind, len(found), tuple(found), list(found.values())[-1]) for kind, found in groups.items()]
+    return tuple(sorted(rows, key=lambda row: (-row.count, row.kind)))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of a study went, in seconds.
+
+    Args:
+        wall: from the first start to the last end, pauses between them among it.
+        measuring: training and evaluation, summed over the measured trials.
+        failing: from start to end, summed over the failed trials.
+        proposing: spent by samplers, summed.
+        per_trial: median of training and evaluation; 0 when nothing has been measured.
+    """
+
+    wall: float
+    measuring: float
+    failing: float
+    proposing: float
+    per_trial: float
+
+
+def timing(trials: Sequence[Trial]) -> Timing:
+    """The times of `trials`; all 0 without any."""
+    seconds = [t.measurement.seconds for t in trials if t.measurement is not None]
+    ended = [t.finished for t in trials if t.finished is not None]
+    failed = [t.finished - t.started for t in trials if t.failure is not None and t.finished is not None]
+    return Timing(
+        wall=max(ended) - min(t.started for t in trials) if ended else 0.0,
+        measuring=math.fsum(seconds),
+        failing=math.fsum(failed),
+        proposing=math.fsum(t.proposal_seconds for t in trials),
+        per_trial=statistics.median(seconds) if seconds else 0.0,
+    )

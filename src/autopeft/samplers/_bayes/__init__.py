@@ -1,0 +1,1 @@
+"""What Bayesian optimisation needs: surrogates, acquisition, local search."""

@@ -1,0 +1,136 @@
+"""What Bayesian optimisation can be told, and the three sets of values that have names.
+
+Every number comes from AutoPEFT (arXiv 2301.12132, section 3.2 and appendix) or from its released code; where
+the two differ there are two presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from autopeft.rules import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, whole_number
+from autopeft.samplers._bayes.outcome import CostScale, TransformKind
+from autopeft.spaces.lattice import Encoding
+
+Surrogate = Literal["saas-map", "saas-nuts", "gp"]
+CostModel = Literal["exact", "gp"]
+Reference = Literal["initial", "fixed"]
+Acquisition = Literal["log-nehvi", "nehvi"]
+Integration = Literal["closed", "sampled"]
+Neighbourhood = Literal["one-exchange", "walk"]
+
+
+@dataclass(frozen=True)
+class Nuts:
+    """How long the No-U-Turn sampler runs: `samples` draws after `warmup`, every `thinning`-th of them kept."""
+
+    warmup: int
+    samples: int
+    thinning: int
+
+
+@dataclass(frozen=True)
+class BayesSettings:
+    """Everything that `saas-nehvi` can be told; stored with a study.
+
+    Args:
+        preset: the name of the set of values that the others were taken from.
+        surrogate: "saas-map", "saas-nuts" (needs the extra ``saas``) or "gp".
+        warmup, samples, thinning: of NUTS; ``samples / thinning`` draws are kept.
+        transform: how measured values are bent before the fit, see `OutcomeTransform`.
+        cost_model: "exact": computed from the architecture; "gp": a second Gaussian process, as in the papers.
+        cost_scale: the axis on which an exact cost spans the hypervolume: "linear" parameters, "log"arithm, or
+            "rank" among random architectures of the space. A modelled cost uses `transform`.
+        reference: "initial": the worst value of the initial design, widened by a tenth of its range, and the
+            largest cost allowed; "fixed": `reference_cost` percent and `reference_value`.
+        acquisition: log-NEHVI or NEHVI.
+        integration: "closed": the candidate's value in closed form (needs an exact cost); "sampled": BoTorch.
+        mc_samples: quasi-random posterior samples.
+        prune_baseline: leave out measured points that are almost surely dominated.
+        encoding: of configurations as inputs, see `SearchSpace.encode`.
+        neighbourhood: "one-exchange": climb among all points that differ in one choice; "walk": the released
+            code's random walks.
+        pareto_starts, random_starts: searches that begin at points of the front, and at random ones. A walk
+            draws every start from the front and uses `pareto_starts` only.
+        moves: most moves of one climb.
+        evaluations: acquisition values that one start may ask for.
+        most_neighbours: a random subset of this size is looked at in larger neighbourhoods.
+        noise: standard deviation of noise added to both objectives before the fit (the released code's 1e-4).
+    """
+
+    preset: str = "recommended"
+    surrogate: Surrogate = "saas-map"
+    warmup: int = 256
+    samples: int = 128
+    thinning: int = 16
+    transform: TransformKind = "rank-normal"
+    cost_model: CostModel = "exact"
+    cost_scale: CostScale = "log"
+    reference: Reference = "initial"
+    reference_cost: float = 26.0
+    reference_value: float = 0.70
+    acquisition: Acquisition = "log-nehvi"
+    integration: Integration = "closed"
+    mc_samples: int = 128
+    prune_baseline: bool = True
+    encoding: Encoding = "unit"
+    neighbourhood: Neighbourhood = "one-exchange"
+    pareto_starts: int = 10
+    random_starts: int = 10
+    moves: int = 20
+    evaluations: int = 4000
+    most_neighbours: int = 256
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        wrong = broken(self, _RULES)
+        if self.integration == "closed" and self.cost_model == "gp":
+            wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
+        if self.pareto_starts == self.random_starts == 0:
+            wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
+        complain("The sampler 'saas-nehvi' cannot use these options", wrong)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return asdict(self)
+
+
+_RULES: dict[str, Rule] = {
+    "surrogate": one_of(*get_args(Surrogate)),
+    "warmup": COUNT,
+    "samples": COUNT,
+    "thinning": COUNT,
+    "transform": one_of(*get_args(TransformKind)),
+    "cost_model": one_of(*get_args(CostModel)),
+    "cost_scale": one_of(*get_args(CostScale)),
+    "reference": one_of(*get_args(Reference)),
+    "reference_cost": POSITIVE,
+    "reference_value": FINITE,
+    "acquisition": one_of(*get_args(Acquisition)),
+    "integration": one_of(*get_args(Integration)),
+    "mc_samples": COUNT,
+    "encoding": one_of(*get_args(Encoding)),
+    "neighbourhood": one_of(*get_args(Neighbourhood)),
+    "pareto_starts": whole_number(0),
+    "random_starts": whole_number(0),
+    "moves": COUNT,
+    "evaluations": COUNT,
+    "most_neighbours": COUNT,
+    "noise": NOT_NEGATIVE,
+}
+
+
+PRESETS: Mapping[str, BayesSettings] = {
+    "recommended": BayesSettings(),
+    "paper": BayesSettings(
+        preset="paper", surrogate="saas-nuts", transform="z-score", cost_model="gp", acquisition="nehvi",
+        integration="sampled", random_starts=0, moves=100, evaluations=100,
+    ),
+    "released": BayesSettings(
+        preset="released", surrogate="saas-nuts", warmup=128, samples=64, thinning=4, transform="ecdf",
+        cost_model="gp", reference="fixed", acquisition="nehvi", integration="sampled", encoding="released",
+        neighbourhood="walk", random_starts=0, evaluations=200, noise=1e-4,
+    ),
+}  # fmt: skip

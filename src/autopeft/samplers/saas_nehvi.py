@@ -1,0 +1,291 @@
+"""Bayesian optimisation on the lattice: a SAAS Gaussian process and noisy expected hypervolume improvement.
+
+AutoPEFT (arXiv 2301.12132, section 3.2). Three presets: ``paper`` is what the paper says, ``released`` what the
+authors' code does (without its crashes and without its mislabelled training data), ``recommended`` what this
+package would do: the cost is known before training, so it is not modelled, and nothing is proposed twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
+from autopeft.objective import metric_and_cost, reference_point
+from autopeft.samplers import Sampler
+from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
+from autopeft.samplers._bayes.outcome import CostAxis, OutcomeTransform
+from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
+from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
+from autopeft.samplers.random import random_unseen
+from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.trial import Trial, TrialState, front_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+# Trials that fix the reference point when none is marked as the initial design.
+_FIRST = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """The measured trials as a surrogate sees them: inputs, and both objectives maximised and untransformed."""
+
+    configurations: tuple[Configuration, ...]
+    values: tuple[float, ...]
+    costs: tuple[float, ...]
+    reference: tuple[float, float]
+
+
+class SaasNehvi:
+    """SAAS surrogate, noisy expected hypervolume improvement, local search on the lattice.
+
+    Raises:
+        SettingsError: the surrogate is "saas-nuts" and NumPyro is not installed.
+    """
+
+    name = "saas-nehvi"
+
+    def __init__(self, space: SearchSpace, seed: int, settings: BayesSettings) -> None:
+        self._space, self._seed, self._settings = space, check_seed(seed), settings
+        self._axis = CostAxis.of(space, settings.cost_scale)
+        if settings.surrogate == "saas-nuts":
+            with quiet(seed):
+                from autopeft.samplers._bayes.surrogate import check_nuts
+
+                check_nuts()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved options, JSON-ready, for a study to store."""
+        return self._settings.as_dict()
+
+    def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
+        """The `n` configurations with the best acquisition, chosen one after the other. See `Sampler.ask`.
+
+        With fewer than two measured trials, or where the surrogate cannot be fitted, they are random.
+        """
+        rng = generator(self._seed, trials)
+        seen = taken(self._space, trials)
+        if sum(trial.is_complete for trial in trials) < 2:
+            return random_unseen(self._space, seen, rng, n)
+        found: list[Configuration] = []
+        with quiet(int(rng.integers(2**31))):
+            from autopeft.samplers._bayes.surrogate import FAILURES
+
+            try:
+                acquisition = self._acquisition(trials, int(rng.integers(2**31)))
+                while len(found) < n:
+                    found.append(self._propose(trials, acquisition, found, seen, rng))
+                    seen.add(self._space.identity(found[-1]))
+            except SpaceExhaustedError:
+                if not found:
+                    raise
+            except InputError:
+                raise
+            except FAILURES as error:
+                _log.warning("The surrogate failed (%s); the proposal is random.", error, exc_info=True)
+                found += random_unseen(self._space, seen, rng, n - len(found))
+        return found
+
+    def score(self, trials: Sequence[Trial], configurations: Sequence[Configuration]) -> NDArray[np.float64]:
+        """The acquisition values that `ask` would compare, for inspection. Returns ``(len(configurations),)``.
+
+        Raises:
+            ValueError: fewer than two trials are measured.
+        """
+        measured = sum(trial.is_complete for trial in trials)
+        if measured < 2:
+            raise ValueError(f"An acquisition function needs at least 2 measured trials, but there are {measured}.")
+        rng = generator(self._seed, trials)
+        with quiet(int(rng.integers(2**31))):
+            return self._acquisition(trials, int(rng.integers(2**31)))(_pending(trials))(configurations)
+
+    # -- the front and where to look -----------------------------------------------------------------------
+
+    def _propose(
+        self,
+        trials: Sequence[Trial],
+        acquisition: Callable[[Sequence[Configuration]], Score],
+        chosen: Sequence[Configuration],
+        seen: set[tuple[int, ...]],
+        rng: np.random.Generator,
+    ) -> Configuration:
+        settings = self._settings
+        ledger = Ledger(self._space, acquisition([*_pending(trials), *chosen]), frozenset(seen))
+        starts = self._starts(trials, seen, rng)
+        if settings.neighbourhood == "walk":
+            walk(ledger, starts, rng, evaluations=settings.evaluations)
+        else:
+            climb(
+                ledger, starts, rng, moves=settings.moves, evaluations=settings.evaluations,
+                most_neighbours=settings.most_neighbours,
+            )  # fmt: skip
+        return ledger.best(rng) or random_unseen(self._space, seen, rng, 1)[0]
+
+    def _starts(
+        self, trials: Sequence[Trial], seen: set[tuple[int, ...]], rng: np.random.Generator
+    ) -> list[Configuration]:
+        by_number = {trial.number: trial.configuration for trial in trials}
+        front = [by_number[point.key] for point in front_of(trials).points]
+        settings = self._settings
+        if settings.neighbourhood == "walk":
+            return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
+        starts = spread(front, settings.pareto_starts)
+        if settings.random_starts:
+            starts += random_unseen(self._space, seen, rng, settings.random_starts)
+        return starts
+
+    # -- the surrogate -------------------------------------------------------------------------------------
+
+    def _acquisition(self, trials: Sequence[Trial], seed: int) -> Callable[[Sequence[Configuration]], Score]:
+        """Fit once; the result takes the pending configurations and gives a score of candidates."""
+        data = self._data(trials)
+        value_scale = OutcomeTransform(self._settings.transform, data.values)
+        if self._settings.integration == "closed":
+            return self._closed(data, value_scale, seed)
+        return self._sampled(data, value_scale, seed)
+
+    def _data(self, trials: Sequence[Trial]) -> Data:
+        measured = [trial for trial in trials if trial.measurement is not None]
+        metric, cost = metric_and_cost("metric")
+        pairs = [(t.measurement.percent, t.measurement.value) for t in measured if t.measurement is not None]
+        shifts = [self._noise(trial) for trial in measured]
+        worst_cost, worst_value = self._reference(measured)
+        return Data(
+            tuple(trial.configuration for trial in measured),
+            tuple(metric.maximised(value) + shift for (_, value), (shift, _) in zip(pairs, shifts, strict=True)),
+            tuple(cost.maximised(percent) + shift for (percent, _), (_, shift) in zip(pairs, shifts, strict=True)),
+            (metric.maximised(worst_value), cost.maximised(worst_cost)),
+        )
+
+    def _noise(self, trial: Trial) -> tuple[float, float]:
+        if not self._settings.noise:
+            return 0.0, 0.0
+        identity = self._space.identity(trial.configuration)  # not its number, which an interruption shifts
+        drawn = np.random.default_rng([self._seed, 1, *identity]).normal(0, self._settings.noise, 2)
+        return float(drawn[0]), float(drawn[1])
+
+    def _reference(self, measured: Sequence[Trial]) -> tuple[float, float]:
+        """Worst cost in percent and worst metric, natural; fixed as soon as the initial design is measured."""
+        if self._settings.reference == "fixed":
+            return self._settings.reference_cost, self._settings.reference_value
+        first = [trial for trial in measured if trial.origin == "initial"] or list(measured[:_FIRST])
+        pairs = [(t.measurement.percent, t.measurement.value) for t in first if t.measurement is not None]
+        assert measured[0].measurement is not None
+        return reference_point(pairs, 100.0 * self._axis.high / measured[0].measurement.counts.backbone)
+
+    def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
+        import torch
+
+        from autopeft.samplers._bayes.acquisition import KnownCostNehvi
+
+        settings = self._settings
+        x = self._encoded(data.configurations)
+        model = self._fit(x, scale(data.values), seed, x.shape[-1])
+        worst = (float(scale([data.reference[0]])[0]), self._axis.worst)
+
+        def given(pending: Sequence[Configuration]) -> Score:
+            baseline = [*data.configurations, *pending]
+            function = KnownCostNehvi(
+                model, self._encoded(baseline), torch.as_tensor(self._position(baseline)), worst,
+                n_samples=settings.mc_samples, seed=seed, is_pruned=settings.prune_baseline,
+            )  # fmt: skip
+            is_log = settings.acquisition == "log-nehvi"
+
+            def score(configurations: Sequence[Configuration]) -> NDArray[np.float64]:
+                values = function(self._encoded(configurations), torch.as_tensor(self._position(configurations)))
+                return np.asarray((values if is_log else values.exp()).numpy(), dtype=np.float64)
+
+            return score
+
+        return given
+
+    def _sampled(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
+        from botorch.models import ModelList
+        from botorch.models.deterministic import GenericDeterministicModel
+
+        from autopeft.samplers._bayes.acquisition import SampledNehvi
+
+        settings = self._settings
+        is_known = settings.cost_model == "exact"
+        x = self._inputs(data.configurations)
+        model = self._fit(x, scale(data.values), seed, self._space.n_choices)
+        if is_known:
+            second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
+            worst_cost = -self._axis.worst
+        else:
+            cost_scale = OutcomeTransform(settings.transform, data.costs)
+            second = self._fit(x, cost_scale(data.costs), seed + 1, self._space.n_choices)
+            worst_cost = float(cost_scale([data.reference[1]])[0])
+        reference = (float(scale([data.reference[0]])[0]), worst_cost)
+
+        def given(pending: Sequence[Configuration]) -> Score:
+            function = SampledNehvi(
+                ModelList(model, second), x, self._inputs(pending), reference,
+                is_log=settings.acquisition == "log-nehvi", n_samples=settings.mc_samples, seed=seed,
+                is_pruned=settings.prune_baseline, is_cost_known=is_known,
+            )  # fmt: skip
+
+            def score(configurations: Sequence[Configuration]) -> NDArray[np.float64]:
+                return np.asarray(function(self._inputs(configurations)).numpy(), dtype=np.float64)
+
+            return score
+
+        return given
+
+    def _fit(self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int) -> Any:
+        import torch
+
+        from autopeft.samplers._bayes.surrogate import fit
+
+        nuts = Nuts(self._settings.warmup, self._settings.samples, self._settings.thinning)
+        target = torch.as_tensor(y, dtype=torch.float64).unsqueeze(-1)
+        return fit(self._settings.surrogate, x, target, n_features=n_features, seed=seed, nuts=nuts)
+
+    def _encoded(self, configurations: Sequence[Configuration]) -> Tensor:
+        import torch
+
+        return torch.as_tensor(self._space.encode(configurations, self._settings.encoding), dtype=torch.float64)
+
+    def _position(self, configurations: Sequence[Configuration]) -> NDArray[np.float64]:
+        """Positions on the cost axis, smaller is better."""
+        rows = np.array([c.indices for c in configurations], dtype=np.int64).reshape(-1, self._space.n_choices)
+        return self._axis(self._space.costs(rows))
+
+    def _inputs(self, configurations: Sequence[Configuration]) -> Tensor:
+        """Encoded configurations and, as a last column for a known cost, minus the position on its axis."""
+        import torch
+
+        encoded = self._encoded(configurations)
+        if self._settings.cost_model != "exact":
+            return encoded
+        position = torch.as_tensor(-self._position(configurations))
+        return torch.cat([encoded, position.unsqueeze(-1)], -1)
+
+
+def _pending(trials: Sequence[Trial]) -> list[Configuration]:
+    return [trial.configuration for trial in trials if trial.state is TrialState.RUNNING]
+
+
+def build(space: SearchSpace, seed: int, *, preset: str = "recommended", **options: Any) -> Sampler:
+    """Bayesian optimisation with the values of `preset`, changed by `options` (fields of `BayesSettings`).
+
+    Raises:
+        UnknownNameError: there is no such preset.
+        SettingsError: an option does not exist, or its value cannot be used; all such are listed together.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError("preset of 'saas-nehvi'", preset, PRESETS)
+    return SaasNehvi(space, seed, with_options(PRESETS[preset], options, SaasNehvi.name))
+
+
+MEMBERS = {"saas-nehvi": build}

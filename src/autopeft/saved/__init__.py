@@ -1,0 +1,1 @@
+"""Trained adapters on disk: saving, loading, predicting, exporting."""

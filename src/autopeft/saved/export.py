@@ -1,0 +1,128 @@
+"""Exporting a saved model to the format of Hugging Face PEFT, where that format can express it.
+
+PEFT has LoRA with a rank of its own for every module, so an architecture of LoRA placements alone is exported
+exactly. It has no bottleneck adapter, and its prefix tuning cannot be mixed with anything or skip layers, so
+every other architecture is refused rather than approximated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autopeft import methods
+from autopeft.architecture import Architecture, Placement
+from autopeft.backbones import Backbone
+from autopeft.errors import ArchitectureError
+from autopeft.methods.lora import LoRA
+from autopeft.saved.save import WEIGHTS, read_record
+
+_FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
+
+
+def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None = None) -> None:
+    """Write a saved LoRA architecture as a PEFT adapter: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    ``peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), target)`` then computes the same hidden states.
+    The task head is not part of it: PEFT saves heads as modules of a particular transformers class.
+
+    Args:
+        folder: what `autopeft.saved.save` wrote.
+        target: the folder to write, made if need be.
+        backbone: the backbone if it is in memory already; otherwise it is loaded from where it came.
+
+    Raises:
+        ArchitectureError: the architecture holds something that PEFT cannot express; every such method or placement
+            is named.
+    """
+    record = read_record(folder)
+    architecture = Architecture.from_dict(record["architecture"])
+    check_exportable(architecture)
+    backbone = backbone or Backbone.from_pretrained(record["backbone"]["name"])
+    _check_paths(architecture, backbone)
+    state = load_file(Path(folder) / WEIGHTS)
+    path = Path(target)
+    path.mkdir(parents=True, exist_ok=True)
+    config = peft_config(architecture, backbone)
+    (path / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    save_file(peft_state(architecture, backbone, state), path / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def check_exportable(architecture: Architecture) -> None:
+    """Refuse what PEFT's LoRA cannot express.
+
+    Raises:
+        ArchitectureError: there is no placement, or one that is not LoRA.
+    """
+    others = [name for name in architecture.methods if not isinstance(methods.lookup(name), LoRA)]
+    if others or architecture.is_empty:
+        raise ArchitectureError(
+            f"PEFT can express LoRA alone, but this architecture holds {', '.join(others) or 'nothing'}: "
+            f"{architecture}."
+        )
+
+
+def _check_paths(architecture: Architecture, backbone: Backbone) -> None:
+    """Refuse what PEFT's names cannot hold: it has one LoRA a module, and the module is a Linear."""
+    wrong, owners = [], dict[str, Placement]()
+    for item in architecture:
+        site = backbone.site(item.site)
+        if site.entry != site.exit or not isinstance(backbone.module(site.entry), nn.Linear):
+            wrong.append(f"{item} stands at no linear map")
+        owner = owners.setdefault(site.entry, item)
+        if owner != item:
+            wrong.append(f"{owner} and {item} stand at one module")
+    if wrong:
+        raise ArchitectureError(f"PEFT can express one LoRA for each linear map alone, but {'; '.join(wrong)}.")
+
+
+def peft_config(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
+    """The fields of ``peft.LoraConfig``; ranks and alphas are given module by module."""
+    ranks = {_path(backbone, item): item.size for item in architecture}
+    alphas = {_path(backbone, item): _scale(item) * item.size for item in architecture}
+    largest = max(ranks.values())
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_2_SEQ_LM" if backbone.family.is_text_to_text else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": backbone.name,
+        "r": largest,
+        "lora_alpha": largest,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "target_modules": sorted(ranks),
+        "rank_pattern": {_anchored(path): rank for path, rank in ranks.items()},
+        "alpha_pattern": {_anchored(path): alpha for path, alpha in alphas.items()},
+    }
+
+
+def peft_state(architecture: Architecture, backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under PEFT's names: A is ``(rank, d_in)``, B is ``(d_out, rank)``, as here."""
+    found = {}
+    for item in architecture:
+        for ours, theirs in _FACTORS.items():
+            name = f"base_model.model.{_path(backbone, item)}.{theirs}"
+            found[name] = state[f"{item.site}/{item.method}/{ours}"].contiguous()
+    return found
+
+
+def _path(backbone: Backbone, placement: Placement) -> str:
+    return backbone.site(placement.site).entry
+
+
+def _anchored(path: str) -> str:
+    """PEFT matches patterns at the end of a module's name; the anchor keeps layer 1 from matching layer 11."""
+    return "^" + path.replace(".", r"\.")
+
+
+def _scale(placement: Placement) -> float:
+    method = methods.lookup(placement.method)
+    assert isinstance(method, LoRA)  # checked before
+    return method.scale

@@ -1,0 +1,150 @@
+"""Predictions of a saved model on new texts."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autopeft import tasks
+from autopeft.errors import DataError
+from autopeft.saved.save import load, read_record
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._tables import Row, Table
+from autopeft.tasks._task import Task, plain
+from autopeft.training.batches import collate
+from autopeft.training.learner import learner_for
+
+_BATCH = 32
+_MOST_TOKENS = 512
+_ANY = 1_000_000
+
+_FORMATS = ("plain", "question_and_choices")
+"""Names of the formats that can be told from the kind of the task: see `tasks._task` and `tasks._files`."""
+
+
+def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu") -> list[dict[str, Any]]:
+    """The label (or number) and its probability (1 for a number and for free text) for every input.
+
+    Inputs are put together, encoded and padded as in training.
+
+    Args:
+        texts: the texts of each input. For a known task those of its `Task.inputs`, in that order; for
+            ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
+            question (or context) and then the candidates, as many as in training, though an encoder takes any number.
+
+    Raises:
+        ArchitectureError: the folder does not hold a saved model.
+        DataError: there is no text, an input has another number of texts than the model takes, a text is empty, or
+            the model was trained on texts that a task of one's own puts together in a way of its own.
+    """
+    record = read_record(folder)
+    task = _task(record)
+    examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
+    model: Any = load(folder, device=device)
+    learner = learner_for(model.attached.backbone, task, record["facts"].get("answer", "score"))
+    learner.model = model  # with the head that was trained
+    encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
+    found: list[dict[str, Any]] = []
+    for rows in np.split(np.arange(len(texts)), range(_BATCH, len(texts), _BATCH)):
+        with torch.inference_mode():
+            outputs = learner.outputs(collate(encoded, rows, learner.pad, model.device))
+        answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
+        found += [{"text": "\t".join(texts[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
+    return found
+
+
+def lines_of(raw: bytes) -> list[str]:
+    """Texts, one a line; none is left out, so that answers can be put beside them.
+
+    Raises:
+        DataError: a line is not UTF-8, or lines are blank.
+    """
+    lines: list[str] = []
+    for number, line in enumerate(raw.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n"), start=1):
+        try:
+            lines.append(line.decode().removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            bad = line[error.start : error.end].hex()
+            raise DataError(f"Texts must be UTF-8, but line {number} holds the bytes 0x{bad}.") from error
+    blank = [str(number) for number, line in enumerate(lines, start=1) if not line.strip()]
+    if raw and blank:
+        raise DataError(f"Every line must hold a text, but {len(blank)} are blank: lines {', '.join(blank[:5])}.")
+    return lines if raw else []
+
+
+def _task(record: Mapping[str, Any]) -> Task:
+    """The task that the model was trained on, as far as reading and answering go."""
+    facts = record["facts"]
+    name, form = str(facts.get("task", "")), facts.get("format", "plain")
+    if name in tasks.names():
+        known = tasks.lookup(name).format
+    elif form in _FORMATS:
+        known = plain
+    else:
+        raise DataError(
+            f"The task {name!r} puts its texts together in a way of its own, {form!r}, that is not known here: call "
+            "the model of autopeft.load itself."
+        )
+    inputs = tuple(record["inputs"])
+    return Task(
+        record["prompt"],
+        record["problem"],
+        inputs,
+        label=f"the label beside {', '.join(inputs)}",  # longer than each of them, so none of them
+        label_names=tuple(record["label_names"]),
+        verbalisers=tuple(record["verbalisers"]),
+        format=known,
+    )
+
+
+def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool) -> Examples:
+    n_inputs, is_choice = len(task.inputs), task.kind == "multiple_choice"
+    if is_choice and task.format is plain:
+        n_candidates = len(task.label_names)
+        _check(task, texts, range(3, _ANY) if is_encoder else range(1 + n_candidates, 2 + n_candidates))
+        choices = [[(question, candidate) for candidate in candidates] for question, *candidates in texts]
+        return Examples(np.zeros(len(texts), dtype=np.int64), choices=choices)
+    is_listed = is_choice and not task.label_names  # the last input is a list: what may be answered
+    _check(task, texts, range(n_inputs, _ANY if is_listed else n_inputs + 1))
+    rows = [_row(task, parts, is_listed=is_listed) for parts in texts]
+    return task.examples(Table("The input", (*task.inputs, task.label), rows))
+
+
+def _row(task: Task, parts: Sequence[str], *, is_listed: bool) -> Row:
+    """A row as the task's format reads it, with a label that is none of its mistakes."""
+    if is_listed:
+        *single, last = task.inputs
+        listed = list(parts[len(single) :])
+        return {**dict(zip(single, parts, strict=False)), last: listed, task.label: listed}
+    label = 0.0 if task.kind == "regression" else task.label_names[0]
+    return {**dict(zip(task.inputs, parts, strict=True)), task.label: label}
+
+
+def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None:
+    wrong = [parts for parts in texts if len(parts) not in allowed]
+    if texts and not wrong:
+        return
+    wanted = f"{allowed.start} text(s)"
+    if task.kind == "multiple_choice" and task.format is plain:
+        wanted = f"a question and {'two or more' if allowed.stop == _ANY else allowed.start - 1} candidates"
+    got = wrong[0] if wrong else "none"
+    raise DataError(f"The model takes {wanted} an input, but got {got}; it was trained on {', '.join(task.inputs)}.")
+
+
+def _answer(task: Task, examples: Examples, row: int, output: Any) -> dict[str, Any]:
+    """The label and its probability, from what `autopeft.training.learner.Learner.outputs` gives for one example."""
+    if isinstance(output, str):
+        return {"label": output if examples.names else task.parse_prediction(output), "score": 1.0}
+    if task.kind == "regression":
+        return {"label": float(output), "score": 1.0}
+    shares = np.exp(output - np.logaddexp.reduce(output))
+    best = int(shares.argmax())
+    names: Sequence[str] = task.label_names
+    if examples.choices and len(names) != len(output):
+        names = examples.names[row] if examples.names else [parts[-1] for parts in examples.choices[row]]
+    return {"label": names[best], "score": float(shares[best])}

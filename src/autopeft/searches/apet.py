@@ -1,0 +1,106 @@
+"""APET (Su et al. 2023, arXiv 2306.02320): fix the number of parameters and draw at random where they stand.
+
+The control for every search at a budget: nothing is trained and nothing is learnt from what was measured. BIPEFT
+(EMNLP Findings 2024, table 10) compares with it. The authors' release also frees tensors of the backbone itself for
+half of the budget; that is no architecture of modules, so all of the budget goes to the modules of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.rules import COUNT, broken, complain
+from autopeft.searches._candidates import Candidates, Ints
+from autopeft.searches._search import BudgetedFactory, Question
+
+NAME = "apet"
+
+_ATTEMPTS = 100  # draws for each one wanted, before fewer are given: small spaces repeat themselves
+
+
+@dataclass(frozen=True)
+class ApetSettings:
+    """How architectures are drawn.
+
+    Args:
+        draws: architectures for each budget, all different.
+        is_filled: once every placement had its turn, those left out are taken, and then all grow, in the same order,
+            to the largest size that still fits: nothing more fits in the end and all draws have about the same count.
+    """
+
+    draws: int = 1
+    is_filled: bool = True
+
+    def __post_init__(self) -> None:
+        complain("The settings of APET cannot be used", broken(self, {"draws": COUNT}))
+
+
+def drawn(candidates: Candidates, budget: int, rng: np.random.Generator, is_filled: bool = True) -> Ints:
+    """Random sizes within `budget`: placements in random order, each at a random size if it fits.
+
+    Args:
+        budget: at least the least count in the space, see `Candidates.check_budget`.
+
+    Returns:
+        ``(n,)`` sizes, 0 where absent, not all 0.
+    """
+    order = rng.permutation(len(candidates))
+    sizes, left = np.zeros(len(candidates), dtype=np.int64), budget
+    for index in order:
+        column = int(rng.integers(int((candidates.sizes[index] > 0).sum())))
+        if candidates.counts[index, column] <= left:
+            sizes[index] = candidates.sizes[index, column]
+            left -= int(candidates.counts[index, column])
+    if not is_filled and sizes.any():
+        return sizes
+    present = sizes > 0
+    for index in (*order[~present[order]], *order[present[order]]):
+        if sizes.any() and not is_filled:
+            break
+        own = candidates.counts[index, candidates.sizes[index] == sizes[index]].sum() if sizes[index] else 0
+        fitting = np.flatnonzero((candidates.sizes[index] > sizes[index]) & (candidates.counts[index] <= left + own))
+        if len(fitting):
+            sizes[index] = candidates.sizes[index, fitting[-1]]
+            left -= int(candidates.counts[index, fitting[-1]] - own)
+    return sizes
+
+
+class ApetSearch:
+    """Draws for each budget, from the seed and the budget alone."""
+
+    earlier_seconds = 0.0
+
+    def __init__(self, question: Question, settings: ApetSettings) -> None:
+        self._question, self._settings = question, settings
+
+    @property
+    def per_budget(self) -> int:
+        """The number of draws."""
+        return self._settings.draws
+
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """As many different architectures as are wanted, or fewer where the budget has hardly more."""
+        candidates = Candidates.of(self._question.space, limit.count)
+        rng = np.random.default_rng([self._question.seed, limit.most])
+        found: dict[Architecture, None] = {}
+        for _ in range(_ATTEMPTS * self._settings.draws):
+            sizes = drawn(candidates, limit.most, rng, self._settings.is_filled)
+            chosen = zip(candidates.keys, sizes, strict=True)
+            found[Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n))] = None
+            if len(found) == self._settings.draws:
+                break
+        return tuple(found)
+
+
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        {"recommended": ApetSettings()},
+        ApetSearch,
+        about="APET: random assignment of modules at the same count (Su et al. 2023)",
+    )
+}

@@ -1,0 +1,67 @@
+"""BIPEFT (EMNLP Findings 2024) as a sampler: for each parameter budget one search in a supernet.
+
+A proposal is the outcome of a whole search, so `ask` takes as long as that. Several budgets, answered in their
+order, give a front; evaluated like every other proposal, they can be compared with every other sampler's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.searches._halves import HalvedTask, check_halves
+from autopeft.searches._search import BudgetedFactory, Question, supernet_of
+from autopeft.searches.bipeft.search import BilevelSearch, Found
+from autopeft.searches.bipeft.settings import PRESETS, BilevelSettings
+
+_log = logging.getLogger(__name__)
+
+NAME = "bipeft"
+
+
+class BilevelAnswers:
+    """For each budget one search in a supernet of its own."""
+
+    per_budget = 1
+    earlier_seconds = 0.0
+
+    def __init__(self, question: Question, settings: BilevelSettings) -> None:
+        """Nothing is trained yet.
+
+        Raises:
+            SettingsError: there are not two training examples.
+        """
+        self._question, self._settings = question, settings
+        check_halves(question.evaluator, "BIPEFT")
+
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """What the search for `limit` ended at."""
+        found = self.search(limit)
+        self.earlier_seconds = found.earlier
+        return (found.architecture,)
+
+    def search(self, limit: ParameterBudget) -> Found:
+        """The whole outcome of the search for `limit`."""
+        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
+        plan = problem.plan(settings, limit.most)
+        with supernet_of(evaluator, self._question.space, seed, limit.count) as supernet:
+            search = BilevelSearch(supernet, problem, settings, plan)
+            found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
+        _log.info(
+            "BIPEFT: %s answered with %d modules and %d parameters after %d steps and %.0f seconds.",
+            limit, len(found.architecture), found.parameters, found.steps, found.seconds,
+        )  # fmt: skip
+        return found
+
+
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME,
+        PRESETS,
+        BilevelAnswers,
+        lambda settings: settings.is_selecting,
+        about="BIPEFT: bi-level search of position and rank, with triggers (Chang et al. 2024)",
+    )
+}

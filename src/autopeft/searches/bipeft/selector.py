@@ -1,0 +1,273 @@
+"""BIPEFT's selection as it goes along: scores, triggers, and what they remove and fix. No model.
+
+EMNLP Findings 2024, section 3.3 (removal) and 3.4 (sizes); the formulas are in `autopeft.searches._candidates`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from autopeft.searches._candidates import (
+    Bools,
+    Candidates,
+    Drift,
+    Floats,
+    Ints,
+    cosine,
+    expected_counts,
+    indicator,
+    instability,
+    most_stable,
+    number_fixed,
+    projected,
+    reduction,
+    removal,
+    sensitivity,
+    smoothed,
+    stability,
+)
+from autopeft.searches._checkpoint import Checkpoint
+from autopeft.searches.bipeft.settings import BilevelSettings
+
+_log = logging.getLogger(__name__)
+
+_MOST_OF_STEPS = 0.7
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass says of the placements, ``(n,)`` each.
+
+    Args:
+        importance: the sum over a placement's parameters of ``|w · ∂L/∂w|``.
+        sizes: its units in this pass, 0 where it was off.
+    """
+
+    importance: Floats
+    sizes: Ints
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """The gates as they stand: probability of "keep" ``(n,)`` and of each size ``(n, K)``, and the size logits."""
+
+    keep: Floats
+    sizes: Floats
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One trigger: when, how far from the budget, and what it decided.
+
+    Args:
+        expected: expected parameters before it, in the units of equation 7.
+        allowed: how many it could remove.
+        removed, fixed: indices of placements, in the order of `Candidates`.
+    """
+
+    step: int
+    stability: float
+    expected: float
+    allowed: float
+    removed: tuple[int, ...]
+    fixed: tuple[int, ...]
+
+
+def n_triggers(wanted: int, steps: int, horizon: int, spacing: int = 1) -> int:
+    """`wanted`, or fewer when `steps` are few: `spacing` apart they take at most 70 % of the steps and leave
+    `horizon` of them before the first."""
+    most = max(1, min(math.floor(_MOST_OF_STEPS * steps), steps - horizon) // spacing)
+    if most < wanted:
+        _log.warning(
+            "BIPEFT: %d steps are too few for %d triggers, so there are %d; train for more epochs to have all.",
+            steps, wanted, most,
+        )  # fmt: skip
+    return min(wanted, most)
+
+
+class Selector:
+    """Removes placements and fixes sizes until the expected parameters meet the budget.
+
+    Attributes:
+        alive: which placements are left, ``(n,)``.
+        fixed: the index of each placement's size once it is decided, -1 before; those with one size are decided.
+        scores: the smoothed sensitivities, ``(n,)``.
+        history: every trigger so far.
+    """
+
+    def __init__(self, candidates: Candidates, settings: BilevelSettings, budget: int, triggers: int) -> None:
+        """Raises:
+        BudgetError: not even the smallest placement fits the budget.
+        """
+        candidates.check_budget(budget)
+        self.candidates, self.settings, self.budget, self.triggers = candidates, settings, budget, triggers
+        n = len(candidates)
+        self.alive: Bools = np.ones(n, dtype=bool)
+        self.fixed: Ints = np.where(candidates.is_sized, -1, 0)
+        self.scores: Floats = np.zeros(n)
+        self.history: list[Trigger] = []
+        self._counts = _counts(candidates, settings)
+        self._sized = np.flatnonzero(candidates.is_sized)
+        self._indicators: deque[Bools] = deque(maxlen=settings.horizon + 2)
+        self._drift: Drift | None = None
+        self._before: Ints | None = None  # the sizes at the last trigger
+        self._unspent, self._unfixed = 0.0, 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all triggers have fired."""
+        return len(self.history) >= self.triggers
+
+    # -- scores ----------------------------------------------------------------------------------------------
+
+    def score(self, train: Pass, validation: Pass, similarity: Floats) -> None:
+        """Take in one step: equations 1 to 4.
+
+        Args:
+            similarity: the cosine of each placement's two gradients, ``(n,)``.
+        """
+        means = [part.importance / self._parameters(part.sizes) for part in (train, validation)]
+        new = sensitivity(means[0], means[1], similarity, self.settings.score)
+        was_on = (train.sizes > 0) & (validation.sizes > 0)
+        is_measured = self.alive & (was_on | self.settings.is_off_scored)
+        self.scores = smoothed(self.scores, new, self.settings.gamma, is_measured)
+
+    def _parameters(self, sizes: Ints) -> Floats:
+        """``|M_n|``: parameters of each placement at `sizes`, or at its largest; 1 where scores are sums."""
+        if self.settings.counted == "none":
+            return np.ones(len(self.candidates))
+        largest = self.candidates.counts.max(axis=1)
+        if self.settings.counted == "all":
+            return np.asarray(largest, dtype=np.float64)
+        is_this = self.candidates.sizes == sizes[:, None]
+        active = np.where(is_this, self.candidates.counts, 0).max(axis=1)
+        return np.asarray(np.where(active > 0, active, largest), dtype=np.float64)
+
+    # -- triggers --------------------------------------------------------------------------------------------
+
+    def observe(self, beliefs: Beliefs, step: int) -> Trigger | None:
+        """Take in the gates after a step; a trigger when the ranking has become stable (equation 5)."""
+        logits = beliefs.logits.astype(np.float64)
+        if self._drift is None or self._before is None:
+            self._drift, self._before = Drift.begin(logits), self._sizes(beliefs)
+        else:
+            self._drift = self._drift.followed_by(logits)
+        self._indicators.append(self._indicator(beliefs))
+        settings = self.settings
+        beta = stability(list(self._indicators), settings.horizon, settings.stability)
+        is_soon = bool(self.history) and step - self.history[-1].step < settings.spacing
+        if self.is_done or is_soon or beta is None or beta < settings.threshold:
+            return None
+        fired = self._fire(beliefs, step, beta, self._drift, self._before)
+        self._drift, self._before = Drift.begin(logits), self._sizes(beliefs)
+        self.history.append(fired)
+        return fired
+
+    def _indicator(self, beliefs: Beliefs) -> Bools:
+        counts = expected_counts(beliefs.sizes, self._counts, self.fixed)
+        if self.settings.indicator_counts == "staged":
+            counts = counts * beliefs.keep if self.history else self._counts.max(axis=1).astype(np.float64)
+        misfits = self.settings.indicator_misfits
+        return indicator(self.scores, counts, self.alive, self.candidates.rank, self.budget, misfits)
+
+    def _fire(self, beliefs: Beliefs, step: int, beta: float, drift: Drift, before: Ints) -> Trigger:
+        counts = expected_counts(beliefs.sizes, self._counts, self.fixed) * self.alive
+        left = self.triggers - len(self.history)
+        if left > math.ceil(self.settings.hard_share * self.triggers):
+            counts = counts * beliefs.keep
+        expected = float(counts.sum())
+        allowed = reduction(expected, self.budget, self.triggers, len(self.history))
+        if self.settings.is_removal_carried:
+            allowed = min(allowed + self._unspent, expected - self.budget)
+        misfits = self.settings.removal_misfits
+        taken = removal(self.scores, counts, self.alive, self.candidates.rank, allowed, misfits)
+        self._unspent = taken.unspent
+        self.alive[list(taken.indices)] = False
+        fixed = self._fix(beliefs, drift, before, left)
+        return Trigger(step, beta, expected, allowed, taken.indices, fixed)
+
+    def _fix(self, beliefs: Beliefs, drift: Drift, before: Ints, left: int) -> tuple[int, ...]:
+        settings = self.settings
+        is_open = self.alive & (self.fixed < 0)
+        similarity = cosine(before, self._sizes(beliefs))
+        if settings.fixing_values == "indices" and not before.any() and not self._sizes(beliefs).any():
+            similarity = 1.0  # the release divides by zero here and goes on with 1
+        carried = self._unfixed if settings.is_fixing_carried else 0.0
+        wanted = number_fixed(int(is_open.sum()), similarity, left - settings.is_fixing_early, carried)
+        self._unfixed = wanted.carried
+        unstable = np.zeros(len(self.candidates))
+        valid = self.candidates.sizes[self._sized] > 0
+        unstable[self._sized] = instability(drift, beliefs.logits.astype(np.float64), valid, settings.divergence)
+        fixed = most_stable(unstable, is_open, self.candidates.rank, wanted.n)
+        self.fixed[list(fixed)] = self._likeliest(beliefs)[list(fixed)]
+        return fixed
+
+    def _likeliest(self, beliefs: Beliefs) -> Ints:
+        """The index of every placement's size: the fixed one, else the likeliest."""
+        return np.where(self.fixed >= 0, self.fixed, beliefs.sizes.argmax(axis=1))
+
+    def _sizes(self, beliefs: Beliefs) -> Ints:
+        """``v`` of equation 10 over the placements with sizes."""
+        chosen = self._likeliest(beliefs)[self._sized]
+        if self.settings.fixing_values == "indices":
+            return np.where(self.alive[self._sized], chosen, 0)
+        return np.where(self.alive[self._sized], self.candidates.sizes[self._sized, chosen], 0)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def finish(self, beliefs: Beliefs) -> Ints:
+        """Fix what is open and project: sizes ``(n,)`` whose exact count is within the budget, not all 0."""
+        chosen = np.where(self.alive, self._likeliest(beliefs), -1)
+        return projected(self.scores, self.candidates, chosen, self.budget, self.settings.is_refilled)
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def state(self) -> Checkpoint:
+        """Everything that a later `load` needs to go on as if nothing had happened."""
+        arrays = {"alive": self.alive, "fixed": self.fixed, "scores": self.scores}
+        if self._indicators:
+            arrays["indicators"] = np.stack(self._indicators)
+        if self._drift is not None and self._before is not None:
+            drift = self._drift
+            arrays |= {"start": drift.start, "mean": drift.mean, "squares": drift.squares, "before": self._before}
+        facts = {
+            "unspent": self._unspent,
+            "unfixed": self._unfixed,
+            "drift_steps": 0 if self._drift is None else self._drift.n,
+            "history": [asdict(trigger) for trigger in self.history],
+        }
+        return Checkpoint({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, facts)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from what `state` gave."""
+        arrays = {name: tensor.numpy().copy() for name, tensor in checkpoint.tensors.items()}
+        self.alive, self.fixed, self.scores = arrays["alive"], arrays["fixed"], arrays["scores"]
+        self._indicators.extend(arrays.get("indicators", np.zeros((0, len(self.alive)), dtype=bool)))
+        facts = checkpoint.facts
+        if facts["drift_steps"]:
+            self._drift = Drift(arrays["start"], facts["drift_steps"], arrays["mean"], arrays["squares"])
+            self._before = arrays["before"]
+        self._unspent, self._unfixed = facts["unspent"], facts["unfixed"]
+        self.history = [trigger_from(row) for row in facts["history"]]
+
+
+def trigger_from(row: Mapping[str, Any]) -> Trigger:
+    """The trigger that was stored as `row`."""
+    return Trigger(**{**row, "removed": tuple(row["removed"]), "fixed": tuple(row["fixed"])})
+
+
+def _counts(candidates: Candidates, settings: BilevelSettings) -> Ints:
+    """Parameters at each size, exact, or the release's share of those at the largest."""
+    if settings.counts == "exact":
+        return candidates.counts
+    largest = candidates.counts.max(axis=1, keepdims=True)
+    return np.asarray(largest * candidates.sizes // candidates.sizes.max(axis=1, keepdims=True), dtype=np.int64)

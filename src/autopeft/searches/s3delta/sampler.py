@@ -1,0 +1,72 @@
+"""S3Delta (Hu et al. 2022, arXiv 2206.07382) as a sampler: for each parameter budget one search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.searches._candidates import Candidates
+from autopeft.searches._halves import HalvedTask, check_halves
+from autopeft.searches._search import BudgetedFactory, Question, supernet_of
+from autopeft.searches.s3delta.search import Found, SparseSearch
+from autopeft.searches.s3delta.settings import PRESETS, SparseSettings
+from autopeft.spaces.lattice import Choice, SearchSpace
+
+_log = logging.getLogger(__name__)
+
+NAME = "s3delta"
+
+
+def one_size(space: SearchSpace, size: Literal["smallest", "largest"]) -> SearchSpace:
+    """`space` without its budget, where every module is absent or has the smallest, or the largest, of its sizes."""
+    column = 1 if size == "smallest" else -1
+    choices = tuple(Choice(choice.name, (0, choice.values[column])) for choice in space.choices)
+    return replace(space, choices=choices, budget=None)
+
+
+class SparseAnswers:
+    """For each budget one search: the shift of the gates depends on it."""
+
+    per_budget = 1
+    earlier_seconds = 0.0
+
+    def __init__(self, question: Question, settings: SparseSettings) -> None:
+        """Raises:
+        BudgetError: the smallest module, at the size that it would have, is above a budget.
+        SettingsError: there are not two training examples.
+        """
+        self._question, self._settings = question, settings
+        self._space = one_size(question.space, settings.size)
+        check_halves(question.evaluator, "S3Delta")
+        for limit in question.limits:
+            Candidates.of(self._space, limit.count).check_budget(limit.most)
+
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """What the search for `limit` ended at."""
+        found = self.search(limit)
+        self.earlier_seconds = found.earlier
+        return (found.architecture,)
+
+    def search(self, limit: ParameterBudget) -> Found:
+        """The whole outcome of the search for `limit`."""
+        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
+        plan = problem.plan(settings, limit.most)
+        with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
+            search = SparseSearch(supernet, problem, settings, plan)
+            found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
+        _log.info(
+            "S3Delta: %s answered with %d modules and %d parameters after %d steps and %.0f seconds.",
+            limit, len(found.architecture), found.parameters, plan.steps, found.seconds,
+        )  # fmt: skip
+        return found
+
+
+MEMBERS = {
+    NAME: BudgetedFactory(
+        NAME, PRESETS, SparseAnswers, about="S3Delta: soft gates under one global shift (Hu et al. 2022)"
+    )
+}

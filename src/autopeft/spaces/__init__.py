@@ -1,0 +1,1 @@
+"""Search spaces: the lattice, and the papers' spaces by name."""

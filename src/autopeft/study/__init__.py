@@ -1,0 +1,1 @@
+"""Studies: stored searches that survive their processes."""

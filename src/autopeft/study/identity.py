@@ -1,0 +1,238 @@
+"""What makes two studies the same, and finding a study in a storage.
+
+A study may only be resumed with the space, objective, seed and settings that it was made with: its trials could not be
+compared otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from typing import Any
+
+from optuna.exceptions import DuplicatedStudyError
+from optuna.study import StudyDirection
+
+import autopeft
+from autopeft.errors import InputError, SettingsError, StudyMismatchError, UnknownNameError
+from autopeft.objective import metric_and_cost
+from autopeft.spaces.lattice import SearchSpace
+from autopeft.study.database import Store, optuna_logs_as_ours
+from autopeft.study.record import plain
+
+_logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of what is written. Readers refuse a newer one."""
+
+_KEY = "identity"
+_PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two studies the same: written once, when the study is made.
+
+    Args:
+        space: `SearchSpace.as_dict`.
+        fingerprint: of the space.
+        objective: name of the metric that is maximised.
+        settings: resolved settings that must not change when the study is resumed.
+        seed: of the study.
+        versions: of Python and the packages that decide the numbers; not compared.
+    """
+
+    space: Mapping[str, Any]
+    fingerprint: str
+    objective: str
+    settings: Mapping[str, Any]
+    seed: int
+    versions: Mapping[str, str]
+    format: int = FORMAT
+
+    @classmethod
+    def of(cls, space: SearchSpace, objective: str, settings: Mapping[str, Any], seed: int) -> Identity:
+        """The identity of a study that is asked for.
+
+        Raises:
+            SettingsError: a setting cannot be written as JSON.
+        """
+        wrong = [key for key, value in flat(settings) if not _is_json(value)]
+        if wrong:
+            raise SettingsError(f"Settings of a study are written as JSON, but these cannot be: {', '.join(wrong)}.")
+        return cls(plain(space.as_dict()), space.fingerprint, objective, plain(settings), seed, versions())
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the packages that decide the numbers, without importing them."""
+    found = {"python": platform.python_version(), "autopeft": autopeft.__version__}
+    for name in ("torch", "transformers", "optuna", "botorch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def differences(stored: Identity, asked: Identity) -> list[str]:
+    """What keeps the study that is asked for from being the stored one, a phrase each; empty when they agree."""
+    found = [*_space_differences(stored.space, asked.space)]
+    if not found and stored.fingerprint != asked.fingerprint:
+        found.append(f"the search space's fingerprint is {stored.fingerprint} there, {asked.fingerprint} here")
+    for name in ("objective", "seed"):
+        there, here = getattr(stored, name), getattr(asked, name)
+        if there != here:
+            found.append(f"the {name} is {there!r} there, {here!r} here")
+    return found + list(_mapping_differences("the setting", dict(flat(stored.settings)), dict(flat(asked.settings))))
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of nested mappings with dotted keys; an empty mapping stands for itself."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _space_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    there, here = dict(stored["choices"]), dict(asked["choices"])
+    yield from _mapping_differences("the choice", there, here)
+    if set(there) == set(here) and list(there) != list(here):
+        yield f"the order of the choices is {', '.join(there)} there, {', '.join(here)} here"
+    places = [{f"{method}@{site}": rest for method, site, *rest in space["slots"]} for space in (stored, asked)]
+    if list(there) == list(here):  # otherwise the indices into the choices differ anyhow
+        yield from _mapping_differences("the place", *places)
+    if stored["budget"] != asked["budget"]:
+        yield f"the budget is {stored['budget']} there, {asked['budget']} here"
+
+
+def _mapping_differences(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for key in [*there, *(key for key in here if key not in there)]:
+        if key not in here:
+            yield f"{what} {key} is only there ({there[key]!r})"
+        elif key not in there:
+            yield f"{what} {key} is only here ({here[key]!r})"
+        elif there[key] != here[key]:
+            yield f"{what} {key} is {there[key]!r} there, {here[key]!r} here"
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, PurePath):
+        return True
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+# -- finding a study ---------------------------------------------------------------------------------------
+
+
+def find_or_make(store: Store, name: str, asked: Identity) -> tuple[int, Identity]:
+    """Optuna's key of the study called `name`, and its stored identity; it is made when there is none.
+
+    Raises:
+        InputError: the name is empty, or the study was not made by this package.
+        StudyMismatchError: the stored study differs from `asked`; nothing has been written.
+    """
+    if not name:
+        raise InputError("A study needs a name.")
+    try:
+        key, is_made = store.backend.get_study_id_from_name(name), False
+    except KeyError:
+        key, is_made = _made(store, name)
+    if is_made:
+        _write(store, key, asked)
+    stored = _read(store, key, name, asked)
+    check(stored, asked, name, store.label)
+    return key, stored
+
+
+def find(store: Store, name: str | None, space: SearchSpace | None) -> tuple[int, str, Identity]:
+    """Optuna's key, the name and the identity of a study that exists.
+
+    Args:
+        name: None where the storage holds one study only.
+        space: compared with the stored one when given.
+
+    Raises:
+        InputError: there is no study, or there are several and no name is given, or it is not of this package.
+        UnknownNameError: there is no study called `name`.
+        StudyMismatchError: the stored space differs from `space`.
+    """
+    keys = {item.study_name: item._study_id for item in store.backend.get_all_studies()}
+    if name is not None and name not in keys:
+        raise UnknownNameError("study", name, keys)
+    if name is None and len(keys) != 1:
+        listed = f"several studies, name one: {', '.join(sorted(keys))}" if keys else "no study"
+        raise InputError(f"The storage {store.label} holds {listed}.")
+    chosen = name if name is not None else next(iter(keys))
+    stored = _read(store, keys[chosen], chosen, None)
+    if space is not None:
+        asked = replace(stored, space=plain(space.as_dict()), fingerprint=space.fingerprint)
+        check(stored, asked, chosen, store.label)
+    return keys[chosen], chosen, stored
+
+
+def check(stored: Identity, asked: Identity, name: str, label: str) -> None:
+    """Compare two identities; other versions of packages are worth a warning only.
+
+    Raises:
+        StudyMismatchError: they differ; the message lists how.
+    """
+    found = differences(stored, asked)
+    if found:
+        listed = "\n".join(f"  - {item}" for item in found)
+        raise StudyMismatchError(
+            f"The study {name!r} in {label} differs from the one asked for:\n{listed}\n"
+            f"Give another name or storage for a new study, or ask for the stored one."
+        )
+    now = asked.versions
+    changed = [f"{key} {then}, now {now[key]}" for key, then in stored.versions.items() if now.get(key, then) != then]
+    if changed:
+        _logger.warning("The study %r was begun with other versions: %s.", name, "; ".join(changed))
+
+
+def _directions(objective: str) -> list[StudyDirection]:
+    return [StudyDirection[item.direction.upper()] for item in metric_and_cost(objective)]
+
+
+def _made(store: Store, name: str) -> tuple[int, bool]:
+    try:
+        with optuna_logs_as_ours():
+            return store.backend.create_new_study(_directions("metric"), name), True
+    except DuplicatedStudyError:  # another worker was faster
+        return store.backend.get_study_id_from_name(name), False
+
+
+def _write(store: Store, key: int, identity: Identity) -> None:
+    names = [item.name for item in metric_and_cost(identity.objective)]
+    store.backend.set_study_system_attr(key, "study:metric_names", names)  # Optuna's dashboard shows them
+    store.backend.set_study_user_attr(key, _KEY, identity.as_dict())
+
+
+def _read(store: Store, key: int, name: str, asked: Identity | None) -> Identity:
+    """The stored identity. One that its maker has yet to write is waited for; if the maker died, `asked` is written."""
+    patience = time.monotonic() + _PATIENCE_SECONDS
+    while (facts := store.backend.get_study_user_attrs(key).get(_KEY)) is None:
+        is_ours = store.backend.get_study_directions(key) == _directions("metric")
+        if asked is None or not is_ours or store.backend.get_all_trials(key, deepcopy=False):
+            raise InputError(f"The study {name!r} in {store.label} was not made by autopeft.")
+        if time.monotonic() > patience:
+            _write(store, key, asked)
+        time.sleep(0.05)
+    if facts["format"] > FORMAT:
+        raise InputError(f"The study {name!r} was written by a newer autopeft: {facts['versions'].get('autopeft')}.")
+    return Identity(**facts)

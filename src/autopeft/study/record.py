@@ -1,0 +1,188 @@
+"""How a trial is written into Optuna's storage, and read back.
+
+Everything of ours is a JSON attribute, so that a trial can be read without the space that it came from. What Optuna
+and its dashboard show beside it (parameters, two objective values) is written as well, and never read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as StoredState
+
+from autopeft.architecture import Architecture
+from autopeft.objective import Measurement
+from autopeft.spaces.lattice import Choice, Configuration
+from autopeft.study.lease import Lease
+from autopeft.trial import Failure, Trial, TrialState
+
+
+@dataclass(frozen=True)
+class Record:
+    """A stored trial, with what only the study needs to know.
+
+    Args:
+        key: Optuna's identifier of the trial, unique in the whole storage; the number is unique in the study.
+        trial: what everybody else sees.
+        fingerprint: of the architecture.
+        lease: who holds it, or held it.
+        is_withdrawn: another worker had claimed the architecture, or the last place, a moment before.
+        is_given_back: its worker was interrupted on purpose, which is no sign that the architecture kills workers.
+    """
+
+    key: int
+    trial: Trial
+    fingerprint: str
+    lease: Lease
+    is_withdrawn: bool = False
+    is_given_back: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is being evaluated, as far as the storage knows."""
+        return not self.is_withdrawn and self.trial.state is TrialState.RUNNING
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether its architecture is not to be proposed again."""
+        return not self.is_withdrawn and self.trial.is_taken
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether it lost its worker and ended without a verdict on the architecture."""
+        return not self.is_withdrawn and not self.trial.is_taken
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration about to be claimed; the fields are those of `Trial`."""
+
+    configuration: Configuration
+    architecture: Architecture
+    origin: str
+    proposal_seconds: float = 0.0
+    retry_of: int | None = None
+
+
+def write_trial(candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> FrozenTrial:
+    """A running trial, complete with all attributes, so that it appears in the storage in one step."""
+    pairs = list(zip(choices, candidate.configuration.indices, strict=True))
+    attributes = {
+        "configuration": list(candidate.configuration.indices),
+        "architecture": candidate.architecture.as_dict(),
+        "fingerprint": candidate.architecture.fingerprint,
+        "origin": candidate.origin,
+        "seed": seed,
+        "proposal_seconds": candidate.proposal_seconds,
+        "retry_of": candidate.retry_of,
+        "lease": lease.as_dict(),
+    }
+    return FrozenTrial(
+        number=-1,  # the storage gives the number
+        trial_id=-1,
+        state=StoredState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params={choice.name: choice.values[index] for choice, index in pairs},
+        distributions={choice.name: distribution(choice) for choice in choices},
+        user_attrs=attributes,
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | None:
+    """The record of a stored trial, or None when another program put it there.
+
+    Args:
+        with_history: whether the learning curve is kept; it is most of a measurement, and no sampler reads it.
+    """
+    facts = stored.user_attrs
+    if "architecture" not in facts or "lease" not in facts or stored.state is StoredState.WAITING:
+        return None
+    lease = Lease.from_dict(facts["lease"])
+    trial = Trial(
+        number=stored.number,
+        configuration=Configuration(tuple(facts["configuration"])),
+        architecture=Architecture.from_dict(facts["architecture"]),
+        state=_state(stored.state),
+        origin=facts["origin"],
+        seed=facts["seed"],
+        measurement=_measurement(stored, with_history),
+        failure=_failure(stored),
+        proposal_seconds=facts["proposal_seconds"],
+        started=_seconds(stored.datetime_start) or 0.0,
+        finished=_finished(stored, lease),
+        retry_of=facts["retry_of"],
+    )
+    return Record(
+        key=stored._trial_id,
+        trial=trial,
+        fingerprint=facts["fingerprint"],
+        lease=lease,
+        is_withdrawn=facts.get("withdrawn", False),
+        is_given_back=facts.get("given_back", False),
+    )
+
+
+def distribution(choice: Choice) -> BaseDistribution:
+    """A choice as Optuna shows it: whole numbers where its values are consecutive, categories otherwise."""
+    first, last = choice.values[0], choice.values[-1]
+    if last - first + 1 == len(choice.values):
+        return IntDistribution(first, last)
+    return CategoricalDistribution(choice.values)
+
+
+def plain(data: Any) -> Any:
+    """`data` as JSON gives it back: tuples become lists, array scalars numbers, anything unknown its text."""
+    return json.loads(json.dumps(data, default=_plain_value))
+
+
+def _plain_value(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _state(state: StoredState) -> TrialState:
+    if state is StoredState.RUNNING:
+        return TrialState.RUNNING
+    return TrialState.COMPLETE if state is StoredState.COMPLETE else TrialState.FAILED
+
+
+def _measurement(stored: FrozenTrial, with_history: bool) -> Measurement | None:
+    # A worker that was given up while it wrote leaves a measurement behind in a trial that has failed.
+    if stored.state is not StoredState.COMPLETE:
+        return None
+    measurement = Measurement.from_dict(stored.user_attrs["measurement"])
+    return measurement if with_history else replace(measurement, history=())
+
+
+def _failure(stored: FrozenTrial) -> Failure | None:
+    if _state(stored.state) is not TrialState.FAILED:
+        return None
+    facts = stored.user_attrs.get("failure")
+    return Failure(**facts) if facts else Failure("crash", "The trial was ended by another program.")
+
+
+def _finished(stored: FrozenTrial, lease: Lease) -> float | None:
+    """When work on it ended. Of a lost worker that is its last sign of life: nobody worked until it was missed."""
+    ended, failure = _seconds(stored.datetime_complete), _failure(stored)
+    if ended is None or failure is None or stored.user_attrs.get("given_back"):
+        return ended
+    if failure.kind != "preempted" and not stored.user_attrs.get("lost"):
+        return ended
+    return min(ended, max(lease.beat, _seconds(stored.datetime_start) or 0.0))
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

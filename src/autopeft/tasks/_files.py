@@ -1,0 +1,383 @@
+"""A task of a user's own files: CSV, TSV, JSON, JSON lines or Parquet, the text ones gzip-compressed or not.
+
+Every mistake that can be found before training is found here, and those found together are listed together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from autopeft.errors import DataError, SettingsError
+from autopeft.tasks._examples import Examples
+from autopeft.tasks._metrics import METRICS
+from autopeft.tasks._protocols import Source, Splits, cut
+from autopeft.tasks._tables import Table, listed, read
+from autopeft.tasks._task import Kind, Task, label_key, missing_columns, plain, read_labels, text_mistakes
+
+logger = logging.getLogger(__name__)
+
+MEMBERS: Mapping[str, Task] = {}
+"""None by name: a task of files is made by `from_files`."""
+
+MANY_VALUES = 10
+"""Fractional labels with at least that many distinct values are taken for a regression."""
+
+_SLIPS = 0.1
+"""Share of labels that are no numbers up to which they are slips among numbers."""
+
+MOST_CLASSES = 200
+"""More distinct labels than that are taken for a mistake (an identifier, free text), not for classes."""
+
+_NARROWEST = 1e6 * sys.float_info.min
+"""A range of numbers must be wider, to be divided into steps."""
+
+KindOrAuto = Literal["auto", "classification", "regression", "multiple_choice"]
+
+_METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("spearman", "pearson"),
+    "multiple_choice": ("accuracy",),
+}
+_ALLOWED: Mapping[str, tuple[str, ...]] = {**_METRICS, "classification": ("accuracy", "macro_f1", "matthews")}
+"""What may be asked for besides: F1 where there are two classes. The others need more than one label a row."""
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Cuts the examples of a user's files into splits. Everything has been read and checked already.
+
+    Args:
+        task: the task that was made of the files.
+        source: its parts by role.
+        decided: sentences for the user: what was concluded from the data.
+    """
+
+    task: Task
+    source: Source
+    decided: tuple[str, ...] = ()
+
+    def __call__(self, protocol: str = "holdout", seed: int = 0, train_limit: int | None = None) -> Splits:
+        """The splits; see `autopeft.tasks._protocols.cut`. Only "holdout" is allowed for files."""
+        return cut(self.task, self.source, protocol, seed, train_limit)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the user asked for."""
+
+    text: tuple[str, ...]
+    label: str
+    choices: tuple[str, ...]
+    kind: KindOrAuto
+
+
+def from_files(
+    train: Path,
+    validation: Path | None = None,
+    test: Path | None = None,
+    *,
+    text: Sequence[str],
+    label: str = "label",
+    kind: KindOrAuto = "auto",
+    choices: Sequence[str] = (),
+    delimiter: str | None = None,
+    metrics: Sequence[str] = (),
+    name: str | None = None,
+) -> tuple[Task, Loader]:
+    """A task of one's own files, and the loader of its splits.
+
+    The kind "auto" decides: columns of choices are given: multiple choice; labels with a fractional part and at
+    least ten distinct values: regression; otherwise classification. Classes are sorted as numbers when all are
+    whole numbers, else as text. What was decided is logged and kept in `Loader.decided`.
+
+    A validation or test part that is not given is cut from train (protocol "holdout").
+
+    Args:
+        train: the file that is trained on.
+        validation: the file that the search looks at.
+        test: the file that the final result is reported on.
+        text: one or two columns of text; for multiple choice the one column of context.
+        label: the column of labels; for multiple choice the number of the right choice from 0, or the name of
+            its column.
+        kind: what to make of the labels.
+        choices: for multiple choice, the columns of the choices, two at least.
+        delimiter: of CSV files, where it should not be guessed: one character, or "tab".
+        metrics: names of `autopeft.tasks._metrics.METRICS`, objective first; by default accuracy and macro-F1,
+            Spearman and Pearson, or accuracy.
+        name: of the task; ``files/<name of the train file>`` by default.
+
+    Raises:
+        SettingsError: `delimiter` is no delimiter.
+        DataError: files, columns or values that cannot be used; all that were found, with where they are.
+    """
+    delimiter = _delimiter(delimiter)
+    wish = _Wish((text,) if isinstance(text, str) else tuple(text), label, tuple(choices), kind)
+    _fail_on(_wish_mistakes(wish, metrics))
+    given = {"train": train, "validation": validation, "test": test}
+    tables = _read_all({role: Path(path) for role, path in given.items() if path is not None}, delimiter)
+    _fail_on([mistake for table in tables.values() for mistake in _column_mistakes(table, wish)])
+    kind_found, label_names, decided, mistakes = _decide(tables, wish)
+    mistakes += [item for table in tables.values() for item in _text_mistakes(table, wish)]
+    _fail_on([*mistakes, *_metric_mistakes(metrics, kind_found, label_names)])
+    task = Task(
+        name=name or f"files/{Path(train).name.partition('.')[0]}",
+        kind=kind_found,
+        inputs=wish.text,
+        label=label,
+        label_names=label_names,
+        metrics=tuple(metrics) or _METRICS[kind_found],
+        hub=None,
+        parts=tuple((role, role) for role in tables),
+        format=_multiple_choice(wish) if kind_found == "multiple_choice" else plain,
+        about=f"The file {train}.",
+    )
+    if kind_found == "regression":
+        step, unparsable = _number_scale(tables["train"], label)
+        task = replace(task, step=step, unparsable=unparsable)
+    for sentence in decided:
+        logger.info(sentence)
+    return task, Loader(task, _source(task, tables), tuple(decided))
+
+
+def _source(task: Task, tables: Mapping[str, Table]) -> Source:
+    parts = {role: task.examples(table) for role, table in tables.items()}
+    return Source({role: table.source for role, table in tables.items()}, lambda role: parts[role])
+
+
+def _fail_on(mistakes: Sequence[str]) -> None:
+    if mistakes:
+        raise DataError(f"The data cannot be used: {listed(mistakes, most=12)}.")
+
+
+def _wish_mistakes(wish: _Wish, metrics: Sequence[str]) -> list[str]:
+    mistakes = []
+    if wish.kind not in get_args(KindOrAuto):
+        mistakes.append(f"the kind is one of {', '.join(get_args(KindOrAuto))}, but got {wish.kind!r}")
+    if not 1 <= len(wish.text) <= 2 or (wish.choices and len(wish.text) != 1):
+        mistakes.append(f"one or two text columns are wanted (one beside choices), but got {list(wish.text)}")
+    is_choice = bool(wish.choices) if wish.kind == "auto" else wish.kind == "multiple_choice"
+    if is_choice != bool(wish.choices) or len(wish.choices) == 1:
+        mistakes.append(f"two or more columns of choices go with multiple choice, but got {list(wish.choices)}")
+    named = [*wish.text, *wish.choices, wish.label]
+    if len(set(named)) < len(named):
+        mistakes.append(f"a column may be used once, but got {named}")
+    unknown = sorted(set(metrics) - set(METRICS))
+    if unknown:
+        mistakes.append(f"there are no metrics {unknown}; known are {', '.join(METRICS)}")
+    return mistakes
+
+
+def _metric_mistakes(metrics: Sequence[str], kind: Kind, classes: Sequence[str]) -> list[str]:
+    allowed = _ALLOWED[kind] + (("f1",) if kind == "classification" and len(classes) == 2 else ())
+    unfit = [name for name in metrics if name in METRICS and name not in allowed]
+    what = f"{kind} of {len(classes)} classes" if kind == "classification" else kind.replace("_", " ")
+    return [f"the metrics {unfit} do not fit a {what}: {', '.join(allowed)} do"] if unfit else []
+
+
+def _number_scale(train: Table, label: str) -> tuple[float, float]:
+    """For text-to-text models: a round step of about a 25th of the labels' range, and a number well outside of it."""
+    numbers = [float(row[label]) for row in train.rows]
+    low, span = min(numbers), max(numbers) - min(numbers)
+    power = 10.0 ** math.floor(math.log10(span / 25))
+    step = next(part * power for part in (5, 2, 1) if part * power <= span / 25)
+    return step, low - span
+
+
+def _delimiter(said: str | None) -> str | None:
+    if said in ("tab", "\\t"):  # what a shell and YAML without quotes make of it
+        return "\t"
+    if said is None or (len(said) == 1 and said not in '"\r\n'):
+        return said
+    raise SettingsError(f"A delimiter is one character, no quotation mark and no line end, or 'tab', but got {said!r}.")
+
+
+def _read_all(paths: Mapping[str, Path], delimiter: str | None) -> dict[str, Table]:
+    tables: dict[str, Table] = {}
+    mistakes = []
+    for role, path in paths.items():
+        try:
+            tables[role] = read(path, delimiter)
+        except DataError as error:
+            mistakes.append(str(error).removesuffix("."))
+    _fail_on(mistakes)
+    return tables
+
+
+def _column_mistakes(table: Table, wish: _Wish) -> list[str]:
+    missing = missing_columns(table, (*wish.text, *wish.choices, wish.label))
+    if not missing:
+        return []
+    return [f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns)}"]
+
+
+def _text_mistakes(table: Table, wish: _Wish) -> list[str]:
+    return [f"{table.source}: {mistake}" for mistake in text_mistakes(table, (*wish.text, *wish.choices))]
+
+
+def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[Kind, tuple[str, ...], list[str], list[str]]:
+    """The kind, the classes, what was decided, and the mistakes among the labels."""
+    values = [row.get(wish.label) for row in tables["train"].rows]
+    mistakes = [item for table in tables.values() for item in _label_mistakes(table, wish.label)]
+    if wish.choices:
+        mistakes += [item for table in tables.values() for item in _choice_mistakes(table, wish)]
+        return "multiple_choice", wish.choices, [f"Multiple choice among {', '.join(wish.choices)}."], mistakes
+    kind = _kind(values) if wish.kind == "auto" else wish.kind
+    if kind == "regression":
+        probe = Task("probe", "regression", wish.text, wish.label)
+        mistakes = [f"{t.source}: {item}" for t in tables.values() for item in read_labels(probe, t)[1]]
+        mistakes = mistakes or _range_mistake(tables["train"], wish.label)
+        return "regression", (), [f"{wish.label!r} is taken for a number to be predicted (regression)."], mistakes
+    classes = _classes(values)
+    mistakes += _slips(tables["train"], wish) if wish.kind == "auto" else []
+    decided = [f"{wish.label!r} is taken for {len(classes)} classes: {', '.join(classes[:20])}."]
+    return "classification", classes, decided, [*mistakes, *_class_mistakes(tables, wish.label, classes)]
+
+
+def _kind(values: Sequence[Any]) -> Kind:
+    numbers = [_as_float(value) for value in values if not _is_missing(value)]
+    known = [number for number in numbers if number is not None]
+    fractional = any(not number.is_integer() for number in known)
+    if known and len(known) == len(numbers) and fractional and len(set(known)) >= MANY_VALUES:
+        return "regression"
+    return "classification"
+
+
+def _slips(train: Table, wish: _Wish) -> list[str]:
+    """Few texts among many numbers with a fraction are slips of the pen, and no classes."""
+    values = [row.get(wish.label) for row in train.rows]
+    numbers = [_as_float(value) for value in values]
+    texts = [i for i, value in enumerate(values) if numbers[i] is None and not _is_missing(value)]
+    if not texts or len(texts) > _SLIPS * len(values) or _kind([n for n in numbers if n is not None]) != "regression":
+        return []
+    shown = ", ".join(f"{values[i]!r} (row {i + 1})" for i in texts[:5])
+    return [
+        f"{train.source}: {wish.label!r} holds numbers, but {shown} in {len(texts)} of {len(values)} rows: mend them, "
+        "or say which kind it is"
+    ]
+
+
+def _classes(values: Sequence[Any]) -> tuple[str, ...]:
+    found = {label_key(value) for value in values if not _is_missing(value)}
+    if all(name.removeprefix("-").isdecimal() for name in found):
+        return tuple(sorted(found, key=lambda name: (Decimal(name), name)))  # "1" and "01" are two
+    return tuple(sorted(found))
+
+
+def _label_mistakes(table: Table, label: str) -> list[str]:
+    values = [row.get(label) for row in table.rows]
+    missing = [str(number) for number, value in enumerate(values, start=1) if _is_missing(value)]
+    mistakes = []
+    if missing:
+        mistakes.append(f"{table.source}: {len(missing)} labels are missing: rows {', '.join(missing[:5])}")
+    nested = [str(number) for number, value in enumerate(values, start=1) if isinstance(value, list | dict)]
+    if nested:
+        rows = ", ".join(nested[:5])
+        mistakes.append(f"{table.source}: {len(nested)} labels are lists or objects, not single values: rows {rows}")
+    long = [str(number) for number, value in enumerate(values, start=1) if _is_beyond(value)]
+    if long:
+        mistakes.append(f"{table.source}: {len(long)} labels are too large for a number: rows {', '.join(long[:5])}")
+    types = Counter(_type(value) for value in values if not _is_missing(value))
+    if len(types) > 1:
+        shown = ", ".join(f"{count} {name}" for name, count in types.most_common())
+        mistakes.append(f"{table.source}: {label!r} mixes types: {shown}; give all labels one type")
+    return mistakes
+
+
+def _class_mistakes(tables: Mapping[str, Table], label: str, classes: Sequence[str]) -> list[str]:
+    train = tables["train"]
+    mistakes = []
+    if len(classes) < 2:
+        mistakes.append(f"{train.source}: two classes at least are wanted in {label!r}, but there is {list(classes)}")
+    if len(classes) > MOST_CLASSES:
+        mistakes.append(
+            f"{train.source}: {label!r} has {len(classes):,} distinct values in {len(train):,} rows, more than "
+            f"{MOST_CLASSES} classes: is it the right column, or a regression?"
+        )
+    for role in ("validation", "test"):
+        if role in tables:
+            mistakes += _unseen(tables[role], label, classes)
+    return mistakes
+
+
+def _unseen(table: Table, label: str, classes: Sequence[str]) -> list[str]:
+    keys = [label_key(row.get(label)) for row in table.rows if not _is_missing(row.get(label))]
+    unseen = Counter(key for key in keys if key not in set(classes))
+    if not unseen:
+        return []
+    shown = ", ".join(f"{name!r} ({count} rows)" for name, count in unseen.most_common(5))
+    return [f"{table.source}: labels that do not occur in train: {shown}; train has {', '.join(classes[:20])}"]
+
+
+def _range_mistake(table: Table, label: str) -> list[str]:
+    numbers = [float(row[label]) for row in table.rows]
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return [f"{table.source}: every {label!r} is {low}"]
+    if _NARROWEST < high - low < math.inf:
+        return []
+    return [f"{table.source}: the range of {label!r}, from {low:g} to {high:g}, is too wide or too narrow"]
+
+
+def _choice_mistakes(table: Table, wish: _Wish) -> list[str]:
+    wrong = [(n, row.get(wish.label)) for n, row in enumerate(table.rows, 1) if _choice(row, wish) is None]
+    if not wrong:
+        return []
+    shown = ", ".join(f"row {number}: {value!r}" for number, value in wrong[:5])
+    wanted = f"0 to {len(wish.choices) - 1} or one of {', '.join(wish.choices)}"
+    return [f"{table.source}: {len(wrong)} values of {wish.label!r} are not {wanted}: {shown}"]
+
+
+def _choice(row: Mapping[str, Any], wish: _Wish) -> int | None:
+    key = label_key(row.get(wish.label))
+    if key in wish.choices:
+        return wish.choices.index(key)
+    return int(Decimal(key)) if key.isdecimal() and Decimal(key) < len(wish.choices) else None
+
+
+def _multiple_choice(wish: _Wish) -> Callable[[Task, Table], Examples]:
+    def question_and_choices(task: Task, table: Table) -> Examples:
+        context = task.inputs[0]
+        labels = np.array([_choice(row, wish) for row in table.rows], dtype=np.int64)
+        choices = [[(row[context], row[name]) for name in wish.choices] for row in table.rows]
+        return Examples(labels, choices=choices)
+
+    return question_and_choices
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or (isinstance(value, float) and value != value):
+        return True
+    return isinstance(value, str) and value.strip().lower() in ("", "nan")  # "none" may well be a class
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "booleans"
+    if isinstance(value, int | float):
+        return "numbers"
+    return "texts" if isinstance(value, str) else f"values of type {type(value).__name__}"
+
+
+def _as_float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_beyond(value: Any) -> bool:
+    """Whether `value` is a whole number, perhaps in digits, that no floating-point number can hold."""
+    if isinstance(value, str):
+        digits = value.strip().removeprefix("-")
+        return digits.isdecimal() and math.isinf(float(digits))
+    return isinstance(value, int) and _as_float(value) is None

@@ -1,0 +1,146 @@
+"""Metrics of the tasks, as fractions (0.913, not 91.3), through scikit-learn and SciPy.
+
+A prediction that does not vary has no correlation with anything: Matthews, Spearman and Pearson are then 0,
+without a warning. Metrics of nothing are NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics as scores
+
+from autopeft.tasks._examples import Examples
+
+Metric = Callable[[NDArray[Any], Examples], float]
+"""``metric(predictions, examples)``: class ids, numbers, or indices of the choices taken; shape ``(n,)``."""
+
+
+def accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Fraction of predictions that equal the label."""
+    return float(scores.accuracy_score(labels, predictions))
+
+
+def f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """F1 of class 1; 0 when class 1 is neither predicted nor present."""
+    return float(scores.f1_score(labels, predictions, labels=[1], average="macro", zero_division=0.0))
+
+
+def macro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Mean of the F1 of every class that occurs among labels or predictions (SuperGLUE's CB).
+
+    Negative predictions (none of the classes) count as wrong, but are no class of their own.
+    """
+    classes = np.unique(np.concatenate([labels, predictions]))
+    classes = classes[classes >= 0]
+    return float(scores.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0.0))
+
+
+def matthews(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Matthews correlation, from -1 to 1; 0 when labels or predictions are constant (GLUE's CoLA)."""
+    if _is_constant(labels) or _is_constant(predictions):
+        return 0.0
+    return float(scores.matthews_corrcoef(labels, predictions))
+
+
+def spearman(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Spearman's rank correlation, ties at their mean rank; 0 when either side is constant."""
+    return _correlation(stats.spearmanr, labels, predictions)
+
+
+def pearson(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Pearson's correlation; 0 when either side is constant."""
+    return _correlation(stats.pearsonr, labels, predictions)
+
+
+def grouped_exact_match(labels: NDArray[Any], predictions: NDArray[Any], groups: Sequence[str]) -> float:
+    """Fraction of the groups of which every example is predicted right (MultiRC, Khashabi et al. 2018)."""
+    right: dict[str, bool] = {}
+    for group, label, prediction in zip(groups, labels.tolist(), predictions.tolist(), strict=True):
+        right[group] = right.get(group, True) and label == prediction
+    return float(np.mean(list(right.values())))
+
+
+def normalised(text: str) -> str:
+    """`text` in lower case, without punctuation, articles and surplus space, as SQuAD and ReCoRD compare it."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 of the prediction's tokens against those of any gold answer (ReCoRD, arXiv 1810.12885)."""
+    return max((_overlap(normalised(prediction).split(), normalised(gold).split()) for gold in answers), default=0.0)
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the prediction equals any gold answer after normalisation, else 0."""
+    return float(any(normalised(prediction) == normalised(gold) for gold in answers))
+
+
+def mean_token_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
+    """Mean of `token_f1` over the examples."""
+    return float(np.mean([token_f1(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
+
+
+def mean_exact_match(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
+    """Mean of `exact_match` over the examples."""
+    return float(np.mean([exact_match(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
+
+
+def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:
+    common = (Counter(prediction) & Counter(gold)).total()
+    if not common:
+        return float(prediction == gold)
+    return 2 * common / (len(prediction) + len(gold))
+
+
+def _is_constant(values: NDArray[Any]) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _correlation(measure: Callable[..., Any], labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    if len(labels) < 2 or _is_constant(labels) or _is_constant(predictions):
+        return 0.0
+    with warnings.catch_warnings():  # a nearly constant prediction is what it is: its value is reported
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        value = float(measure(np.asarray(labels, np.float64), np.asarray(predictions, np.float64)).statistic)
+    return 0.0 if math.isnan(value) else value
+
+
+def _chosen_names(predictions: NDArray[Any], examples: Examples) -> list[str]:
+    return [names[int(taken)] for names, taken in zip(examples.names, predictions, strict=True)]
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": lambda taken, examples: accuracy(examples.labels, taken),
+        "f1": lambda taken, examples: f1(examples.labels, taken),
+        "macro_f1": lambda taken, examples: macro_f1(examples.labels, taken),
+        "matthews": lambda taken, examples: matthews(examples.labels, taken),
+        "spearman": lambda taken, examples: spearman(examples.labels, taken),
+        "pearson": lambda taken, examples: pearson(examples.labels, taken),
+        "f1a": lambda taken, examples: f1(examples.labels, taken),
+        "group_exact_match": lambda taken, examples: grouped_exact_match(examples.labels, taken, examples.groups),
+        "token_f1": lambda taken, examples: mean_token_f1(_chosen_names(taken, examples), examples.answers),
+        "exact_match": lambda taken, examples: mean_exact_match(_chosen_names(taken, examples), examples.answers),
+    }
+)
+"""Every metric by name. "f1a" is F1 over all answers of all questions, "group_exact_match" over whole questions."""
+
+
+def measure(names: Sequence[str], predictions: NDArray[Any], examples: Examples) -> dict[str, float]:
+    """Each metric of `names`; NaN throughout where there are no examples or a prediction is NaN or infinite."""
+    if len(examples) == 0 or not np.isfinite(predictions).all():
+        return dict.fromkeys(names, math.nan)
+    return {name: METRICS[name](predictions, examples) for name in names}

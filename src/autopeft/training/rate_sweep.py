@@ -1,0 +1,165 @@
+"""Does the cheap evaluation tell anything? A search begins by making sure.
+
+A low-fidelity run (one epoch, say) at an unlucky learning rate stays at the majority class, and then every
+architecture scores alike and a search is blind. So a few learning rates are tried on one architecture of middle
+size; the best is used for all trials, and the outcome is stored with the study.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from autopeft.architecture import Architecture
+from autopeft.errors import AutopeftError, SettingsError, TrialFailure
+from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.training.evaluator import Evaluator
+
+log = logging.getLogger(__name__)
+
+_STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class ProxySignal:
+    """The outcome of the sweep.
+
+    Args:
+        objective: the metric.
+        values: pairs of learning rate and metric; the metric is None where training failed.
+        chosen: the learning rate with the best metric; of several such, the smallest.
+        baseline: the metric of always giving the same answer.
+        threshold: `baseline` and two standard errors of the metric on this many validation examples.
+        n_validation: validation examples.
+        architecture: fingerprint of the architecture that was trained.
+    """
+
+    objective: str
+    values: tuple[tuple[float, float | None], ...]
+    chosen: float
+    baseline: float
+    threshold: float
+    n_validation: int
+    architecture: str
+
+    @property
+    def best(self) -> float:
+        """The best metric of the sweep."""
+        return max(value for _, value in self.values if value is not None)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the best learning rate is better than saying always the same, beyond two standard errors."""
+        return self.best > self.threshold
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{rate:g}: {'failed' if value is None else f'{value:.4f}'}" for rate, value in self.values)
+        verdict = "the proxy has signal" if self.has_signal else "THE PROXY HAS NO SIGNAL: the search would be blind"
+        return (
+            f"{self.objective} by learning rate: {tried}; constant answer {self.baseline:.4f}, "
+            f"needed {self.threshold:.4f}: {verdict}. Learning rate {self.chosen:g}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping; `from_dict` is its inverse."""
+        return {**asdict(self), "has_signal": self.has_signal}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ProxySignal:
+        """The outcome written by `as_dict`."""
+        fields = {key: value for key, value in data.items() if key != "has_signal"}
+        return cls(**{**fields, "values": tuple((rate, value) for rate, value in data["values"])})
+
+
+def middle(space: SearchSpace) -> Architecture:
+    """An architecture of middle size: all layers on and middle sizes, or the median of random ones under a budget."""
+    indices = []
+    for choice in space.choices:
+        is_switch = choice.values == (0, 1)
+        indices.append(len(choice.values) - 1 if is_switch else len(choice.values) // 2)
+    configuration = Configuration(tuple(indices))
+    if not space.is_feasible(configuration):
+        drawn = sorted(space.sample(np.random.default_rng(0), 101), key=space.cost)
+        configuration = drawn[len(drawn) // 2]
+    return space.decode(configuration)
+
+
+def sweep(
+    evaluator: Evaluator,
+    architecture: Architecture,
+    learning_rates: Sequence[float],
+    seed: int,
+    on_value: Callable[[float, float | None], None] | None = None,
+    widen: int = 0,
+) -> ProxySignal:
+    """Train `architecture` once at each learning rate, under the evaluator's recipe.
+
+    Args:
+        widen: how many further rates may be tried, one after the other, while the best is the smallest or the largest
+            so far: as far beyond it as the next one is on its other side.
+
+    Raises:
+        SettingsError: there is no learning rate.
+        AutopeftError: training failed at all of them.
+    """
+    if not learning_rates:
+        raise SettingsError("A sweep needs at least one learning rate.")
+    values: list[tuple[float, float | None]] = []
+    pending = list(learning_rates)
+    while pending:
+        rate = pending.pop(0)
+        value = _value(evaluator.with_recipe(learning_rate=rate), architecture, seed)
+        values.append((rate, value))
+        if on_value is not None:
+            on_value(rate, value)
+        beyond = None if pending or len(values) >= len(learning_rates) + widen else beyond_edge(values)
+        pending += [] if beyond is None else [beyond]
+    chosen = _best(values)
+    if chosen is None:
+        tried = ", ".join(f"{rate:g}" for rate in learning_rates)
+        raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
+    objective, validation = evaluator.task.objective, evaluator.splits.validation
+    baseline = evaluator.task.baseline(validation)[objective]
+    return ProxySignal(
+        objective=objective,
+        values=tuple(values),
+        chosen=chosen,
+        baseline=baseline,
+        threshold=baseline + _STANDARD_ERRORS * standard_error(baseline, len(validation)),
+        n_validation=len(validation),
+        architecture=architecture.fingerprint,
+    )
+
+
+def beyond_edge(values: Sequence[tuple[float, float | None]]) -> float | None:
+    """The rate to try next, to two digits, when the best is the smallest or the largest of at least two; else None."""
+    rates, best = sorted({rate for rate, _ in values}), _best(values)
+    if len(rates) < 2 or best not in (rates[0], rates[-1]):
+        return None
+    inner = rates[1] if best == rates[0] else rates[-2]
+    return float(f"{best * best / inner:.2g}")
+
+
+def _best(values: Sequence[tuple[float, float | None]]) -> float | None:
+    """The rate with the best metric, of several such the smallest; None where all failed."""
+    measured = [(value, -rate) for rate, value in values if value is not None]
+    return -max(measured)[1] if measured else None
+
+
+def standard_error(baseline: float, n: int) -> float:
+    """Of an accuracy near `baseline`, or of a correlation when `baseline` is 0 (or undefined), from `n` examples."""
+    share = baseline if 0 < baseline < 1 else 0.5
+    return math.sqrt(share * (1 - share) / n) if 0 < baseline < 1 else 1 / math.sqrt(n)
+
+
+def _value(evaluator: Evaluator, architecture: Architecture, seed: int) -> float | None:
+    try:
+        return evaluator(architecture, seed).value
+    except TrialFailure as failure:
+        log.warning("The sweep failed at learning rate %g: %s", evaluator.recipe.learning_rate, failure)
+        return None

@@ -1,0 +1,147 @@
+"""Every experiment file: readable, with its architectures and spaces built on models without weights."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, RobertaConfig, T5Config
+
+import tiny
+from autopeft import samplers, tasks
+from autopeft.backbones import Backbone
+from autopeft.experiments.experiment import Experiment, architecture_of, read
+from autopeft.network.attach import count
+from autopeft.session import build_space, resolved
+from autopeft.settings import load, read_yaml
+from autopeft.tasks import _protocols as protocols
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if "kind" in read_yaml(path))
+PLAIN = sorted(path for path in FOLDER.rglob("*.yaml") if "kind" not in read_yaml(path))
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+
+
+@cache
+def backbone(model: str) -> Backbone:
+    """The model's shape on the device "meta": enough for sites and counts."""
+    config = {
+        "minilm": lambda: BertConfig(
+            hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+        ),
+        "bert-base-uncased": BertConfig,
+        "bert-large-uncased": lambda: BertConfig(**LARGE),
+        "roberta-large": lambda: RobertaConfig(
+            **LARGE, vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
+        ),
+        "t5-base": lambda: T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12),
+        "runs/t5-tiny": lambda: T5Config(d_model=256, d_kv=64, d_ff=768, num_layers=4, num_heads=4),
+        "t5-large": lambda: T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16),
+    }[model]()
+    return Backbone.from_config(config, device="meta")
+
+
+@cache
+def experiments() -> tuple[Experiment, ...]:
+    return tuple(read(path) for path in FILES)
+
+
+def test_results_of_different_files_do_not_mix() -> None:
+    names = [found.name for found in experiments()]
+    assert len(set(names)) == len(names) > 60
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
+def test_the_others_are_settings_of_a_search(path: Path) -> None:
+    assert samplers.lookup(load(path).sampler)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_names_what_there_is(path: Path) -> None:
+    found = read(path)
+    for cell in found.cells():
+        settings = found.settings_of(cell)
+        assert settings.task is not None
+        task = tasks.lookup(settings.task)
+        assert settings.protocol in protocols.PROTOCOLS
+        assert settings.protocol in task.protocols
+        if found.kind != "retrain":
+            settings = resolved(settings)
+            space = build_space(backbone(settings.model), settings.space)
+            factory = samplers.lookup(settings.sampler)
+            if not getattr(factory, "needs_evaluator", False):
+                samplers.build(settings.sampler, space, settings.seed, settings.sampler_options)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if read_yaml(path)["kind"] == "retrain"], ids=lambda path: path.stem
+)
+def test_every_architecture_is_built_or_comes_from_a_search_that_there_is(path: Path, tmp_path: Path) -> None:
+    found = read(path)
+    searches = {item.name: item for item in experiments() if item.kind == "compare"}
+    for cell, wanted in found.architectures.items():
+        if isinstance(wanted, dict) and "experiment" in wanted:
+            source = searches[wanted["experiment"]]
+            assert source.settings.model == found.settings.model
+            assert set(wanted.get("cells") or ()) <= set(source.cells())
+        else:
+            architecture = architecture_of(found, cell, backbone(found.settings.model), tmp_path)
+            assert count(backbone(found.settings.model), architecture, 0).nominal > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "rows"),
+    [
+        (
+            "autopeft-table1-rte",
+            "autopeft-table-1",
+            {"full": "FFT", "prefix": "Prefix", "lora": "LoRA", "serial": "Serial", "parallel": "Parallel"}
+            | {"mam": "MAM", "autopeft-rte-printed": "AutoPEFT-RTE"},
+        ),
+        ("autopeft-table4-rte", "autopeft-table-4", {"serial": "Serial"}),
+        ("autopeft-table5-rte", "autopeft-table-5", {"serial": "Serial"}),
+    ],
+)
+def test_the_tables_parameter_counts_come_out(file: str, table: str, rows: dict[str, str], tmp_path: Path) -> None:
+    found = read(FOLDER / "autopeft" / f"{file}.yaml")
+    cells = json.loads((FOLDER / "expected" / f"{table}.json").read_text())["cells"]
+    printed = {cell["row"]: cell["mean"] for cell in cells if cell["column"] == "#Param (%)"}
+    for cell, row in rows.items():
+        own = backbone(found.settings.model)
+        percent = count(own, architecture_of(found, cell, own, tmp_path), 0).percent()
+        # The tables print two digits, cut or rounded.
+        assert percent == pytest.approx(printed[row], abs=0.0101), row
+
+
+def test_bipefts_baselines_have_the_table_s_ratios(tmp_path: Path) -> None:
+    found = read(FOLDER / "bipeft" / "bipeft-baselines-mrpc.yaml")
+    cells = json.loads((FOLDER / "expected" / "bipeft-table-1-glue.json").read_text())["cells"]
+    printed = {cell["row"]: cell["mean"] for cell in cells if cell["column"] == "Ratio (per ten thousand)"}
+    own = backbone(found.settings.model)
+    for cell, row in {"adapter": "Adapter (copied)", "lora": "LoRA r=8 (copied)"}.items():
+        stored = count(own, architecture_of(found, cell, own, tmp_path), 0).percent("stored")
+        assert round(100 * stored, 2) == printed[row]
+
+
+def test_bipeft_is_built_on_a_small_model() -> None:
+    """Its options are checked by the factory, which needs an evaluator of the space's own backbone."""
+    from autopeft.spaces.papers import named
+    from autopeft.training.evaluator import Evaluator
+    from autopeft.training.loop import Recipe
+
+    small = tiny.backbone("bert", with_tokenizer=True)
+    splits = tiny.splits(tiny.sentiment(16), tiny.sentiment(8))
+    evaluator = Evaluator(small, tiny.SENTIMENT, splits, Recipe(max_length=16))
+    built = 0
+    for found in experiments():
+        for change in found.samplers.values():
+            if change.get("sampler", found.settings.sampler) == "bipeft":
+                options = {**change["sampler_options"], "evaluator": evaluator}
+                if "budgets" in options or found.kind == "contest":
+                    options["budgets"] = ["5%"]
+                name = change["space"]["name"] if "space" in change else str(found.settings.space.name)
+                samplers.build("bipeft", named(name, small), 0, options)
+                built += 1
+    assert built > 40

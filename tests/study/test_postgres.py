@@ -1,0 +1,113 @@
+"""Studies in PostgreSQL, on a server that the tests start; left out where none is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from autopeft.errors import InputError, StudyMismatchError
+from autopeft.study.study import Study
+from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_holding, made, start
+
+
+def _programs() -> Path | None:
+    """The folder of `initdb`, which Debian does not put on the path."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).parent
+    return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+
+
+PROGRAMS = _programs()
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+if PROGRAMS is None:
+    pytest.skip("PostgreSQL is not installed", allow_module_level=True)
+
+
+def call(*command: str) -> None:
+    """Run a program of PostgreSQL, which refuses to be run by root."""
+    assert PROGRAMS is not None
+    as_other = ("runuser", "-u", "postgres", "--") if os.getuid() == 0 else ()
+    quiet = subprocess.DEVNULL  # the server would hold a pipe open
+    subprocess.run([*as_other, str(PROGRAMS / command[0]), *command[1:]], check=True, stdout=quiet, stderr=quiet)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a server without its database."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has at most 107 characters
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres")
+    try:
+        call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        call("pg_ctl", "-D", f"{folder}/data", "-w", "-o", options, "start")
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+        call("pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    """A database of its own."""
+    name = f"study_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+def test_a_study_is_made_resumed_and_checked(url: str) -> None:
+    with made(url) as study:
+        study.run(formula, Blind(SPACE), 3)
+    with made(url) as study:
+        study.run(formula, Blind(SPACE), 5)
+        assert [trial.is_complete for trial in study.trials()] == [True] * 5
+    with pytest.raises(StudyMismatchError):
+        made(url, seed=8)
+
+
+def test_an_empty_database_holds_no_study(url: str) -> None:
+    with pytest.raises(InputError):
+        Study.open(url)
+
+
+def test_four_processes_share_a_search(url: str) -> None:
+    workers = [start(url, 24, 0.02) for _ in range(4)]
+    for worker in workers:
+        finish(worker)
+    trials = check_finished(url, 24)
+    assert len(trials) == 24
+
+
+def test_a_killed_worker_costs_no_trial(url: str) -> None:
+    made(url).close()
+    victim, survivor = start(url, 14, 0.3), start(url, 14, 0.3)
+    deadline = time.monotonic() + 60
+    killed: list[int] = []
+    while not killed and time.monotonic() < deadline:
+        time.sleep(0.05)
+        killed = kill_while_holding(url, victim)
+    assert killed, "the victim never held a trial"
+    victim.communicate()
+    finish(survivor)
+    trials = check_finished(url, 14)
+    assert [trial.number for trial in trials if trial.failure] == killed
+    (retry,) = [trial for trial in trials if trial.retry_of is not None]
+    assert retry.retry_of == killed[0]
+    assert retry.is_complete
