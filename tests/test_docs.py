@@ -96,7 +96,7 @@ def _default(item: Field[Any]) -> str:
 
 def presets(name: str) -> Mapping[str, Any]:
     """Settings of the sampler called `name` by preset."""
-    return OWN[name] if name in OWN else samplers.lookup(name).presets  # type: ignore[attr-defined]
+    return OWN[name] if name in OWN else samplers.lookup(name).presets
 
 
 def option_rows(name: str) -> dict[str, tuple[str, str, str]]:

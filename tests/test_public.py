@@ -111,7 +111,7 @@ def test_the_method_and_the_sampler_of_the_examples_are_found_by_their_names(mon
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     method = lookup("method", "custom_method:SCALE", "autopeft.methods")
     assert method.name == "custom_method:SCALE"
-    assert samplers.lookup("custom_sampler:build").__name__ == "build"
+    assert samplers.lookup("custom_sampler:build").build.__name__ == "build"
 
 
 def test_the_method_of_the_examples_is_trained_and_its_name_stored(monkeypatch: pytest.MonkeyPatch) -> None:

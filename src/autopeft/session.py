@@ -106,8 +106,10 @@ class Session:
     @property
     def total(self) -> int:
         """How many trials the search will have at the most."""
-        answers = getattr(self.sampler(), "n_answers", None)
-        return self.settings.trials if answers is None else min(self.settings.trials, len(self.initial) + answers)
+        sampler, most = self.sampler(), self.settings.trials
+        if isinstance(sampler, samplers.AnswersBudgets):
+            return min(most, len(self.initial) + sampler.n_answers)
+        return most
 
     def study(self, folder: str | Path, storage: str | None = None) -> Study:
         """The study in `folder`, made when there is none.
@@ -120,7 +122,7 @@ class Session:
             SettingsError: the folder cannot be made.
         """
         path = Path(folder)
-        identity = {**self.settings.identity(), "sampler_settings": getattr(self.sampler(), "settings", {})}
+        identity = {**self.settings.identity(), "sampler_settings": samplers.settings_of(self.sampler())}
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
         if storage is None:
@@ -216,7 +218,7 @@ def answers_budgets(sampler: str) -> bool:
     Raises:
         UnknownNameError: there is no such sampler.
     """
-    return bool(getattr(samplers.lookup(sampler), "needs_evaluator", False))
+    return not samplers.lookup(sampler).reads_trials
 
 
 def resolved(settings: Settings) -> Settings:
@@ -231,7 +233,7 @@ def resolved(settings: Settings) -> Settings:
         initial = 0 if is_answering else _INITIAL
     space = settings.space
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
-        space = replace(space, name=getattr(samplers.lookup(settings.sampler), "space", None))
+        space = replace(space, name=samplers.lookup(settings.sampler).default_space)
     workers = settings.workers
     if is_answering and workers > 1:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)

@@ -17,7 +17,7 @@ from autopeft.trial import Trial
 from lattice import autopeft_space, complete, failed, history, running, tiny_space
 
 # A sampler that trains needs data and a model; what it promises is tested where it is.
-SAMPLERS = tuple(name for name in names() if not getattr(lookup(name), "needs_evaluator", False))
+SAMPLERS = tuple(name for name in names() if lookup(name).reads_trials)
 
 
 def small_space(budget: ParameterBudget | None = None) -> SearchSpace:

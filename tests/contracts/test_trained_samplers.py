@@ -19,7 +19,7 @@ from autopeft.training.evaluator import Evaluator
 from autopeft.training.loop import Recipe
 from lattice import complete
 
-SAMPLERS = tuple(name for name in names() if getattr(lookup(name), "needs_evaluator", False))
+SAMPLERS = tuple(name for name in names() if not lookup(name).reads_trials)
 BUDGETS = (600, 3000)
 
 
@@ -84,7 +84,7 @@ def test_mistakes_are_found_before_any_work(evaluator: Evaluator, name: str) -> 
         made(evaluator, name, over, budgets=2000, no_such_option=1)
     with pytest.raises(SettingsError, match="seed must be a whole number of at least 0, but got -1"):
         build(name, over, -1, {"evaluator": evaluator, "budgets": 2000})
-    factory: Any = lookup(name)
+    factory: Any = lookup(name).build
     if factory.is_budget_needed(factory.presets["recommended"]):
         with pytest.raises(BudgetError, match="give the option `budgets`"):
             made(evaluator, name, over)

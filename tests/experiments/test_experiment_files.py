@@ -70,8 +70,7 @@ def test_every_file_names_what_there_is(path: Path) -> None:
         if found.kind != "retrain":
             settings = resolved(settings)
             space = build_space(backbone(settings.model), settings.space)
-            factory = samplers.lookup(settings.sampler)
-            if not getattr(factory, "needs_evaluator", False):
+            if samplers.lookup(settings.sampler).reads_trials:
                 samplers.build(settings.sampler, space, settings.seed, settings.sampler_options)
 
 

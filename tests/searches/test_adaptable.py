@@ -15,7 +15,7 @@ from autopeft.network.attach import count
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan
 from autopeft.searches._supernet import Supernet
-from autopeft.searches.adaptable.search import Found, SwitchSearch, SwitchSettings
+from autopeft.searches.adaptable.search import AdaptableResult, AdaptableSettings, SwitchSearch
 from autopeft.searches.s3delta.sampler import one_size
 from autopeft.spaces import papers as spaces
 from autopeft.training.evaluator import Evaluator
@@ -25,15 +25,15 @@ from planted import Planted, backbone, space_of
 PLANTED = {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}
 
 
-def fresh(settings: SwitchSettings, budget: int, steps: int, seed: int) -> SwitchSearch:
+def fresh(settings: AdaptableSettings, budget: int, steps: int, seed: int) -> SwitchSearch:
     model = backbone()
     supernet = Supernet(model, one_size(space_of(model), settings.size), seed=seed)
     problem = Planted(model, ("encoder.0.q", "encoder.0.v"), seed)
     return SwitchSearch(supernet, problem, settings, Plan(steps, 0.01, budget, seed))
 
 
-def searched(seed: int, budget: int = 10_000, steps: int = 60, **changes: object) -> Found:
-    return fresh(replace(SwitchSettings(), **changes), budget, steps, seed).run()  # type: ignore[arg-type]
+def searched(seed: int, budget: int = 10_000, steps: int = 60, **changes: object) -> AdaptableResult:
+    return fresh(replace(AdaptableSettings(), **changes), budget, steps, seed).run()  # type: ignore[arg-type]
 
 
 def test_a_planted_architecture_is_found() -> None:
@@ -50,7 +50,7 @@ def test_a_planted_architecture_is_found() -> None:
 
 def test_shares_are_those_of_the_concrete_distribution() -> None:
     """P(own share above one half) is a logistic function of the difference of the logits, whatever the temperature."""
-    search = fresh(SwitchSettings(), 10_000, 5, 0)
+    search = fresh(AdaptableSettings(), 10_000, 5, 0)
     with torch.no_grad():
         search.logits[:, 1] = 1.5
     wins = []
@@ -64,7 +64,7 @@ def test_shares_are_those_of_the_concrete_distribution() -> None:
 
 
 def test_who_prefers_the_identity_is_left_out_and_somebody_stays() -> None:
-    search = fresh(SwitchSettings(), 10_000, 0, 0)
+    search = fresh(AdaptableSettings(), 10_000, 0, 0)
     with torch.no_grad():
         search.logits[:, 1] = torch.linspace(-0.5, 0.9, len(search.logits))
     found = search.run()
@@ -91,11 +91,11 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(monkeypatch: pytest.Monkey
 def test_several_sizes_and_a_budget_for_nothing_are_refused() -> None:
     model = backbone()
     with Supernet(model, space_of(model)) as supernet, pytest.raises(SettingsError, match="each must have one size"):
-        SwitchSearch(supernet, Planted(model, (), 0), SwitchSettings(), Plan(5, 0.01, 600, 0))
+        SwitchSearch(supernet, Planted(model, (), 0), AdaptableSettings(), Plan(5, 0.01, 600, 0))
     with pytest.raises(BudgetError, match="the budget is 15"):
-        fresh(SwitchSettings(size="smallest"), 15, 5, 0)
+        fresh(AdaptableSettings(size="smallest"), 15, 5, 0)
     with pytest.raises(SettingsError, match=r"temperature must be above 0, but got 0; |size must be"):
-        SwitchSettings(temperature=0, size="middle")  # type: ignore[arg-type]
+        AdaptableSettings(temperature=0, size="middle")  # type: ignore[arg-type]
 
 
 # -- as a sampler ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from autopeft.architecture import ParameterBudget
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, SpaceExhaustedError, UnknownNameError
 from autopeft.network.attach import count
 from autopeft.searches._halves import HalvedTask
-from autopeft.searches._search import BudgetedSampler, Question
+from autopeft.searches._search import BudgetedSampler, SearchContext
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.study import Study
@@ -160,7 +160,7 @@ def test_what_is_kept_belongs_to_its_weights_and_its_data(evaluator: Evaluator, 
     files = set()
     for backbone, data_seed in ((evaluator.backbone, 0), (evaluator.backbone, 1), (other, 0)):
         own = Evaluator(backbone, evaluator.task, evaluator.splits, evaluator.recipe, data_seed=data_seed)
-        files.add(Question(own, over, 0, (), tmp_path).file("bipeft", "same"))
+        files.add(SearchContext(own, over, 0, (), tmp_path).file("bipeft", "same"))
     assert len(files) == 3
 
 

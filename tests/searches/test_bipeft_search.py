@@ -16,17 +16,17 @@ from autopeft import methods
 from autopeft.errors import BudgetError, NonFiniteFailure, StudyMismatchError
 from autopeft.searches._problem import TRAIN, Plan
 from autopeft.searches._supernet import Supernet
-from autopeft.searches.bipeft.search import BilevelSearch, Found
-from autopeft.searches.bipeft.settings import PRESETS, BilevelSettings
+from autopeft.searches.bipeft.search import BilevelSearch, BipeftResult
+from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
 from autopeft.spaces.lattice import Axis, SearchSpace
 from planted import WIDTH, Planted, backbone, space_of
 
-QUICK = BilevelSettings(triggers=12, warmup=0.2, learning_rate=0.01)
+QUICK = BipeftSettings(triggers=12, warmup=0.2, learning_rate=0.01)
 
 
 def searched(
-    seed: int, settings: BilevelSettings = QUICK, budget: int | None = 600, steps: int = 120, **options: Any
-) -> tuple[Found, Supernet]:
+    seed: int, settings: BipeftSettings = QUICK, budget: int | None = 600, steps: int = 120, **options: Any
+) -> tuple[BipeftResult, Supernet]:
     model = backbone()
     problem = Planted(model, ("encoder.0.q", "encoder.0.v"), seed)
     plan = Plan(steps, settings.learning_rate or 0.01, budget, seed)
@@ -37,7 +37,7 @@ def searched(
 # -- what it finds -----------------------------------------------------------------------------------------
 
 
-def planted_share(found: Found) -> float:
+def planted_share(found: BipeftResult) -> float:
     """Share of the two planted placements that were found."""
     sites = {(p.method, p.site) for p in found.architecture}
     return len(sites & {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}) / 2
@@ -172,7 +172,7 @@ def test_alternating_updates_leave_the_idle_gates_alone_unless_the_release_is_as
         search.supernet.detach()
 
 
-def fresh(settings: BilevelSettings, budget: int | None = 600, steps: int = 120, seed: int = 0) -> BilevelSearch:
+def fresh(settings: BipeftSettings, budget: int | None = 600, steps: int = 120, seed: int = 0) -> BilevelSearch:
     model = backbone()
     supernet = Supernet(model, space_of(model), seed=seed)
     problem = Planted(model, ("encoder.0.q", "encoder.0.v"), seed)
@@ -256,18 +256,18 @@ def interrupt(search: BilevelSearch, at: int) -> None:
 
 
 INTERRUPTED = [
-    BilevelSettings(),
+    BipeftSettings(),
     PRESETS["paper"],
     PRESETS["released"],
-    BilevelSettings(gumbel=False),
-    BilevelSettings(variant="entangled"),
+    BipeftSettings(gumbel=False),
+    BipeftSettings(variant="entangled"),
 ]
 
 
 @pytest.mark.parametrize("settings", INTERRUPTED, ids=["recommended", "paper", "released", "mixture", "entangled"])
 @pytest.mark.parametrize("at", [7, 14])
 def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
-    settings: BilevelSettings, at: int, tmp_path: Path
+    settings: BipeftSettings, at: int, tmp_path: Path
 ) -> None:
     settings = replace(settings, triggers=6, warmup=0.1, spacing=2)
     whole = fresh(settings, steps=30)

@@ -32,10 +32,10 @@ from autopeft.searches._candidates import (
     stability,
 )
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, n_triggers
-from autopeft.searches.bipeft.settings import PRESETS, BilevelSettings
+from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
 
 Array = np.ndarray[Any, Any]
-Case = tuple[Candidates, BilevelSettings, int, int, int]
+Case = tuple[Candidates, BipeftSettings, int, int, int]
 
 ONE_TO_FOUR = np.array([1.0, 2.0, 3.0, 4.0])
 ALL = np.ones(4, dtype=bool)
@@ -70,7 +70,7 @@ def test_a_score_is_a_mean_over_active_parameters_or_over_all_or_a_sum(
 ) -> None:
     """Two placements with 5 and 20 parameters a unit and 3 once, both at one unit; the second has no other size."""
     found = candidates([5, 20], [True, False])
-    selector = Selector(found, BilevelSettings(counted=counted, gamma=0.0), 30, 3)
+    selector = Selector(found, BipeftSettings(counted=counted, gamma=0.0), 30, 3)
     one = Pass(np.array([2.0, 2.0]), np.array([1, 1]))
     selector.score(one, one, np.ones(2))
     np.testing.assert_allclose(selector.scores, 4 * np.array(shares))
@@ -182,7 +182,7 @@ def test_the_most_stable_are_fixed_first_ties_by_key() -> None:
 
 def test_a_budget_below_the_smallest_module_is_an_error_before_work() -> None:
     with pytest.raises(BudgetError, match=r"smallest module of this space has 8 parameters; the budget is 7"):
-        Selector(candidates([5, 6]), BilevelSettings(), 7, 3)
+        Selector(candidates([5, 6]), BipeftSettings(), 7, 3)
 
 
 def test_projection_leaves_out_the_lowest_and_refills() -> None:
@@ -337,7 +337,7 @@ def test_removals_of_small_modules_follow_the_reductions(n: int, triggers: int, 
     """All modules cost 4 and are kept surely: after trigger z the count is within one module of the straight line."""
     found = candidates([1] * n, [False] * n)
     budget = max(4, int(share * 4 * n))
-    selector = Selector(found, BilevelSettings(hard_share=1.0, horizon=1, threshold=0.0), budget, triggers)
+    selector = Selector(found, BipeftSettings(hard_share=1.0, horizon=1, threshold=0.0), budget, triggers)
     run(selector, seed, steps=20 * triggers)
     assert selector.is_done
     left = 4 * n
@@ -386,7 +386,7 @@ def test_a_stored_selector_goes_on_as_if_nothing_had_happened() -> None:
 
 def test_mistakes_in_the_settings_are_listed_together() -> None:
     with pytest.raises(SettingsError) as caught:
-        BilevelSettings(gamma=1.5, triggers=0, variant="whole", warmup=1.0, epochs="3")  # type: ignore[arg-type]
+        BipeftSettings(gamma=1.5, triggers=0, variant="whole", warmup=1.0, epochs="3")  # type: ignore[arg-type]
     for name in (
         "gamma must be",
         "triggers must be",

@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from autopeft.searches._halves import HalvedTask
-from autopeft.searches.bipeft.settings import BilevelSettings
+from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.loop import Recipe
 
@@ -45,7 +45,7 @@ def test_the_cut_of_the_data_moves_with_the_seed(evaluator: Evaluator) -> None:
 
 def test_a_search_is_as_long_as_its_settings_or_else_the_recipe_say(evaluator: Evaluator) -> None:
     def steps(problem: HalvedTask, epochs: float | None = None, steps: int | None = None) -> int:
-        return problem.plan(BilevelSettings(epochs=epochs, steps=steps), 600).steps
+        return problem.plan(BipeftSettings(epochs=epochs, steps=steps), 600).steps
 
     problem = HalvedTask(evaluator, 8, 1)  # 80 examples in the first half: 10 steps an epoch
     assert [steps(problem), steps(problem, 0.5), steps(problem, 0.5, 3)] == [20, 5, 3]
@@ -55,9 +55,9 @@ def test_a_search_is_as_long_as_its_settings_or_else_the_recipe_say(evaluator: E
 
 def test_a_plan_has_the_settings_rate_or_else_the_recipe_s_and_the_seed(evaluator: Evaluator) -> None:
     problem = HalvedTask(evaluator, 8, 3)
-    own = problem.plan(BilevelSettings(learning_rate=0.5), 600)
+    own = problem.plan(BipeftSettings(learning_rate=0.5), 600)
     assert (own.learning_rate, own.budget, own.seed) == (0.5, 600, 3)
-    assert problem.plan(BilevelSettings(), 600).learning_rate == evaluator.recipe.learning_rate
+    assert problem.plan(BipeftSettings(), 600).learning_rate == evaluator.recipe.learning_rate
 
 
 def test_the_batch_of_a_step_does_not_depend_on_what_was_asked_before(evaluator: Evaluator) -> None:

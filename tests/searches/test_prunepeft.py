@@ -22,7 +22,7 @@ from autopeft.searches.apet import drawn
 from autopeft.searches.prunepeft import (
     Gatherer,
     Importance,
-    PruneAnswers,
+    PruneSearch,
     PruneSettings,
     _importance,
     element_wise,
@@ -353,7 +353,7 @@ def test_free_ranks_need_a_space_that_has_them(evaluator: Evaluator) -> None:
 
 def test_training_follows_the_recipe_unless_told_otherwise(evaluator: Evaluator) -> None:
     def recipe(own: Recipe, **options: Any) -> Recipe:
-        return PruneAnswers(None, PruneSettings(**options))._recipe(own)  # type: ignore[arg-type]
+        return PruneSearch(None, PruneSettings(**options))._recipe(own)  # type: ignore[arg-type]
 
     own = Recipe(epochs=3, steps=7, learning_rate=0.1, warmup=0.5)
     assert recipe(own) == own

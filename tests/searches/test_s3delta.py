@@ -25,14 +25,14 @@ from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, StudyM
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan
 from autopeft.searches._supernet import Supernet
 from autopeft.searches.s3delta.sampler import one_size
-from autopeft.searches.s3delta.search import Found, SoftGates, SparseSearch, shift
-from autopeft.searches.s3delta.settings import PRESETS, SparseSettings
+from autopeft.searches.s3delta.search import S3DeltaResult, SoftGates, SparseSearch, shift
+from autopeft.searches.s3delta.settings import PRESETS, S3DeltaSettings
 from autopeft.spaces import papers as spaces
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.loop import Recipe
 from planted import Planted, backbone, space_of
 
-QUICK = SparseSettings()
+QUICK = S3DeltaSettings()
 PLANTED = {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}
 
 
@@ -90,7 +90,7 @@ def test_when_everything_fits_nothing_is_shifted_away(budget: int) -> None:
 # -- the gates ---------------------------------------------------------------------------------------------
 
 
-def gates_at(logits: list[float], counts: list[int], budget: int, settings: SparseSettings = QUICK) -> SoftGates:
+def gates_at(logits: list[float], counts: list[int], budget: int, settings: S3DeltaSettings = QUICK) -> SoftGates:
     gates = SoftGates(np.array(counts), budget, settings)
     with torch.no_grad():
         gates.logits.copy_(torch.tensor(logits, dtype=torch.float64))
@@ -147,7 +147,7 @@ def test_stretched_gates_reach_0_and_1_and_hard_ones_know_nothing_else() -> None
 # -- the second-order step ---------------------------------------------------------------------------------
 
 
-def fresh(settings: SparseSettings = QUICK, budget: int = 600, steps: int = 20, seed: int = 0) -> SparseSearch:
+def fresh(settings: S3DeltaSettings = QUICK, budget: int = 600, steps: int = 20, seed: int = 0) -> SparseSearch:
     model = backbone()
     supernet = Supernet(model, one_size(space_of(model), "largest"), seed=seed)
     problem = Planted(model, ("encoder.0.q", "encoder.0.v"), seed)
@@ -252,14 +252,14 @@ def test_both_learning_rates_fall_linearly_to_0() -> None:
 # -- what it finds -----------------------------------------------------------------------------------------
 
 
-def searched(seed: int, settings: SparseSettings, budget: int, steps: int, size: Any = "smallest") -> Found:
+def searched(seed: int, settings: S3DeltaSettings, budget: int, steps: int, size: Any = "smallest") -> S3DeltaResult:
     model = backbone()
     with Supernet(model, one_size(space_of(model), size), seed=seed) as supernet:
         problem = Planted(model, ("encoder.0.q", "encoder.0.v"), seed)
         return SparseSearch(supernet, problem, settings, Plan(steps, 0.01, budget, seed)).run()
 
 
-def has_planted(found: Found) -> bool:
+def has_planted(found: S3DeltaResult) -> bool:
     return {(p.method, p.site) for p in found.architecture} >= PLANTED
 
 
@@ -270,7 +270,7 @@ def test_a_planted_architecture_is_found(order: Any, size: str, budget: int) -> 
     A search that looks at nothing holds the two planted ones with probability 1/28 at most; nine of ten are then
     right with probability 10 · 28^-9 < 1e-12.
     """
-    settings = SparseSettings(order=order)
+    settings = S3DeltaSettings(order=order)
     found = [searched(seed, settings, budget, 25, size) for seed in range(10)]
     assert sum(map(has_planted, found)) >= 9
     assert all(0 < one.parameters <= budget for one in found)
@@ -327,7 +327,7 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("settings", [QUICK, replace(QUICK, order=1, keep="last"), replace(QUICK, evaluate_every=0.1)])
 @pytest.mark.parametrize("at", [4, 7])
 def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
-    settings: SparseSettings, at: int, tmp_path: Path
+    settings: S3DeltaSettings, at: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "search.safetensors"
     whole, first, second = (fresh(settings, steps=10) for _ in range(3))

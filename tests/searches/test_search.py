@@ -11,7 +11,7 @@ import tiny
 from autopeft import samplers
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
-from autopeft.searches._search import BudgetedSampler, Question
+from autopeft.searches._search import BudgetedSampler, SearchContext
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
@@ -57,7 +57,7 @@ def test_a_budget_that_left_no_trial_is_not_searched_again(
     evaluator: Evaluator, space: SearchSpace, tmp_path: Path
 ) -> None:
     answers, trials, asked = found(space), list[Trial](), list[list[int]]()
-    question = Question(evaluator, space, 0, LIMITS, tmp_path)
+    question = SearchContext(evaluator, space, 0, LIMITS, tmp_path)
     for number in range(2):  # a process each
         search = Scripted(answers)
         sampler = BudgetedSampler("scripted", question, {}, search)
@@ -74,7 +74,7 @@ def test_a_budget_that_left_no_trial_is_not_searched_again(
 def test_an_answer_that_no_trial_has_yet_brings_its_seconds(
     evaluator: Evaluator, space: SearchSpace, tmp_path: Path
 ) -> None:
-    question = Question(evaluator, space, 0, LIMITS, tmp_path)
+    question = SearchContext(evaluator, space, 0, LIMITS, tmp_path)
     expected = BudgetedSampler("scripted", question, {}, Scripted(found(space))).ask([])  # killed before its trial
     search = Scripted(found(space))
     again = BudgetedSampler("scripted", question, {}, search)
@@ -86,7 +86,7 @@ def test_an_answer_that_no_trial_has_yet_brings_its_seconds(
 def test_answers_belong_to_their_settings(evaluator: Evaluator, space: SearchSpace, tmp_path: Path) -> None:
     for seed, settings in ((0, {}), (1, {}), (0, {"epochs": 2})):
         search = Scripted(found(space))
-        BudgetedSampler("scripted", Question(evaluator, space, seed, LIMITS, tmp_path), settings, search).ask([])
+        BudgetedSampler("scripted", SearchContext(evaluator, space, seed, LIMITS, tmp_path), settings, search).ask([])
         assert search.asked == [600]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autopeft import samplers
 from autopeft.session import Session, answers_budgets
 from autopeft.tasks._protocols import data_lines
 from autopeft.training.rate_sweep import middle
@@ -48,7 +49,7 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
 
 def _budget(session: Session) -> str:
     """What limits the architectures: a sampler's own budgets, or that of the space."""
-    own = getattr(session.sampler(), "settings", {}).get("budgets")
+    own = samplers.settings_of(session.sampler()).get("budgets")
     return ", ".join(own) if own else str(session.space.budget or "none")
 
 

@@ -24,7 +24,7 @@ def catalogue(what: str = "") -> dict[str, dict[str, str]]:
         "methods": _methods,
         "backbones": _backbones,
         "tasks": _tasks,
-        "samplers": lambda: {name: _about(samplers.lookup(name)) for name in samplers.names()},
+        "samplers": lambda: {name: samplers.lookup(name).about for name in samplers.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
         "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autopeft import methods
+from autopeft import methods, samplers
 from autopeft import settings as settings_module
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
@@ -331,7 +331,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     return {
         "title": title,
         "headline": f"hypervolume {curve[-1]:.4f}, {len(front)} points on the front",
-        "sampler_settings": getattr(session.sampler(), "settings", {}),
+        "sampler_settings": samplers.settings_of(session.sampler()),
         "objective": session.task.objective,
         "n_initial": len(session.initial),
         "reference": list(reference),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from autopeft.samplers._sampler import PACKAGES, Sampler, SamplerFactory, build, lookup, names
+from autopeft.samplers._sampler import (
+    PACKAGES,
+    AnswersBudgets,
+    HasSettings,
+    Sampler,
+    SamplerSpec,
+    build,
+    lookup,
+    names,
+    settings_of,
+)
 
 __all__ = [
     "PACKAGES",
+    "AnswersBudgets",
+    "HasSettings",
     "Sampler",
-    "SamplerFactory",
+    "SamplerSpec",
     "build",
     "lookup",
     "names",
+    "settings_of",
 ]

@@ -2,14 +2,17 @@
 
 A sampler is a pure function of the trials and its seed: it keeps no state between calls, so a resumed study
 proposes what the uninterrupted one would have. To add one, add a file here that exports
-``MEMBERS = {"its-name": build}``, where ``build`` is a `SamplerFactory`.
+``MEMBERS = {"its-name": SamplerSpec(...)}``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
+from autopeft.errors import SettingsError
 from autopeft.kinds import lookup as _lookup
 from autopeft.kinds import members
 from autopeft.spaces.lattice import Configuration, SearchSpace
@@ -37,25 +40,70 @@ class Sampler(Protocol):
         ...
 
 
-SamplerFactory = Callable[..., Sampler]
-"""``build(space, seed, **options) -> Sampler``; unknown options raise `SettingsError`.
+@runtime_checkable
+class HasSettings(Protocol):
+    """A sampler that says which options it resolved; a study stores them and compares them when it goes on."""
 
-A factory whose samplers search on their own, for parameter budgets and not from what was measured, has two attributes:
-`needs_evaluator`, true, for it is passed the `Evaluator` of the search as the option `evaluator`, and as `checkpoint` a
-folder (or None) where it may keep an interrupted search; and `space`, the named space that is searched when none is
-asked for. Its samplers have `n_answers`, the most configurations that they will propose, and `earlier_seconds`, what
-processes before this one spent on the search behind the last proposal.
-"""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved options, JSON-ready."""
+        ...
 
 
-def lookup(name: str) -> SamplerFactory:
-    """The factory of the sampler called `name`, or at a dotted path.
+@runtime_checkable
+class AnswersBudgets(Protocol):
+    """A sampler that proposes what searches of its own end at.
+
+    Attributes:
+        n_answers: the most configurations that it will propose.
+        earlier_seconds: what processes before this one spent on the searches behind the last proposal.
+    """
+
+    @property
+    def n_answers(self) -> int: ...
+    @property
+    def earlier_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """A sampler as a member of its kind: how it is built, and what is known of it before it is.
+
+    Args:
+        name: what settings call it.
+        build: ``build(space, seed, **options)``; unknown options raise `SettingsError`. Where `reads_trials` is False
+            it is also passed `evaluator`, the `Evaluator` of the search, and `checkpoint`, a folder (or None) where it
+            may keep an interrupted search; what it builds then is also an `AnswersBudgets`.
+        about: one sentence for lists.
+        presets: settings by name; empty where there are no presets.
+        default_space: the named space that is searched when none is asked for; None for the settings' own.
+        reads_trials: False for a search of its own, which answers parameter budgets and not what was measured.
+    """
+
+    name: str
+    build: Callable[..., Sampler]
+    about: str = ""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    default_space: str | None = None
+    reads_trials: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "presets", MappingProxyType(dict(self.presets)))
+
+
+def lookup(name: str) -> SamplerSpec:
+    """The sampler called `name`, or at a dotted path: a `SamplerSpec`, or a bare function that builds one.
 
     Raises:
         UnknownNameError: there is no such sampler.
+        SettingsError: what stands at the dotted path cannot build a sampler.
     """
-    factory: SamplerFactory = _lookup("sampler", name, *PACKAGES)
-    return factory
+    found = _lookup("sampler", name, *PACKAGES)
+    if isinstance(found, SamplerSpec):
+        return found
+    if not callable(found):
+        raise SettingsError(f"A sampler is a `SamplerSpec` or a function that builds one, but {name!r} is {found!r}.")
+    return SamplerSpec(name, found, (found.__doc__ or "").strip().partition("\n")[0])
 
 
 def names() -> tuple[str, ...]:
@@ -65,4 +113,9 @@ def names() -> tuple[str, ...]:
 
 def build(name: str, space: SearchSpace, seed: int, options: Mapping[str, Any] | None = None) -> Sampler:
     """The sampler called `name`, ready to be asked."""
-    return lookup(name)(space, seed, **dict(options or {}))
+    return lookup(name).build(space, seed, **dict(options or {}))
+
+
+def settings_of(sampler: Sampler) -> dict[str, Any]:
+    """The options that `sampler` resolved; empty for one that does not say."""
+    return sampler.settings if isinstance(sampler, HasSettings) else {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autopeft.errors import SpaceExhaustedError
 from autopeft.objective import metric_and_cost
 from autopeft.rules import COUNT, broken, complain
-from autopeft.samplers import Sampler
+from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, taken, with_options
 from autopeft.samplers.random import random_unseen
 from autopeft.spaces.lattice import Configuration, SearchSpace
@@ -167,4 +167,6 @@ def build(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     return Evolution(space, seed, with_options(EvolutionSettings(), options, Evolution.name))
 
 
-MEMBERS = {"evolution": build}
+MEMBERS = {
+    "evolution": SamplerSpec("evolution", build, "Regularised evolution with non-dominated ranks (Real et al. 2019)")
+}

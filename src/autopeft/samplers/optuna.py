@@ -23,7 +23,7 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.objective import Measurement, Objective, metric_and_cost
 from autopeft.rules import COUNT, broken, complain, whole_number
-from autopeft.samplers import Sampler
+from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
 from autopeft.spaces.lattice import Configuration, SearchSpace
@@ -345,4 +345,8 @@ def build_nsga2(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     return Replayed("nsga2", space, seed, make, asdict(chosen), attempts=chosen.attempts, generation=chosen.population)
 
 
-MEMBERS = {"tpe": build_tpe, "nsga2": build_nsga2, "gp": build_gp}
+MEMBERS = {
+    "tpe": SamplerSpec("tpe", build_tpe, "Optuna's tree-structured Parzen estimator (Watanabe 2023)"),
+    "nsga2": SamplerSpec("nsga2", build_nsga2, "Optuna's NSGA-II (Deb et al. 2002)"),
+    "gp": SamplerSpec("gp", build_gp, "Optuna's Gaussian process with log expected hypervolume improvement"),
+}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autopeft.errors import SpaceExhaustedError
-from autopeft.samplers import Sampler
+from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, taken, with_options
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.trial import Trial
@@ -111,4 +111,4 @@ def build(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     return RandomSampler(space, seed)
 
 
-MEMBERS = {"random": build}
+MEMBERS = {"random": SamplerSpec("random", build, "Uniformly random feasible architectures, never the same one twice")}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
 from autopeft.objective import metric_and_cost, reference_point
-from autopeft.samplers import Sampler
+from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
 from autopeft.samplers._bayes.outcome import CostAxis, OutcomeTransform
 from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
@@ -288,4 +288,11 @@ def build(space: SearchSpace, seed: int, *, preset: str = "recommended", **optio
     return SaasNehvi(space, seed, with_options(PRESETS[preset], options, SaasNehvi.name))
 
 
-MEMBERS = {"saas-nehvi": build}
+MEMBERS = {
+    "saas-nehvi": SamplerSpec(
+        "saas-nehvi",
+        build,
+        "Bayesian optimisation: SAAS Gaussian process, noisy expected hypervolume improvement (AutoPEFT)",
+        presets=PRESETS,
+    )
+}

@@ -2,7 +2,7 @@
 
 BIPEFT's rivals do not read what was measured. They are asked for a budget and give the architectures that a search
 of their own ended at, so one budget is one point and several budgets are a front. What they have in common is here;
-a file of `autopeft.samplers` adds its settings and its `Search`.
+a file or folder beside this one adds its settings and its `BudgetSearch`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from autopeft.architecture import Architecture, CountKind, ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, UnknownNameError
 from autopeft.rules import COUNT
-from autopeft.samplers import Sampler
+from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, taken, with_options
 from autopeft.searches._candidates import Candidates
 from autopeft.searches._supernet import Supernet
@@ -37,7 +36,7 @@ Wanted = str | float | ParameterBudget
 """A budget as people give it: a text, a count, or itself."""
 
 
-class Search(Protocol):
+class BudgetSearch(Protocol):
     """What gives the answers.
 
     Attributes:
@@ -59,7 +58,7 @@ class Search(Protocol):
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchContext:
     """What a search starts from; its budgets have been checked against the space.
 
     Args:
@@ -107,8 +106,8 @@ class BudgetedSampler:
         earlier_seconds: what processes before this one spent on the searches behind the last `ask`.
     """
 
-    def __init__(self, name: str, question: Question, settings: Mapping[str, Any], search: Search) -> None:
-        self.name, self._question, self._settings, self._search = name, question, dict(settings), search
+    def __init__(self, name: str, context: SearchContext, settings: Mapping[str, Any], search: BudgetSearch) -> None:
+        self.name, self._context, self._settings, self._search = name, context, dict(settings), search
         self._answers: dict[int, Sequence[Architecture]] = {}
         self._spent: dict[int, float] = {}  # by number of the budget, seconds that no trial has been charged with
         self.earlier_seconds = 0.0
@@ -116,12 +115,12 @@ class BudgetedSampler:
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved options, JSON-ready."""
-        return {**self._settings, "budgets": [str(limit) for limit in self._question.limits]}
+        return {**self._settings, "budgets": [str(limit) for limit in self._context.limits]}
 
     @property
     def n_answers(self) -> int:
         """The most architectures that it will ever propose."""
-        return self._search.per_budget * len(self._question.limits)
+        return self._search.per_budget * len(self._context.limits)
 
     def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
         """The architectures found for the next `n` places that no trial has filled yet. See `Sampler.ask`.
@@ -133,9 +132,9 @@ class BudgetedSampler:
         """
         self.earlier_seconds = 0.0
         answered = sum(trial.origin == self.name and trial.is_taken for trial in trials)
-        known, found = taken(self._question.space, trials), list[Configuration]()
+        known, found = taken(self._context.space, trials), list[Configuration]()
         for number, configuration in self._from(answered):
-            identity = self._question.space.identity(configuration)
+            identity = self._context.space.identity(configuration)
             if identity in known:
                 _log.info("%s: a search ended at a known architecture.", self.name)
                 continue
@@ -145,7 +144,7 @@ class BudgetedSampler:
             if len(found) == n:
                 break
         if not found:
-            raise SpaceExhaustedError(f"All {len(self._question.limits)} budgets of {self.name} have been answered.")
+            raise SpaceExhaustedError(f"All {len(self._context.limits)} budgets of {self.name} have been answered.")
         return found
 
     def _from(self, first: int) -> Iterator[tuple[int, Configuration]]:
@@ -155,7 +154,7 @@ class BudgetedSampler:
             number, position = divmod(place, each)
             answers = self.answers(number)
             if position < len(answers):
-                configuration = self._question.space.configuration(answers[position])
+                configuration = self._context.space.configuration(answers[position])
                 assert configuration is not None  # it was made of the space's own placements and sizes
                 yield number, configuration
 
@@ -167,7 +166,7 @@ class BudgetedSampler:
 
     def _searched(self, number: int) -> Sequence[Architecture]:
         began = time.perf_counter()
-        found = self._search.answer(self._question.limits[number])
+        found = self._search.answer(self._context.limits[number])
         self._spent[number] = self._search.earlier_seconds
         if path := self._file(number):
             seconds = time.perf_counter() - began + self._spent[number]
@@ -186,36 +185,46 @@ class BudgetedSampler:
         return tuple(map(Architecture.from_dict, data["architectures"]))
 
     def _file(self, number: int) -> Path | None:
-        question = self._question
-        facts = [self._settings, str(question.limits[number]), question.seed, question.space.fingerprint]
-        return question.file(self.name, json.dumps(facts), ".json")
+        context = self._context
+        facts = [self._settings, str(context.limits[number]), context.seed, context.space.fingerprint]
+        return context.file(self.name, json.dumps(facts), ".json")
+
+
+def spec(
+    name: str,
+    presets: Mapping[str, Any],
+    start: Callable[[SearchContext, Any], BudgetSearch],
+    about: str,
+    *,
+    is_budget_needed: Callable[[Any], bool] = lambda settings: True,
+    space: str = "S2",
+) -> SamplerSpec:
+    """The member of its kind for a search that answers budgets; the arguments are those of `BudgetedFactory`.
+
+    Args:
+        space: the named space that it searches when none is asked for.
+        about: one sentence for lists.
+    """
+    build = BudgetedFactory(name, presets, start, is_budget_needed)
+    return SamplerSpec(name, build, about, presets, default_space=space, reads_trials=False)
 
 
 @dataclass(frozen=True)
 class BudgetedFactory:
-    """A `SamplerFactory` for searches that answer budgets.
+    """Builds the samplers of one search that answers budgets.
 
     Args:
         name: of the sampler.
         presets: frozen dataclasses of settings by name, "recommended" among them.
-        start: checks the question further and gives the search, without any work yet.
+        start: checks the context further and gives the search, without any work yet.
         is_budget_needed: whether a search with these settings is for a budget; where not, and none is given, it has
             one that everything fits.
-        space: the named space that it searches when none is asked for.
-        about: one sentence for lists.
-        needs_evaluator: whoever builds the sampler passes the `Evaluator` of the search.
     """
 
     name: str
     presets: Mapping[str, Any]
-    start: Callable[[Question, Any], Search]
-    is_budget_needed: Callable[[Any], bool] = lambda settings: True
-    space: str = "S2"
-    about: str = ""
-    needs_evaluator: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "presets", MappingProxyType(dict(self.presets)))
+    start: Callable[[SearchContext, Any], BudgetSearch]
+    is_budget_needed: Callable[[Any], bool]
 
     def __call__(
         self,
@@ -236,7 +245,7 @@ class BudgetedFactory:
             space: every placement needs a size of its own and must be able to be absent (spaces S1 and S2).
             budgets: upper limits, "1.39‱", "0.5%", or counts; the space's own when empty.
             count: which count the budgets limit; that of the space's budget, else "stored".
-            checkpoint, checkpoint_every: see `Question`; searches that take no steps keep nothing.
+            checkpoint, checkpoint_every: see `SearchContext`; searches that take no steps keep nothing.
             options: fields of the settings, in place of the preset's.
 
         Raises:
@@ -262,8 +271,8 @@ class BudgetedFactory:
             wanted = (ParameterBudget(space.cost(space.largest(), count or "stored"), count=count or "stored"),)
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
         folder = None if checkpoint is None else Path(checkpoint)
-        question = Question(evaluator, space, seed, limits, folder, checkpoint_every)
-        return BudgetedSampler(self.name, question, asdict(settings), self.start(question, settings))
+        context = SearchContext(evaluator, space, seed, limits, folder, checkpoint_every)
+        return BudgetedSampler(self.name, context, asdict(settings), self.start(context, settings))
 
 
 def limits_of(

@@ -15,7 +15,7 @@ import numpy as np
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.rules import COUNT, broken, complain
 from autopeft.searches._candidates import Candidates, Ints
-from autopeft.searches._search import BudgetedFactory, Question
+from autopeft.searches._search import SearchContext, spec
 
 NAME = "apet"
 
@@ -74,8 +74,8 @@ class ApetSearch:
 
     earlier_seconds = 0.0
 
-    def __init__(self, question: Question, settings: ApetSettings) -> None:
-        self._question, self._settings = question, settings
+    def __init__(self, context: SearchContext, settings: ApetSettings) -> None:
+        self._context, self._settings = context, settings
 
     @property
     def per_budget(self) -> int:
@@ -84,8 +84,8 @@ class ApetSearch:
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """As many different architectures as are wanted, or fewer where the budget has hardly more."""
-        candidates = Candidates.of(self._question.space, limit.count)
-        rng = np.random.default_rng([self._question.seed, limit.most])
+        candidates = Candidates.of(self._context.space, limit.count)
+        rng = np.random.default_rng([self._context.seed, limit.most])
         found: dict[Architecture, None] = {}
         for _ in range(_ATTEMPTS * self._settings.draws):
             sizes = drawn(candidates, limit.most, rng, self._settings.is_filled)
@@ -97,7 +97,7 @@ class ApetSearch:
 
 
 MEMBERS = {
-    NAME: BudgetedFactory(
+    NAME: spec(
         NAME,
         {"recommended": ApetSettings()},
         ApetSearch,

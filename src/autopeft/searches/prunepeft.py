@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.rules import COUNT, POSITIVE, Rule, broken, complain, one_of, or_none
 from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indicator, projected
-from autopeft.searches._search import BudgetedFactory, Question, supernet_of
+from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
 from autopeft.training.batches import Encoded
 from autopeft.training.learner import Learner
@@ -287,19 +287,19 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
 # -- the sampler -------------------------------------------------------------------------------------------
 
 
-class PruneAnswers:
+class PruneSearch:
     """One training run, at the first budget; every budget then takes its share."""
 
     per_budget = 1
     earlier_seconds = 0.0
 
-    def __init__(self, question: Question, settings: PruneSettings) -> None:
-        self._question, self._settings = question, settings
+    def __init__(self, context: SearchContext, settings: PruneSettings) -> None:
+        self._context, self._settings = context, settings
         self._importance: list[Importance] | None = None
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What is left within `limit`."""
-        candidates = Candidates.of(self._question.space, limit.count)
+        candidates = Candidates.of(self._context.space, limit.count)
         sizes = keep_of(self._settings.variant)(self.importance(), candidates, limit.most)
         chosen = zip(candidates.keys, sizes, strict=True)
         return (Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n)),)
@@ -307,9 +307,9 @@ class PruneAnswers:
     def importance(self) -> Sequence[Importance]:
         """Of every placement, in canonical order; trained for at most once."""
         if self._importance is None:
-            evaluator, seed = self._question.evaluator, self._question.seed
+            evaluator, seed = self._context.evaluator, self._context.seed
             recipe = self._recipe(evaluator.recipe)
-            with supernet_of(evaluator, self._question.space, seed) as supernet:
+            with supernet_of(evaluator, self._context.space, seed) as supernet:
                 learner, part = evaluator.learner, evaluator.train_part
                 self._importance = gathered(supernet, learner, part, recipe, self._settings.scored_epochs, seed)
             _log.info("PrunePEFT: %d modules were trained together and scored.", len(self._importance))
@@ -326,10 +326,10 @@ class PruneAnswers:
 
 
 MEMBERS = {
-    NAME: BudgetedFactory(
+    NAME: spec(
         NAME,
         {"recommended": PruneSettings()},
-        PruneAnswers,
+        PruneSearch,
         about="PrunePEFT: train everything once, keep what matters most (Lawton et al. 2023)",
     )
 }

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
@@ -51,6 +51,14 @@ class Asked(Protocol):
     name: str
 
     def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]: ...
+
+
+@runtime_checkable
+class HasEarlier(Protocol):
+    """A sampler whose last proposal took time in processes before this one, too."""
+
+    @property
+    def earlier_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -403,7 +411,7 @@ class Study:
         except Exception as error:
             self._proposal_failed(sampler.name, failure_of(error), time.perf_counter() - began, error)
             raise
-        seconds = time.perf_counter() - began + getattr(sampler, "earlier_seconds", 0.0)
+        seconds = time.perf_counter() - began + (sampler.earlier_seconds if isinstance(sampler, HasEarlier) else 0.0)
         if not found:
             raise SpaceExhaustedError(f"The sampler {sampler.name!r} proposed nothing.")
         architecture = self._space.decode(found[0])

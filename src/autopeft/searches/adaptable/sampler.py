@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._candidates import Candidates
 from autopeft.searches._halves import HalvedTask
-from autopeft.searches._search import BudgetedFactory, Question, supernet_of
-from autopeft.searches.adaptable.search import PRESETS, Found, SwitchSearch, SwitchSettings
+from autopeft.searches._search import SearchContext, spec, supernet_of
+from autopeft.searches.adaptable.search import PRESETS, AdaptableResult, AdaptableSettings, SwitchSearch
 from autopeft.searches.s3delta.sampler import one_size
 
 _log = logging.getLogger(__name__)
@@ -17,28 +17,28 @@ _log = logging.getLogger(__name__)
 NAME = "adaptable"
 
 
-class SwitchAnswers:
+class AdaptableSearch:
     """For each budget one search; what the switches keep beyond the budget is left out, least preferred first."""
 
     per_budget = 1
     earlier_seconds = 0.0
 
-    def __init__(self, question: Question, settings: SwitchSettings) -> None:
+    def __init__(self, context: SearchContext, settings: AdaptableSettings) -> None:
         """Raises:
         BudgetError: the smallest module, at the size that it would have, is above a budget.
         """
-        self._question, self._settings = question, settings
-        self._space = one_size(question.space, settings.size)
-        for limit in question.limits:
+        self._context, self._settings = context, settings
+        self._space = one_size(context.space, settings.size)
+        for limit in context.limits:
             Candidates.of(self._space, limit.count).check_budget(limit.most)
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
         return (self.search(limit).architecture,)
 
-    def search(self, limit: ParameterBudget) -> Found:
+    def search(self, limit: ParameterBudget) -> AdaptableResult:
         """The whole outcome of the search for `limit`."""
-        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
         size = settings.batch_size or evaluator.recipe.batch_size
         problem = HalvedTask(evaluator, size, seed, is_whole=True)
         plan = problem.plan(settings, limit.most)
@@ -52,11 +52,11 @@ class SwitchAnswers:
 
 
 MEMBERS = {
-    NAME: BudgetedFactory(
+    NAME: spec(
         NAME,
         PRESETS,
-        SwitchAnswers,
-        lambda settings: False,
+        AdaptableSearch,
+        is_budget_needed=lambda settings: False,
         space="SA-Switch",
         about="The Adaptable Adapter: switches choose the layers (Moosavi et al. 2022)",
     )

@@ -33,7 +33,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class SwitchSettings:
+class AdaptableSettings:
     """How the search is done.
 
     Args:
@@ -72,14 +72,14 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-PRESETS: Mapping[str, SwitchSettings] = MappingProxyType(
-    {"paper": SwitchSettings(learning_rate=1e-4, epochs=20), "recommended": SwitchSettings()}
+PRESETS: Mapping[str, AdaptableSettings] = MappingProxyType(
+    {"paper": AdaptableSettings(learning_rate=1e-4, epochs=20), "recommended": AdaptableSettings()}
 )
 """AutoPEFT's numbers for its table 6; the same with the recipe's learning rate and length."""
 
 
 @dataclass(frozen=True)
-class Found:
+class AdaptableResult:
     """The outcome of a search.
 
     Args:
@@ -97,7 +97,7 @@ class Found:
 class SwitchSearch:
     """One search in a supernet whose placements have one size each."""
 
-    def __init__(self, supernet: Supernet, problem: Problem, settings: SwitchSettings, plan: Plan) -> None:
+    def __init__(self, supernet: Supernet, problem: Problem, settings: AdaptableSettings, plan: Plan) -> None:
         """Raises:
         SettingsError: a placement has several sizes.
         BudgetError: not even the smallest placement fits.
@@ -114,7 +114,7 @@ class SwitchSearch:
         self._optimiser = torch.optim.AdamW(self._weights, lr=plan.learning_rate, weight_decay=0.0, fused=True)
         self._switches = torch.optim.Adam([self.logits], lr=settings.switch_learning_rate)
 
-    def run(self) -> Found:
+    def run(self) -> AdaptableResult:
         """Search to the end.
 
         Raises:
@@ -151,7 +151,7 @@ class SwitchSearch:
         uniform = torch.rand(self.logits.shape, generator=generator).clamp(_TINY, 1 - 1e-7)
         return torch.softmax((self.logits - torch.log(-torch.log(uniform))) / self.settings.temperature, dim=-1)
 
-    def _found(self, seconds: float) -> Found:
+    def _found(self, seconds: float) -> AdaptableResult:
         """Who is preferred to the identity, within the budget; if nobody is, who comes nearest."""
         logits = self.logits.detach().double().numpy()
         preference: Floats = logits[:, 1] - logits[:, 0]
@@ -161,4 +161,4 @@ class SwitchSearch:
         if not chosen.any():
             chosen[np.where(counts <= budget, preference, -np.inf).argmax()] = True
         architecture = self.supernet.architecture(candidates.sizes[:, 0] * chosen)
-        return Found(architecture, int(counts[chosen].sum()), preference, seconds)
+        return AdaptableResult(architecture, int(counts[chosen].sum()), preference, seconds)

@@ -11,29 +11,29 @@ from collections.abc import Sequence
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._halves import HalvedTask, check_halves
-from autopeft.searches._search import BudgetedFactory, Question, supernet_of
-from autopeft.searches.bipeft.search import BilevelSearch, Found
-from autopeft.searches.bipeft.settings import PRESETS, BilevelSettings
+from autopeft.searches._search import SearchContext, spec, supernet_of
+from autopeft.searches.bipeft.search import BilevelSearch, BipeftResult
+from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
 
 _log = logging.getLogger(__name__)
 
 NAME = "bipeft"
 
 
-class BilevelAnswers:
+class BipeftSearch:
     """For each budget one search in a supernet of its own."""
 
     per_budget = 1
     earlier_seconds = 0.0
 
-    def __init__(self, question: Question, settings: BilevelSettings) -> None:
+    def __init__(self, context: SearchContext, settings: BipeftSettings) -> None:
         """Nothing is trained yet.
 
         Raises:
             SettingsError: there are not two training examples.
         """
-        self._question, self._settings = question, settings
-        check_halves(question.evaluator, "BIPEFT")
+        self._context, self._settings = context, settings
+        check_halves(context.evaluator, "BIPEFT")
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
@@ -41,14 +41,14 @@ class BilevelAnswers:
         self.earlier_seconds = found.earlier
         return (found.architecture,)
 
-    def search(self, limit: ParameterBudget) -> Found:
+    def search(self, limit: ParameterBudget) -> BipeftResult:
         """The whole outcome of the search for `limit`."""
-        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
         plan = problem.plan(settings, limit.most)
-        with supernet_of(evaluator, self._question.space, seed, limit.count) as supernet:
+        with supernet_of(evaluator, self._context.space, seed, limit.count) as supernet:
             search = BilevelSearch(supernet, problem, settings, plan)
-            found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
+            found = search.run(self._context.file(NAME, search.identity), self._context.checkpoint_every)
         _log.info(
             "BIPEFT: %s answered with %d modules and %d parameters after %d steps and %.0f seconds.",
             limit, len(found.architecture), found.parameters, found.steps, found.seconds,
@@ -57,11 +57,11 @@ class BilevelAnswers:
 
 
 MEMBERS = {
-    NAME: BudgetedFactory(
+    NAME: spec(
         NAME,
         PRESETS,
-        BilevelAnswers,
-        lambda settings: settings.is_selecting,
+        BipeftSearch,
+        is_budget_needed=lambda settings: settings.is_selecting,
         about="BIPEFT: bi-level search of position and rank, with triggers (Chang et al. 2024)",
     )
 }

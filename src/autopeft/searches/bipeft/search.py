@@ -25,7 +25,7 @@ from autopeft.searches._checkpoint import Checkpoint, Stopwatch
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers
-from autopeft.searches.bipeft.settings import BilevelSettings
+from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.searches.bipeft.weights import Weights, restored
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ Kind = Literal["binary", "size", "joint"]
 
 
 @dataclass(frozen=True)
-class Found:
+class BipeftResult:
     """The outcome of a search.
 
     Args:
@@ -61,7 +61,7 @@ class BilevelSearch:
         selector: scores and triggers; None in the variants without selection.
     """
 
-    def __init__(self, supernet: Supernet, problem: Problem, settings: BilevelSettings, plan: Plan) -> None:
+    def __init__(self, supernet: Supernet, problem: Problem, settings: BipeftSettings, plan: Plan) -> None:
         """Raises:
         BudgetError: there is no budget to select for, or not even the smallest placement fits it.
         """
@@ -100,7 +100,7 @@ class BilevelSearch:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    def run(self, path: Path | None = None, every: int = 300) -> Found:
+    def run(self, path: Path | None = None, every: int = 300) -> BipeftResult:
         """Search to the end.
 
         Args:
@@ -287,7 +287,7 @@ class BilevelSearch:
         chosen = np.where(likeliest > 0, (self.candidates.sizes == likeliest[:, None]).argmax(axis=1), -1)
         return projected(scores, self.candidates, chosen, self.plan.budget, self.settings.is_refilled)
 
-    def _found(self) -> Found:
+    def _found(self) -> BipeftResult:
         sizes = self.sizes()
         parameters = int(
             np.where(self.candidates.sizes == sizes[:, None], self.candidates.counts, 0).max(axis=1) @ (sizes > 0)
@@ -301,7 +301,7 @@ class BilevelSearch:
             _log.info("BIPEFT: %d triggers in %d of %d steps, at stabilities from %.2f to %.2f.",
                       len(history), self.done, self.plan.steps, min(stable), max(stable))  # fmt: skip
         architecture = self.supernet.architecture(sizes)
-        return Found(architecture, parameters, self.done, self._watch.seconds, self._watch.earlier, history)
+        return BipeftResult(architecture, parameters, self.done, self._watch.seconds, self._watch.earlier, history)
 
     # -- state -------------------------------------------------------------------------------------------------
 

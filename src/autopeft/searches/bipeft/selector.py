@@ -35,7 +35,7 @@ from autopeft.searches._candidates import (
     stability,
 )
 from autopeft.searches._checkpoint import Checkpoint
-from autopeft.searches.bipeft.settings import BilevelSettings
+from autopeft.searches.bipeft.settings import BipeftSettings
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Selector:
         history: every trigger so far.
     """
 
-    def __init__(self, candidates: Candidates, settings: BilevelSettings, budget: int, triggers: int) -> None:
+    def __init__(self, candidates: Candidates, settings: BipeftSettings, budget: int, triggers: int) -> None:
         """Raises:
         BudgetError: not even the smallest placement fits the budget.
         """
@@ -265,7 +265,7 @@ def trigger_from(row: Mapping[str, Any]) -> Trigger:
     return Trigger(**{**row, "removed": tuple(row["removed"]), "fixed": tuple(row["fixed"])})
 
 
-def _counts(candidates: Candidates, settings: BilevelSettings) -> Ints:
+def _counts(candidates: Candidates, settings: BipeftSettings) -> Ints:
     """Parameters at each size, exact, or the release's share of those at the largest."""
     if settings.counts == "exact":
         return candidates.counts

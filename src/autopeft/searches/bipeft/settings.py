@@ -14,7 +14,7 @@ Variant = Literal["full", "entangled", "binary_then_size", "size_then_binary", "
 
 
 @dataclass(frozen=True)
-class BilevelSettings:
+class BipeftSettings:
     """How the search is done. Defaults are the preset "recommended".
 
     The training:
@@ -151,7 +151,7 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-_PAPER = BilevelSettings(
+_PAPER = BipeftSettings(
     learning_rate=3e-4,
     updates="both",
     counted="all",
@@ -166,7 +166,7 @@ _PAPER = BilevelSettings(
     is_refilled=False,
 )
 
-_RELEASED = BilevelSettings(
+_RELEASED = BipeftSettings(
     learning_rate=3e-4,
     optimiser_steps=2,
     regulariser=0.01,
@@ -189,8 +189,8 @@ _RELEASED = BilevelSettings(
     is_refilled=False,
 )
 
-PRESETS: Mapping[str, BilevelSettings] = MappingProxyType(
-    {"paper": _PAPER, "released": _RELEASED, "recommended": BilevelSettings()}
+PRESETS: Mapping[str, BipeftSettings] = MappingProxyType(
+    {"paper": _PAPER, "released": _RELEASED, "recommended": BipeftSettings()}
 )
 """What the paper says, its gaps filled by the release; what the release does, without its crashes; the default.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autopeft.searches._supernet import Supernet
-from autopeft.searches.bipeft.settings import BilevelSettings
+from autopeft.searches.bipeft.settings import BipeftSettings
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Weights:
     as one flat vector, so a step costs a few large operations and not a few for every tensor.
     """
 
-    def __init__(self, supernet: Supernet, head: Sequence[nn.Parameter], settings: BilevelSettings) -> None:
+    def __init__(self, supernet: Supernet, head: Sequence[nn.Parameter], settings: BipeftSettings) -> None:
         self._n, self._settings, self._head = len(supernet), settings, list(head)
         self._owned = {index: supernet.parameters_of(index) for index in range(len(supernet))}
         self._device = supernet.device

@@ -10,9 +10,9 @@ from typing import Literal
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._candidates import Candidates
 from autopeft.searches._halves import HalvedTask, check_halves
-from autopeft.searches._search import BudgetedFactory, Question, supernet_of
-from autopeft.searches.s3delta.search import Found, SparseSearch
-from autopeft.searches.s3delta.settings import PRESETS, SparseSettings
+from autopeft.searches._search import SearchContext, spec, supernet_of
+from autopeft.searches.s3delta.search import S3DeltaResult, SparseSearch
+from autopeft.searches.s3delta.settings import PRESETS, S3DeltaSettings
 from autopeft.spaces.lattice import Choice, SearchSpace
 
 _log = logging.getLogger(__name__)
@@ -27,21 +27,21 @@ def one_size(space: SearchSpace, size: Literal["smallest", "largest"]) -> Search
     return replace(space, choices=choices, budget=None)
 
 
-class SparseAnswers:
+class S3DeltaSearch:
     """For each budget one search: the shift of the gates depends on it."""
 
     per_budget = 1
     earlier_seconds = 0.0
 
-    def __init__(self, question: Question, settings: SparseSettings) -> None:
+    def __init__(self, context: SearchContext, settings: S3DeltaSettings) -> None:
         """Raises:
         BudgetError: the smallest module, at the size that it would have, is above a budget.
         SettingsError: there are not two training examples.
         """
-        self._question, self._settings = question, settings
-        self._space = one_size(question.space, settings.size)
-        check_halves(question.evaluator, "S3Delta")
-        for limit in question.limits:
+        self._context, self._settings = context, settings
+        self._space = one_size(context.space, settings.size)
+        check_halves(context.evaluator, "S3Delta")
+        for limit in context.limits:
             Candidates.of(self._space, limit.count).check_budget(limit.most)
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
@@ -50,14 +50,14 @@ class SparseAnswers:
         self.earlier_seconds = found.earlier
         return (found.architecture,)
 
-    def search(self, limit: ParameterBudget) -> Found:
+    def search(self, limit: ParameterBudget) -> S3DeltaResult:
         """The whole outcome of the search for `limit`."""
-        evaluator, settings, seed = self._question.evaluator, self._settings, self._question.seed
+        evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
         plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
             search = SparseSearch(supernet, problem, settings, plan)
-            found = search.run(self._question.file(NAME, search.identity), self._question.checkpoint_every)
+            found = search.run(self._context.file(NAME, search.identity), self._context.checkpoint_every)
         _log.info(
             "S3Delta: %s answered with %d modules and %d parameters after %d steps and %.0f seconds.",
             limit, len(found.architecture), found.parameters, plan.steps, found.seconds,
@@ -66,7 +66,5 @@ class SparseAnswers:
 
 
 MEMBERS = {
-    NAME: BudgetedFactory(
-        NAME, PRESETS, SparseAnswers, about="S3Delta: soft gates under one global shift (Hu et al. 2022)"
-    )
+    NAME: spec(NAME, PRESETS, S3DeltaSearch, about="S3Delta: soft gates under one global shift (Hu et al. 2022)")
 }

@@ -35,7 +35,7 @@ from autopeft.searches._checkpoint import Checkpoint, Stopwatch
 from autopeft.searches._problem import TRAIN, VALIDATION, EvaluatedProblem, Plan
 from autopeft.searches._supernet import Supernet
 from autopeft.searches.bipeft.weights import restored
-from autopeft.searches.s3delta.settings import SparseSettings
+from autopeft.searches.s3delta.settings import S3DeltaSettings
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _sigmoid(x: Floats) -> Floats:
 class SoftGates:
     """The architecture parameters of one search, ``(n,)``, all 0 at first, in double precision on the processor."""
 
-    def __init__(self, counts: Ints, budget: int, settings: SparseSettings) -> None:
+    def __init__(self, counts: Ints, budget: int, settings: S3DeltaSettings) -> None:
         self.logits = torch.zeros(len(counts), dtype=torch.float64, requires_grad=True)
         self._counts, self._budget, self._settings = counts, budget, settings
 
@@ -97,7 +97,7 @@ class SoftGates:
 
 
 @dataclass(frozen=True)
-class Found:
+class S3DeltaResult:
     """The outcome of a search.
 
     Args:
@@ -117,7 +117,7 @@ class Found:
 class SparseSearch:
     """One search in a supernet whose placements have one size each."""
 
-    def __init__(self, supernet: Supernet, problem: EvaluatedProblem, settings: SparseSettings, plan: Plan) -> None:
+    def __init__(self, supernet: Supernet, problem: EvaluatedProblem, settings: S3DeltaSettings, plan: Plan) -> None:
         """Raises:
         SettingsError: a placement has several sizes.
         BudgetError: not even the smallest placement fits.
@@ -139,7 +139,7 @@ class SparseSearch:
             [self.gates.logits], lr=settings.gate_learning_rate, weight_decay=settings.gate_weight_decay
         )
 
-    def run(self, path: Path | None = None, every: int = 300) -> Found:
+    def run(self, path: Path | None = None, every: int = 300) -> S3DeltaResult:
         """Search to the end.
 
         Args:
@@ -161,7 +161,7 @@ class SparseSearch:
         chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self._budget, "skip")
         architecture = self.supernet.architecture(self.supernet.candidates.sizes[:, 0] * chosen)
         parameters = int(self._counts[chosen].sum())
-        return Found(architecture, parameters, probabilities, self._watch.seconds, self._watch.earlier)
+        return S3DeltaResult(architecture, parameters, probabilities, self._watch.seconds, self._watch.earlier)
 
     def _searched(self, path: Path | None, every: int) -> Floats:
         """The probabilities at the best evaluation, or the last."""

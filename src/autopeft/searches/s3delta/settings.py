@@ -12,7 +12,7 @@ from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain
 
 
 @dataclass(frozen=True)
-class SparseSettings:
+class S3DeltaSettings:
     """How the search is done.
 
     Args:
@@ -81,8 +81,8 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-PRESETS: Mapping[str, SparseSettings] = MappingProxyType(
-    {"paper": SparseSettings(learning_rate=3e-4), "recommended": SparseSettings()}
+PRESETS: Mapping[str, S3DeltaSettings] = MappingProxyType(
+    {"paper": S3DeltaSettings(learning_rate=3e-4), "recommended": S3DeltaSettings()}
 )
 """The paper's numbers; the same with the learning rate of the recipe with which what is found will be trained.
 
