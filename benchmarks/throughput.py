@@ -65,7 +65,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     from autopeft.backbones import Backbone
     from autopeft.network.attach import attach
     from autopeft.training.evaluator import Evaluator
-    from autopeft.training.loop import Recipe, fit
+    from autopeft.training.loop import fit
+    from autopeft.training.recipe import Recipe
 
     torch.set_num_threads(options.threads)
     task = tasks.lookup("mrpc")

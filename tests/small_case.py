@@ -14,7 +14,7 @@ from unittest import mock
 import yaml
 
 import tiny
-from autopeft.cli import commands as cli
+from autopeft.cli import app as cli
 from autopeft.settings import Settings, from_dict
 from autopeft.study.study import Study
 from autopeft.tasks._examples import Examples

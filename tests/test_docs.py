@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from autopeft import samplers
-from autopeft.cli.commands import app
+from autopeft.cli.app import add_commands
 from autopeft.samplers._bayes import settings as bayes_settings
 from autopeft.samplers.evolution import EvolutionSettings
 from autopeft.samplers.optuna import GeneticSettings, OptunaSettings
@@ -131,7 +131,7 @@ def test_no_row_is_without_a_meaning() -> None:
     assert not empty
 
 
-COMMANDS: Mapping[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: Mapping[str, Any] = get_command(add_commands()).commands  # type: ignore[attr-defined]
 
 
 def command_rows(command: Any) -> dict[str, str]:

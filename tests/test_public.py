@@ -15,7 +15,7 @@ from typer.main import get_command
 import autopeft
 from autopeft import samplers, settings
 from autopeft.architecture import Architecture
-from autopeft.cli.commands import app
+from autopeft.cli.app import add_commands
 from autopeft.experiments import experiment
 from autopeft.kinds import lookup
 from small_case import Case
@@ -25,7 +25,7 @@ PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", 
 PAGES += sorted(path for folder in ("docs", "examples", "experiments") for path in (ROOT / folder).rglob("*.md"))
 YAML = sorted(path for folder in ("examples", "experiments") for path in (ROOT / folder).rglob("*.yaml"))
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
-COMMANDS: Any = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: Any = get_command(add_commands()).commands  # type: ignore[attr-defined]
 
 # Taking a name away breaks somebody's program, so this list is changed by hand.
 PUBLIC = """

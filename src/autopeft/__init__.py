@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from autopeft.study.study import Study
     from autopeft.tasks._task import Task
     from autopeft.training.evaluator import Evaluator
-    from autopeft.training.loop import Recipe
+    from autopeft.training.recipe import Recipe
     from autopeft.training.retraining import baseline, retrain
     from autopeft.trial import Trial
 
@@ -76,7 +76,7 @@ _HOMES = {
     "spaces.lattice": ("Axis", "Configuration", "SearchSpace"),
     "study.study": ("Study",),
     "tasks": ("Task",),
-    "training.loop": ("Recipe",),
+    "training.recipe": ("Recipe",),
     "trial": ("Trial",),
 }
 

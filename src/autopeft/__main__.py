@@ -12,7 +12,7 @@ def main() -> None:
     they wait for: a training step then takes many times as long. The policy is read once, when torch is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from autopeft.cli.commands import main as command_line
+    from autopeft.cli.app import main as command_line
 
     command_line()
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from autopeft.errors import SettingsError
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.writing import whole
 
 

@@ -16,7 +16,7 @@ from autopeft.samplers import Sampler, build, lookup, names
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from lattice import complete
 
 SAMPLERS = tuple(name for name in names() if not lookup(name).reads_trials)

@@ -128,7 +128,7 @@ def test_bipeft_is_built_on_a_small_model() -> None:
     """Its options are checked by the factory, which needs an evaluator of the space's own backbone."""
     from autopeft.spaces.papers import named
     from autopeft.training.evaluator import Evaluator
-    from autopeft.training.loop import Recipe
+    from autopeft.training.recipe import Recipe
 
     small = tiny.backbone("bert", with_tokenizer=True)
     splits = tiny.splits(tiny.sentiment(16), tiny.sentiment(8))

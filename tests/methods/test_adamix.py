@@ -10,7 +10,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.methods.adamix import Mixture
 from autopeft.network.attach import attach, count
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 
 
 def test_in_training_one_expert_answers_and_each_does_in_turn() -> None:

@@ -24,7 +24,7 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.learner import EncoderLearner
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline, retrain
 from autopeft.training.text_to_text import TextToTextLearner
 from small_case import Case, make

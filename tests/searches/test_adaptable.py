@@ -19,7 +19,7 @@ from autopeft.searches.adaptable.search import AdaptableResult, AdaptableSetting
 from autopeft.searches.s3delta.sampler import one_size
 from autopeft.spaces import papers as spaces
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from planted import Planted, backbone, space_of
 
 PLANTED = {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}

@@ -15,7 +15,7 @@ from autopeft.searches.apet import drawn
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from lattice import complete
 
 COSTS = (7, 11, 30)  # parameters a unit

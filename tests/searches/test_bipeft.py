@@ -22,7 +22,7 @@ from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.study import Study
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.trial import Trial
 from lattice import complete
 

@@ -9,7 +9,7 @@ import tiny
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from planted import Planted, backbone, space_of
 
 PLANTED = (("encoder.0.q", "lora"), ("encoder.0.v", "lora"))

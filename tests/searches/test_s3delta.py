@@ -29,7 +29,7 @@ from autopeft.searches.s3delta.search import S3DeltaResult, SoftGates, SparseSea
 from autopeft.searches.s3delta.settings import PRESETS, S3DeltaSettings
 from autopeft.spaces import papers as spaces
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from planted import Planted, backbone, space_of
 
 QUICK = S3DeltaSettings()

@@ -15,7 +15,7 @@ from autopeft.searches._search import BudgetedSampler, SearchContext
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.trial import Trial
 from lattice import complete
 

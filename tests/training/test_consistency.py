@@ -13,7 +13,7 @@ from autopeft.network.attach import attach
 from autopeft.training.batches import collate
 from autopeft.training.consistency import Forward, divergence, loss_with_consistency
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 
 

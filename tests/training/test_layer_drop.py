@@ -10,7 +10,7 @@ import tiny
 from autopeft.network.attach import attach
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.layer_drop import LayerDrop
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 
 

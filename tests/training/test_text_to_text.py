@@ -18,7 +18,7 @@ from autopeft.training import text_to_text
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.learner import learner_for
-from autopeft.training.loop import Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.training.text_to_text import TextToTextLearner
 from tiny import SENTIMENT, backbone, everywhere, fill, sentiment, splits
 

@@ -19,7 +19,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from autopeft import settings as settings_module
 from autopeft.pictures import draw, plot
@@ -59,17 +58,6 @@ def _plain_table(numbers: Sequence[str], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def described(rows: Mapping[str, str]) -> Table:
-    """Names, and beside them what they are, wrapped within its own column."""
-    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(width=0)
-    table.add_column(no_wrap=True, min_width=16)
-    table.add_column(overflow="fold")
-    for name, about in rows.items():
-        table.add_row("", Text(name), Text(about))
     return table
 
 

@@ -1,51 +1,99 @@
-"""Everything that can be named in settings, with a few words about each."""
+"""Everything that can be named in settings, with a few words about each.
+
+To ask the members of a kind means to import them, and with them torch and transformers: seconds, for a page of text.
+So what they said is kept in the user's cache, under a digest of the files that said it; a file that is added, changed
+or taken away makes it be asked again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from autopeft import backbones, methods, samplers, tasks
+import autopeft
 from autopeft.errors import UnknownNameError
-from autopeft.kinds import members
-from autopeft.spaces import papers as spaces
-from autopeft.tasks._protocols import PROTOCOLS
-from autopeft.training.retraining import BASELINES
+from autopeft.writing import whole
+
+KINDS = ("methods", "backbones", "tasks", "samplers", "protocols", "baselines", "spaces")
+"""What is listed, in this order."""
 
 Rows = Mapping[str, str]
+Listing = dict[str, dict[str, str]]
 
 
-def catalogue(what: str = "") -> dict[str, dict[str, str]]:
+def listing(what: str = "") -> Listing:
     """Kind to name to description, for one kind or (empty) for all.
 
     Raises:
         UnknownNameError: there is no such kind.
     """
-    known: dict[str, Callable[[], Rows]] = {
-        "methods": _methods,
-        "backbones": _backbones,
-        "tasks": _tasks,
+    if what and what not in KINDS:
+        raise UnknownNameError("kind", what, KINDS)
+    known = _kept_or_asked()
+    return {kind: known[kind] for kind in KINDS if what in ("", kind)}
+
+
+def ask() -> Listing:
+    """What the members of every kind say of themselves now; imports them all."""
+    from autopeft import backbones, methods, samplers, tasks
+    from autopeft.kinds import members
+    from autopeft.spaces import papers as spaces
+    from autopeft.tasks import PROTOCOLS
+    from autopeft.training.retraining import BASELINES
+
+    def about_methods() -> Rows:
+        found = {name: methods.lookup(name) for name in methods.names()}
+        return {name: f"{_about(member)}; at {', '.join(member.roles)}" for name, member in found.items()}
+
+    def about_tasks() -> Rows:
+        return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in members(tasks.PACKAGE).items()}
+
+    rows: dict[str, Callable[[], Rows]] = {
+        "methods": about_methods,
+        "backbones": lambda: {name: ", ".join(family.model_types) for name, family in backbones.families().items()},
+        "tasks": about_tasks,
         "samplers": lambda: {name: samplers.lookup(name).about for name in samplers.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
         "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},
     }
-    if what and what not in known:
-        raise UnknownNameError("kind", what, known)
-    return {kind: dict(rows()) for kind, rows in known.items() if what in ("", kind)}
+    return {kind: dict(rows[kind]()) for kind in KINDS}
 
 
-def _methods() -> Rows:
-    found = {name: methods.lookup(name) for name in methods.names()}
-    return {name: f"{_about(m)}; at {', '.join(m.roles)}" for name, m in found.items()}
+def _kept_or_asked() -> Listing:
+    path = _cache() / f"listing-{_digest()}.json"
+    try:
+        kept: Listing = json.loads(path.read_text())
+        if set(kept) == set(KINDS):
+            return kept
+    except (OSError, ValueError):
+        pass  # there is none yet, or none that can be read: it is made anew
+    found = ask()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob("listing-*.json"):
+            old.unlink(missing_ok=True)
+        with whole(path) as part:
+            part.write_text(json.dumps(found))
+    except OSError:
+        pass  # a home that cannot be written to makes the next call slow, not wrong
+    return found
 
 
-def _backbones() -> Rows:
-    return {name: ", ".join(family.model_types) for name, family in backbones.families().items()}
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autopeft"
 
 
-def _tasks() -> Rows:
-    found = members(tasks.PACKAGE)
-    return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in found.items()}
+def _digest() -> str:
+    """Of the version, and of the path and the content of every source file."""
+    root = Path(autopeft.__file__).parent
+    found = hashlib.sha256(autopeft.__version__.encode())
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _about(member: object) -> str:

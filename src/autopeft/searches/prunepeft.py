@@ -30,7 +30,8 @@ from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
 from autopeft.training.batches import Encoded
 from autopeft.training.learner import Learner
-from autopeft.training.loop import Recipe, fit
+from autopeft.training.loop import fit
+from autopeft.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 

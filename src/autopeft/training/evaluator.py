@@ -30,7 +30,8 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learner import Learner, learner_for
-from autopeft.training.loop import Fit, Recipe, autocast, fit
+from autopeft.training.loop import Fit, autocast, fit
+from autopeft.training.recipe import Recipe
 from autopeft.training.text_to_text import Answer
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger

@@ -11,14 +11,16 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.training.evaluator import Evaluator
+
+if TYPE_CHECKING:
+    from autopeft.training.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ import yaml
 from rich.console import Console
 
 from autopeft.cli import options
-from autopeft.cli.console import described, front_table
-from autopeft.cli.listing import catalogue
+from autopeft.cli.console import front_table
+from autopeft.cli.listed import described
+from autopeft.cli.listing import listing
 from autopeft.study.study import Study
 from autopeft.training.retraining import write_cell
 from small_case import Called, Case, call, finished, trials
@@ -92,7 +93,7 @@ def test_the_front_and_the_lists_fit_a_terminal_of_eighty_columns(searched: Path
                 text = str(study.trial(int(point.key)).architecture)
                 assert any(line.rstrip().endswith(text) for line in lines), text
     shown = io.StringIO()
-    known = catalogue("samplers")["samplers"]
+    known = listing("samplers")["samplers"]
     Console(file=shown, width=80).print(described(known))
     lines = shown.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
@@ -101,11 +102,11 @@ def test_the_front_and_the_lists_fit_a_terminal_of_eighty_columns(searched: Path
 
 
 def test_everything_that_can_be_listed_is_described() -> None:
-    for kind, rows in catalogue().items():
+    for kind, rows in listing().items():
         assert all(rows.values()), kind
         assert not any("``" in about for about in rows.values()), kind
     for kind in ("methods", "samplers", "spaces"):
-        rows = catalogue(kind)[kind]
+        rows = listing(kind)[kind]
         assert len(set(rows.values())) == len(rows), f"Two {kind} say the same of themselves."
 
 

@@ -1,0 +1,77 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (no trial was started)."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.terminal import complain, err, say
+from autopeft.errors import AutopeftError, InputError
+
+app = typer.Typer(
+    help="Searches PEFT architectures for a pretrained transformer and a task.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS = ("search", "found", "train", "models", "listed", "experiment")
+"""Files of this folder that add commands, in the order in which `--help` lists them."""
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    add_commands()
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        complain("error:", error)
+        sys.exit(2)
+    except AutopeftError as error:
+        complain("failed:", error)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
+            complain("error:", error.format_message())
+            sys.exit(2)
+        raise
+    if code == _INTERRUPTED:  # typer turns an interrupt into this code
+        say("interrupted; a search or an experiment goes on with the same command", err)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def add_commands() -> typer.Typer:
+    """The whole command line, with the commands of every file; none imports torch before a command needs it."""
+    for name in COMMANDS:
+        importlib.import_module(f"autopeft.cli.{name}")
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from autopeft.study.identity import versions
+
+        say(f"autopeft {versions()['autopeft']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the library logs.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    for noisy in ("transformers", "datasets", "huggingface_hub", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Weights of small models load in a blink; the libraries' own bars would only break ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

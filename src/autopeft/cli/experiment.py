@@ -1,0 +1,47 @@
+"""`autopeft experiment`: comparisons described in YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.app import app
+from autopeft.cli.terminal import say
+from autopeft.errors import AutopeftError, InputError
+from autopeft.writing import check_writable
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="An experiment, such as experiments/search-mrpc.yaml.")],
+    data: Annotated[str | None, typer.Option(help="Folder with the task's files.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
+    work: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("runs"),
+    cell: Annotated[str | None, typer.Option(help="Run just this cell.")] = None,
+    dry: Annotated[bool, typer.Option("--missing", help="Only list the cells that have no result yet.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Only write the page and the pictures of the cells that are done.")
+    ] = False,
+) -> None:
+    """Run an experiment: cells that have a result are not run again."""
+    from autopeft.experiments import experiment as experiments
+
+    found = experiments.read(file, data)
+    if dry:
+        say("\n".join(found.missing(results)) or "nothing is missing")
+        return
+    from autopeft.experiments.report import done, write_summary
+
+    check_writable(results, work)
+    try:
+        if not summary:
+            experiments.run(found, results, work, say, cell)
+    except InputError:
+        raise
+    except AutopeftError:
+        if done(found, results):
+            say(f"Summary: {write_summary(found, results)}")
+        raise
+    say(f"Summary: {write_summary(found, results)}")

@@ -1,0 +1,59 @@
+"""`autopeft front` and `report`: what a search has found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.app import app
+from autopeft.cli.studies import AsJson, Database, StudyFolder, opened, picked
+from autopeft.cli.terminal import out, print_json, say
+from autopeft.writing import check_writable
+
+
+@app.command()
+def front(
+    folder: StudyFolder,
+    at: Annotated[str | None, typer.Option(help="The best point within a budget, such as 0.5%.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Write the picture: .png, .svg or .pdf.")] = None,
+    storage: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the Pareto front of a study, or pick a point of it by budget."""
+    from autopeft.cli.console import answers, front_table, write_front_picture
+    from autopeft.reports.summary import front_rows
+
+    check_writable(plot=picture)
+    with opened(folder, storage) as study:
+        rows = front_rows(study.trials(), is_answering=answers(study))
+        if at is not None:
+            number = picked(study, at)
+            rows = tuple(row for row in rows if row.number == number)
+        if picture is not None:
+            write_front_picture(study, folder, picture)
+        if as_json:
+            print_json([row.as_dict() for row in rows])
+        elif at is not None:
+            row = rows[0]
+            say(f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.architecture}")
+        else:
+            out.print(front_table(study, out.width))
+
+
+@app.command()
+def report(
+    folder: StudyFolder,
+    to: Annotated[Path | None, typer.Option(help="File: .html (default), .md or .json.")] = None,
+    storage: Database = None,
+) -> None:
+    """Write one self-contained page about a study, with its pictures."""
+    from autopeft.cli.console import report_of
+    from autopeft.reports.report import write
+
+    target = to or folder / "report.html"
+    check_writable(to=target)
+    with opened(folder, storage) as study:
+        write(report_of(study, folder), target)
+    say(f"Report: {target}")

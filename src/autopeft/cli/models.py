@@ -1,0 +1,51 @@
+"""`autopeft predict` and `export`: what is done with a saved model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.app import app
+from autopeft.cli.studies import AsJson
+from autopeft.cli.terminal import print_json, say
+from autopeft.writing import check_writable
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
+    ] = None,
+    pair: Annotated[
+        bool,
+        typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict labels with a saved model."""
+    from autopeft.saved.predict import lines_of, predictions
+
+    lines = texts or lines_of(sys.stdin.buffer.read())
+    found = predictions(folder, [tuple(line.split("\t")) if pair else (line,) for line in lines])
+    if as_json:
+        print_json(found)
+        return
+    for item in found:
+        print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}")  # rich would turn tabs into spaces
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
+    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter.")],
+) -> None:
+    """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
+    from autopeft.saved.export import to_peft
+
+    check_writable(to)
+    to_peft(folder, to)
+    say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")

@@ -1,0 +1,140 @@
+"""`autopeft search`, `worker` and `check`: to search, to join a search, to see what one would be."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from autopeft.cli.app import app
+from autopeft.cli.flags import takes_a_search
+from autopeft.cli.studies import AsJson, Database, StudyFolder
+from autopeft.cli.terminal import err, out, print_json, say
+from autopeft.errors import AutopeftError, ProposalFailure
+from autopeft.settings import Settings
+from autopeft.writing import check_writable
+
+if TYPE_CHECKING:
+    from autopeft.session import Session
+    from autopeft.study.study import Study
+
+
+@app.command()
+@takes_a_search
+def search(
+    settings: Settings,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the study; the same folder continues.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL for several machines; default: a file.")] = None,
+) -> None:
+    """Search, or continue a search, and print its front."""
+    from autopeft.cli.console import SearchProgress, front_table, progress_bar
+    from autopeft.session import carry_out
+
+    folder = folder or Path("runs") / _name(settings)
+    check_writable(folder)
+    with _study(settings, folder, storage) as (session, study):
+        with progress_bar(err) as progress:
+            show = SearchProgress(progress, study, session.total)
+            signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
+            if signal is not None:
+                progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
+            if session.settings.workers > 1:
+                show.say(f"{session.settings.workers} workers")
+            try:
+                carry_out(session, study, signal, folder, show, storage)
+            except ProposalFailure:
+                if len(study.front()):
+                    out.print(front_table(study, out.width))
+                raise
+        _show_found(study, folder)
+
+
+def _show_found(study: Study, folder: Path) -> None:
+    from autopeft.cli.console import budgets_line, database_option, front_table, write_front_picture
+
+    if not len(study.front()):
+        raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
+    out.print(front_table(study, out.width))
+    write_front_picture(study, folder, folder / "front.png")
+    if answered := budgets_line(study):
+        say(answered)
+    say(
+        f"Study: {folder}. Picture: {folder / 'front.png'}. "
+        f"Next: autopeft train {shlex.quote(str(folder))} {_a_point(study)}{database_option(study, folder)}"
+    )
+
+
+def _a_point(study: Study) -> str:
+    """Options of `train` that name a point of the front: the usual budget, or where none fits it the cheapest one."""
+    cheapest = study.front().points[0]
+    return "--at 0.5%" if cheapest.cost <= 0.5 else f"--trial {cheapest.key}"
+
+
+@app.command()
+def worker(
+    folder: StudyFolder,
+    storage: Database = None,
+    device: Annotated[str | None, typer.Option(help="Device of this worker.")] = None,
+) -> None:
+    """Join a search that has begun, from this or another machine, and work until it is done."""
+    from autopeft.session import join
+    from autopeft.workers import terminate_as_interrupt
+
+    terminate_as_interrupt()
+    join(folder, storage=storage, device=device).close()
+
+
+@app.command()
+@takes_a_search
+def check(
+    settings: Settings,
+    steps: Annotated[int, typer.Option(help="Training steps to time; 0 for none.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
+    from autopeft.cli.dry_run import forecast
+    from autopeft.session import Session
+
+    facts = forecast(Session.build(settings), steps)
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        out.print(Text.assemble((name.replace("_", " "), "bold"), f": {_shown(value)}"), soft_wrap=True)
+
+
+@contextmanager
+def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Session, Study]]:
+    """A session and its study; what the search sees is told first."""
+    from autopeft.session import Session
+    from autopeft.tasks._protocols import data_lines
+
+    session = Session.build(settings)
+    with session.begin(folder, storage) as study:
+        for part, told in data_lines(study.fact("data")).items():
+            say(f"{part}: {told}", err)
+        yield session, study
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _score(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.4f}"
+
+
+def _name(settings: Settings) -> str:
+    what = settings.task or (Path(settings.files.train).stem if settings.files else "own")
+    return f"{what.replace('/', '-')}-{Path(settings.model).name}"

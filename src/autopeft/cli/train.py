@@ -1,0 +1,151 @@
+"""`autopeft train`: retraining a point, an architecture or a baseline on several seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autopeft.cli import options
+from autopeft.cli.app import app
+from autopeft.cli.flags import Sets
+from autopeft.cli.studies import AsJson, Database, opened, picked
+from autopeft.cli.terminal import err, print_json, say
+from autopeft.errors import SettingsError
+from autopeft.writing import check_writable
+
+if TYPE_CHECKING:
+    from autopeft.session import Session
+    from autopeft.training.retraining import Retrained
+
+
+@app.command()
+def train(
+    source: Annotated[
+        Path, typer.Argument(help="A study's folder, or settings in YAML.", metavar="STUDY|SETTINGS.yaml")
+    ],
+    at: Annotated[str | None, typer.Option(help="The best point of the front within a budget.")] = None,
+    trial: Annotated[int | None, typer.Option(help="The architecture of this trial.")] = None,
+    architecture: Annotated[Path | None, typer.Option(help="An architecture file (JSON).")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A baseline, see `autopeft list baselines`; serial:12 sets a size.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of every run; 20 unless a file says more.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations without improvement before stopping; 10 unless a file says more.")
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option("--learning-rates", help="Candidates, such as 3e-4,1e-3,3e-3, chosen on validation.")
+    ] = None,
+    widen: Annotated[
+        int, typer.Option(min=0, help="Further candidates while the best is the smallest or largest.")
+    ] = 2,
+    save: Annotated[Path | None, typer.Option(help="Folder for the best run's weights.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the results as JSON, anew after every seed.")] = None,
+    storage: Database = None,
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Retrain an architecture on several seeds and measure it on the test part."""
+    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
+    settings = options.for_retraining(source, changes, sets)
+    from autopeft.reports.summary import retraining_file
+    from autopeft.session import Session
+    from autopeft.training.retraining import DEFAULT_SEEDS, retrain
+
+    if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
+        raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
+    if not 1 <= seeds <= len(DEFAULT_SEEDS):
+        raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
+    check_writable(save, source if source.is_dir() else None, to=to)
+    session = Session.build(settings)
+    name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
+    say(f"Retraining {name}: {chosen}", err)
+    files = [*([to] if to else []), *([retraining_file(source, name)] if source.is_dir() else [])]
+    found = retrain(
+        session.evaluator,
+        name,
+        chosen,
+        DEFAULT_SEEDS[:seeds],
+        learning_rates=settings.learning_rates,
+        widen=widen,
+        save_to=save,
+        facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
+        on_run=lambda so_far: _show_run(_retrained(session, so_far, baseline), files),
+    )
+    search = _searched(source, storage, at, trial, found.seconds)
+    told = {**_retrained(session, found, baseline), "search": search}
+    _write_all(files, told)
+    _show_retrained(told, as_json, save)
+
+
+def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:
+    recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
+    return {**so_far.as_dict(), "recipe": recipe, "is_baseline": baseline is not None}
+
+
+def _show_run(so_far: dict[str, Any], files: list[Path]) -> None:
+    """Tell of the last run, and write what there is by now: a later run may fail."""
+    say(f"seed {so_far['seeds'][-1]}: {so_far['objective']} {so_far['values'][-1]:.4f} on test", err)
+    _write_all(files, so_far)
+
+
+def _write_all(files: list[Path], content: Any) -> None:
+    from autopeft.training.retraining import write_cell
+
+    for path in files:
+        write_cell(path, content)
+
+
+def _searched(
+    source: Path, storage: str | None, at: str | None, trial: int | None, retraining: float
+) -> dict[str, Any] | None:
+    """Seconds of the search that the architecture came from, in all and as a multiple of one retraining run."""
+    if not source.is_dir() or (at is None and trial is None):
+        return None
+    from autopeft.cli.console import answers
+    from autopeft.reports.summary import search_seconds
+
+    with opened(source, storage) as study:
+        number = trial if trial is not None else picked(study, at or "")
+        seconds = search_seconds(study.trials(), number, is_answering=answers(study))
+    return {"seconds": seconds, "per_retraining": seconds / retraining if retraining else None}
+
+
+def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> None:
+    if as_json:
+        print_json(found)
+        return
+    summary, counts = found["summary"], found["counts"]
+    spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f} (n = {summary['n']})"
+    say(
+        f"{found['name']}: {found['objective']} on test {summary['mean']:.4f} {spread}, "
+        f"median {summary['median']:.4f}; "
+        f"nominal {counts['nominal']:,}, stored {counts['stored']:,}, trained {counts['trained']:,}; "
+        f"learning rate {found['learning_rate']:g}"
+    )
+    if found["search"] is not None and found["search"]["per_retraining"] is not None:
+        search = found["search"]
+        ratio = search["per_retraining"]
+        say(f"Search: {search['seconds']:.1f} s, {ratio:.2f} times a retraining run.")
+    if save is not None:
+        say(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).")
+
+
+def _chosen(
+    session: Session, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
+) -> tuple[str, Any]:
+    from autopeft.architecture import Architecture
+    from autopeft.training.retraining import baseline as named
+
+    if file is not None:
+        return file.stem, Architecture.load(file)
+    if baseline is not None:
+        return baseline, named(baseline, session.backbone)
+    if not source.is_dir():
+        raise SettingsError("--at and --trial pick from a study: give its folder instead of settings.")
+    with opened(source, storage) as study:
+        number = trial if trial is not None else picked(study, at)
+        return f"trial-{number}", study.trial(number).architecture

@@ -1,0 +1,103 @@
+"""How one architecture is trained, as data: nothing here imports PyTorch, so that settings are read in no time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from autopeft.rules import (
+    BELOW_ONE,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    broken,
+    complain,
+    one_of,
+    or_none,
+    whole_number,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one architecture is trained.
+
+    Args:
+        learning_rate: peak learning rate of AdamW (β 0.9 and 0.999, ε 1e-8).
+        rate_factors: by name of a method, what its modules' learning rate is multiplied by; 1 for all others and the
+            head. Searches in a supernet train without.
+        epochs: passes over the training part; a fraction is allowed. The schedule spans exactly the run.
+        steps: optimiser steps instead of `epochs`, or None.
+        data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
+        batch_size: examples a step.
+        drop_layers: AdapterDrop's robust training: at every step the modules of the first n layers of every stack are
+            left out, n uniform from 0 to this; evaluation has them all.
+        consistency: AdaMix's: at every step a second pass, with random choices of its own, and this much of the
+            divergence between the two added to the loss; 0 for one pass. Searches in a supernet train without.
+        dropout: takes the place of every dropout rate of the model and its head; None leaves them as they are.
+        weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
+        patience: evaluations without improvement after which training stops; None for never.
+        evaluate_every: epochs between evaluations; the end is always evaluated.
+        max_length: tokens after which an example is truncated.
+        precision: "float32", or "bf16" for automatic mixed precision with float32 master weights.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        keep: "best" restores the best evaluation, "last" does not.
+    """
+
+    learning_rate: float = 1e-3
+    rate_factors: dict[str, float] = field(default_factory=dict)
+    epochs: float = 1.0
+    steps: int | None = None
+    data_fraction: float = 1.0
+    batch_size: int = 32
+    drop_layers: int = 0
+    consistency: float = 0.0
+    dropout: float | None = None
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    clip: float = 1.0
+    patience: int | None = None
+    evaluate_every: float = 1.0
+    max_length: int = 128
+    precision: Literal["float32", "bf16"] = "float32"
+    gradient_checkpointing: bool = False
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        complain("The recipe cannot be used", broken(self, _RULES))
+
+    def n_steps(self, n_examples: int) -> int:
+        """Optimiser steps of the whole run for a training part of `n_examples` (after `data_fraction`)."""
+        per_epoch = math.ceil(n_examples / self.batch_size)
+        return self.steps if self.steps is not None else max(1, round(self.epochs * per_epoch))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping of every setting."""
+        return asdict(self)
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+_RULES: dict[str, Rule] = {
+    "learning_rate": POSITIVE,
+    "rate_factors": ("numbers above 0 by method", lambda v: isinstance(v, dict) and all(map(_is_factor, v.values()))),
+    "epochs": POSITIVE,
+    "steps": or_none(COUNT),
+    "data_fraction": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "batch_size": COUNT,
+    "drop_layers": whole_number(0),
+    "consistency": NOT_NEGATIVE,
+    "dropout": or_none(BELOW_ONE),
+    "weight_decay": NOT_NEGATIVE,
+    "warmup": BELOW_ONE,
+    "clip": NOT_NEGATIVE,
+    "patience": or_none(COUNT),
+    "evaluate_every": POSITIVE,
+    "max_length": whole_number(8),
+    "precision": one_of("float32", "bf16"),
+    "keep": one_of("best", "last"),
+}
