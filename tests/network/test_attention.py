@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.network.attach import attach
@@ -234,6 +235,12 @@ def test_dropout_that_drops_nothing_changes_nothing(case: dict[str, Any], with_p
     torch.testing.assert_close(prefixed_attention(*arguments, dropout=1e-9)[0], kernel, atol=1e-4, rtol=1e-4)
 
 
+def cached(output: ModelOutput) -> dict[str, Any]:
+    """What a forward keeps for the next one, under the name that this release of transformers gives it."""
+    name = next(name for name in ("cache", "past_key_values") if name in output)
+    return {name: output[name]}
+
+
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 def test_a_decoder_with_a_prefix_and_a_cache_steps_like_the_whole(model_type: str) -> None:
     found = backbone(model_type)
@@ -241,11 +248,11 @@ def test_a_decoder_with_a_prefix_and_a_cache_steps_like_the_whole(model_type: st
     with fill(attach(found, everywhere(found, "prefix_direct"))), torch.no_grad():
         whole = found.model(input_ids=ids).last_hidden_state
         begun = found.model(input_ids=ids[:, :3], use_cache=True)
-        parts, cache = [begun.last_hidden_state], begun.past_key_values
+        parts, kept = [begun.last_hidden_state], cached(begun)
         for position in range(3, ids.shape[1]):
-            step = found.model(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
+            step = found.model(input_ids=ids[:, position : position + 1], use_cache=True, **kept)
             parts.append(step.last_hidden_state)
-            cache = step.past_key_values
+            kept = cached(step)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -255,7 +262,7 @@ def test_a_chunk_after_a_cache_is_causal_too() -> None:
     with fill(attach(found, everywhere(found, "prefix_direct"))), torch.no_grad():
         whole = found.model(input_ids=ids).last_hidden_state
         begun = found.model(input_ids=ids[:, :3], use_cache=True)
-        rest = found.model(input_ids=ids[:, 3:], past_key_values=begun.past_key_values).last_hidden_state
+        rest = found.model(input_ids=ids[:, 3:], **cached(begun)).last_hidden_state
     torch.testing.assert_close(rest, whole[:, 3:], atol=1e-5, rtol=1e-5)
 
 
