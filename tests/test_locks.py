@@ -1,0 +1,54 @@
+"""The lock files: what README's commands install is what pyproject.toml asks for, to the hash, without PyTorch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {"run": (), "dev": ("dev", "saas", "postgres"), "oldest": ("dev", "saas", "postgres")}
+HASHES = r"(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
+ENTRY = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)( ; [^\\]+?)? \\\n(" + HASHES + ")", re.M)
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """The versions that a lock file has of every package: more than one where the version of Python decides."""
+    found: dict[str, set[str]] = {}
+    for package, version, _, _ in ENTRY.findall((ROOT / "requirements" / f"{name}.txt").read_text()):
+        found.setdefault(canonicalize_name(package), set()).add(version)
+    return found
+
+
+def wanted(name: str) -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for extra in EXTRAS[name] for line in extras[extra])]
+    return [found for found in map(Requirement, lines) if found.name != "torch"]
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
+    found = locked(name)
+    for asked in wanted(name):
+        versions = found.get(canonicalize_name(asked.name), set())
+        assert versions, f"{asked.name} is not in requirements/{name}.txt: run scripts/lock."
+        wrong = [version for version in versions if not asked.specifier.contains(version, prereleases=True)]
+        assert not wrong, f"requirements/{name}.txt has {asked.name} {wrong}, but the project asks for {asked}."
+
+
+@pytest.mark.parametrize("name", [*EXTRAS, "weights"])
+def test_every_line_of_a_lock_is_an_entry_with_hashes(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    assert not ENTRY.sub("", text).strip()
+    assert ENTRY.findall(text)
+    assert "http" + "s://" not in text
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_pytorch_is_installed_apart(name: str) -> None:
+    assert not [package for package in locked(name) if re.fullmatch(r"torch|triton|nvidia-.*|cuda-.*", package)]
