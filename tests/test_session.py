@@ -55,7 +55,7 @@ def test_a_validation_limit_keeps_a_random_subset_that_the_data_seed_draws(case:
 def test_a_folder_that_cannot_be_made_is_refused(case: Case, session: Session, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for storage in (None, f"sqlite:///{tmp_path / 'all.db'}"):
-        with pytest.raises(SettingsError, match=r"folder '.*sub' cannot be made: Not a directory"):
+        with pytest.raises(SettingsError, match=r"written in '.*sub': '.*file' is no folder"):
             session.begin(tmp_path / "file" / "sub", storage)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autopeft.errors import ArchitectureError, BudgetError
+from autopeft.writing import ARCHITECTURE, check_file, whole
 
 CountKind = Literal["nominal", "stored", "trained"]
 
@@ -159,8 +160,15 @@ class Architecture:
             ) from error
 
     def save(self, path: str | Path) -> None:
-        """Write the architecture as JSON."""
-        Path(path).write_text(json.dumps(self.as_dict(), indent=1) + "\n")
+        """Write the architecture as JSON.
+
+        Raises:
+            SettingsError: a file that holds no architecture stands there.
+            WriteError: the file cannot be written.
+        """
+        check_file("An architecture", Path(path), ARCHITECTURE)
+        with whole(path) as part:
+            part.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

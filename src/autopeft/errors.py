@@ -11,6 +11,7 @@
     │   ├── ArchitectureError      an architecture that does not fit the backbone
     │   ├── BudgetError            a parameter budget that nothing satisfies
     │   └── StudyMismatchError     a stored study that differs from the one asked for
+    ├── WriteError                 a file cannot be written; what stood there before still stands
     ├── SpaceExhaustedError        every architecture of the space has been measured
     ├── ProposalFailure            a sampler failed at its own work; what was measured is kept
     └── TrialFailure               one trial could not be measured; the search goes on
@@ -73,6 +74,10 @@ class BudgetError(InputError):
 
 class StudyMismatchError(InputError):
     """A stored study whose space, task or settings differ from the ones asked for."""
+
+
+class WriteError(AutopeftError, OSError):
+    """A file or folder cannot be written: the disk is full, or a place is protected. No part of it is left."""
 
 
 class SpaceExhaustedError(AutopeftError):

@@ -33,6 +33,8 @@ from autopeft.tracking import tracked
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, middle, sweep
 from autopeft.workers import run_workers
+from autopeft.writing import STUDY as STUDY_FOLDER
+from autopeft.writing import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -119,12 +121,13 @@ class Session:
 
         Raises:
             StudyMismatchError: it has other settings or another space than these; nothing has been written.
-            SettingsError: the folder cannot be made.
+            SettingsError: the folder cannot be made, or holds something else than a study.
         """
         path = Path(folder)
         identity = {**self.settings.identity(), "sampler_settings": samplers.settings_of(self.sampler())}
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
+        check_folder("A study", path, STUDY_FOLDER)
         if storage is None:
             _make(path)
         where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)

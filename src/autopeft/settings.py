@@ -149,6 +149,13 @@ class Settings:
         """A copy with some settings replaced."""
         return replace(self, **changes)
 
+    def inputs(self) -> dict[str, str | None]:
+        """The files and folders that are read, by what a message calls them; the model may be a name of the Hub."""
+        own = {} if self.files is None else {f"the {part} file": getattr(self.files, part) for part in _PARTS}
+        return {"the base model": self.model, "the data": self.data, **own}
+
+
+_PARTS = ("train", "validation", "test")
 
 _CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0, "rate_factors": {}, "label_words": False})
 """Settings that studies written before them lack, with the value that they then had."""

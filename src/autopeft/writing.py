@@ -1,13 +1,30 @@
-"""Files that are there whole or not at all, in places that can be written."""
+"""Files that are there whole or not at all, in places that are free or hold an earlier result of ours.
+
+Two owners: `whole` puts one file in its place in one move, and `check_folder` and `check_file` say before any work
+whether a place may be written to. Nothing of this package replaces a file that it does not recognise as its own.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from autopeft.errors import SettingsError
+from autopeft.errors import AutopeftError, SettingsError, WriteError
+
+# -- one file, whole -------------------------------------------------------------------------------------------
+
+_OLD_SECONDS = 24 * 3600
+"""After which a part whose writer cannot be asked (another machine, a number used again) is taken for abandoned."""
 
 
 @contextmanager
@@ -15,41 +32,299 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes the place of `path` in one move when the block ends.
 
     A reader, and whoever comes after a crash, finds the old file or the new one, never a part. When the block fails the
-    old one stays. Folders are made.
+    old one stays. Folders are made, a link stays one and what it leads to is replaced, the mode is what the umask
+    says. What a writer of the same file that was killed has left is removed.
+
+    Raises:
+        WriteError: the file or its folder cannot be written, for example because the disk is full.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = Path(path).resolve()
+    # A folder for the part, because libraries put temporary files of their own beside what they write.
+    room = target.with_name(f".{target.name}.{_machine()}.{os.getpid()}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        room.mkdir(exist_ok=True)
+        part = room / target.name
         yield part
+        part.chmod(room.stat().st_mode & 0o666)
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(target)
+        _keep_names(target.parent)
+    except AutopeftError:
+        raise
+    except Exception as error:
+        # Named rather than imported: what is here needs no tensors.
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            reason = getattr(error, "strerror", None) or str(error)
+            before = "what stood there before still stands" if target.exists() else "nothing has been left there"
+            raise WriteError(f"{str(path)!r} cannot be written: {reason}; {before}.") from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(room, ignore_errors=True)
 
 
-def check_writable(*folders: Path | None, **files: Path | None) -> None:
-    """Make sure that what is to be written can be: better now than after hours.
+def _machine() -> str:
+    """This machine's name, as far as a file's name can hold it."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "here"
+
+
+def _sweep(target: Path) -> None:
+    """Remove the parts of `target` that writers left who are no more."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(?:(?P<machine>[A-Za-z0-9-]+)\.)?(?P<process>\d+)\.part")
+    for path in target.parent.glob(".*.part"):
+        found = pattern.fullmatch(path.name)
+        if found is not None and _is_abandoned(path, found["machine"], int(found["process"])):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_abandoned(part: Path, machine: str | None, process: int) -> bool:
+    try:
+        is_old = time.time() - part.stat().st_mtime > _OLD_SECONDS
+    except OSError:  # its writer has just finished
+        return False
+    return is_old or (machine == _machine() and process != os.getpid() and not _lives(process))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's, or no number of a process
+        return True
+    return True
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the disk remember a folder's new names too. Some systems cannot open a folder, some disks not be asked."""
+    with suppress(PermissionError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(opened)
+
+
+# -- whose is what stands there ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """A kind of result of this package: what it is called, and how one that stands somewhere is recognised.
 
     Args:
-        folders: to be made or written into; None for none.
-        files: by the name of the option that asks for them.
+        what: it is, for a message.
+        is_one: whether a path that exists is one. It may raise OSError, ValueError and what wrong types raise.
+        names: of a folder, the only files that it consists of; None where others may stand beside them.
+        is_renewed: whether writing it again is no loss: a study goes on, a page is made anew from its study.
+    """
+
+    what: str
+    is_one: Callable[[Path], bool]
+    names: frozenset[str] | None = None
+    is_renewed: bool = False
+
+    def stands_at(self, path: Path) -> bool:
+        """Whether what is at `path` is such a result and nothing else."""
+        try:
+            if self.names is not None and {item.name for item in _items(path)} - self.names:
+                return False
+            return self.is_one(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    found = json.loads(path.read_bytes())
+    return found if isinstance(found, dict) else {}
+
+
+def _holds(path: Path, *marks: bytes) -> bool:
+    content = path.read_bytes()
+    return any(mark in content for mark in marks)
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return {"format", "architecture", "backbone", "problem"} <= _json(folder / "architecture.json").keys()
+
+
+def _is_export(folder: Path) -> bool:
+    with (folder / "adapter_model.safetensors").open("rb") as file:
+        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 2**24)))
+    return bool(header["__metadata__"]["producer"] == PRODUCER)
+
+
+def _is_study(folder: Path) -> bool:
+    if (folder / "study.db").is_file():
+        with (folder / "study.db").open("rb") as file:
+            return file.read(16) in (b"SQLite format 3\0", b"")
+    lines = {line.split(b":")[0] for line in (folder / "settings.yaml").read_bytes().splitlines()}
+    return {b"model", b"protocol", b"space", b"recipe", b"learning_rates", b"sampler", b"trials", b"workers"} <= lines
+
+
+def _is_retraining(path: Path) -> bool:
+    return {"name", "objective", "seeds", "values", "summary", "counts"} <= _json(path).keys()
+
+
+def _is_report(path: Path) -> bool:
+    if path.suffix.lower() == ".json":
+        return {"title", "facts", "caveats", "front", "timing"} <= _json(path).keys()
+    return _holds(path, b"Parameters are counted in three ways. Nominal is")
+
+
+def _is_picture(path: Path) -> bool:
+    return path.stat().st_size < 2**26 and _holds(path, PRODUCER.encode())
+
+
+def _is_summary(folder: Path) -> bool:
+    page = folder / "README.md"
+    return _holds(page, b"autopeft experiment") if page.exists() else any(map(_is_cell, folder.glob("*.json")))
+
+
+def _is_cell(path: Path) -> bool:
+    """Whether it is a result of one cell, or of the sweep that all share."""
+    found = _json(path).keys()
+    return {"title", "objective", "settings", "versions"} <= found or {"chosen", "values"} <= found
+
+
+PRODUCER = "autopeft"
+"""What files whose format has a place for it name as the program that made them."""
+
+SAVED_MODEL = Result(
+    "a saved model", _is_saved_model, frozenset(("architecture.json", "model.safetensors", "README.md"))
+)
+EXPORT = Result("an exported adapter", _is_export, frozenset(("adapter_config.json", "adapter_model.safetensors")))
+STUDY = Result("a study", _is_study, is_renewed=True)
+RETRAINING = Result("the results of a retraining", _is_retraining)
+REPORT = Result("a report", _is_report, is_renewed=True)
+PICTURE = Result("a picture of a front", _is_picture, is_renewed=True)
+SUMMARY = Result("the results of an experiment", _is_summary, is_renewed=True)
+ARCHITECTURE = Result("an architecture", lambda path: "placements" in _json(path), is_renewed=True)
+
+_KINDS = (SAVED_MODEL, EXPORT, STUDY, SUMMARY)
+_MODEL_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer_config.json")
+
+# -- where may be written ---------------------------------------------------------------------------------------
+
+Inputs = Mapping[str, str | Path | None]
+"""What is read meanwhile, by what a message calls it; None and names of the Hub are passed over."""
+
+
+def check_folder(
+    option: str, folder: Path | None, result: Result, inputs: Inputs | None = None, *, overwrite: bool = False
+) -> None:
+    """Make sure, before any work, that `folder` may be made, or filled where it is empty or holds such a result.
+
+    Args:
+        option: that asks for it, or what it is, for the message.
+        folder: None for none.
+        result: what is to be written.
+        inputs: see `Inputs`. None of them may be the folder or lie in it, but for a result that goes on where it is.
+        overwrite: whether an earlier result that is lost by it may be replaced.
 
     Raises:
-        SettingsError: a place is protected, or of the other kind.
+        SettingsError: something else stands there, or nothing can be written there.
     """
-    wanted = {option: path for option, path in files.items() if path is not None}
-    for option, path in wanted.items():
-        if path.is_dir():
-            raise SettingsError(f"--{option} takes a file, but {str(path)!r} is a folder.")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise SettingsError(f"--{option} takes a file that can be written, but {str(path)!r} is protected.")
-    for folder in (*folders, *(path.absolute().parent for path in wanted.values())):
-        if folder is None:
-            continue
-        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise SettingsError(
-                f"Nothing can be written in {str(folder)!r}: {str(there)!r} is no folder or is protected."
-            )
+    if folder is None:
+        return
+    check_place(option, folder, is_folder=True)
+    is_ours = folder.exists() and result.stands_at(folder)
+    if is_ours and result.is_renewed:
+        return
+    for name, given in (inputs or {}).items():
+        if given is not None and _is_within(Path(given), folder):
+            raise SettingsError(f"{option} {str(folder)!r} would write over {name}, {str(given)!r}: give a new folder.")
+    if not folder.exists() or not _items(folder):
+        return
+    if not is_ours:
+        raise SettingsError(
+            f"{option} takes a new or empty folder, but {str(folder)!r} holds {_described(folder)}; nothing there is "
+            "replaced."
+        )
+    if not overwrite:
+        raise SettingsError(
+            f"{option} {str(folder)!r} holds {result.what} of an earlier run: give a new folder, or --overwrite."
+        )
+
+
+def check_file(
+    option: str, path: Path | None, result: Result, inputs: Inputs | None = None, *, overwrite: bool = False
+) -> None:
+    """Make sure, before any work, that the file `path` may be written: it is new, or such a result stands there.
+
+    Args:
+        option: and the others as for `check_folder`.
+
+    Raises:
+        SettingsError: something else stands there, it is read meanwhile, or nothing can be written there.
+    """
+    if path is None:
+        return
+    check_place(option, path, is_folder=False)
+    for name, given in (inputs or {}).items():
+        if given is not None and _is_same(Path(given), path):
+            raise SettingsError(f"{option} {str(path)!r} would replace {name}: give another name.")
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    if not result.stands_at(path):
+        raise SettingsError(
+            f"{option} takes a new file, but {str(path)!r} exists and does not hold {result.what} that autopeft wrote; "
+            "it is not replaced."
+        )
+    if not (overwrite or result.is_renewed):
+        raise SettingsError(
+            f"{option} {str(path)!r} holds {result.what} of an earlier run: give another name, or --overwrite."
+        )
+
+
+def check_place(option: str, path: Path, *, is_folder: bool) -> None:
+    """Refuse a place of the other kind, and one that is protected.
+
+    Raises:
+        SettingsError: it is one of these.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        wanted, got = ("folder", "no folder") if is_folder else ("file", "a folder")
+        raise SettingsError(f"{option} takes a {wanted}, but {str(path)!r} is {got}.")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise SettingsError(f"{option} takes what can be written, but {str(path)!r} is protected.")
+    above = path.resolve() if is_folder else path.resolve().parent
+    there = next(place for place in (above, *above.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise SettingsError(f"Nothing can be written in {str(above)!r}: {str(there)!r} is no folder or is protected.")
+
+
+def _items(folder: Path) -> list[Path]:
+    """What stands in a folder, but for parts of files that were never finished."""
+    return sorted(item for item in folder.iterdir() if not re.fullmatch(r"\..+\.\d+\.part", item.name))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder`, or exists somewhere in it."""
+    there = path.resolve()
+    if not path.exists():  # perhaps a name of the Hub
+        return _is_same(path, folder)
+    return any(_is_same(place, folder) for place in (there, *there.parents))
+
+
+def _described(folder: Path) -> str:
+    items = [item.name for item in _items(folder)]
+    shown = ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
+    if "config.json" in items and any(name in items for name in _MODEL_FILES):
+        return f"a model ({shown})"
+    ours = next((result.what for result in _KINDS if result.stands_at(folder)), None)
+    return f"{ours} ({shown})" if ours else shown

@@ -10,7 +10,7 @@ import typer
 from autopeft.cli.app import app
 from autopeft.cli.terminal import say
 from autopeft.errors import AutopeftError, InputError
-from autopeft.writing import check_writable
+from autopeft.writing import STUDY, SUMMARY, check_folder
 
 
 @app.command()
@@ -34,7 +34,9 @@ def experiment(
         return
     from autopeft.experiments.report import done, write_summary
 
-    check_writable(results, work)
+    check_folder("--results", results / found.name, SUMMARY)
+    for one in found.missing(results):
+        check_folder("--work", work / found.name / one, STUDY)
     try:
         if not summary:
             experiments.run(found, results, work, say, cell)

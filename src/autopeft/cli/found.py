@@ -10,7 +10,7 @@ import typer
 from autopeft.cli.app import app
 from autopeft.cli.studies import AsJson, Database, StudyFolder, opened, picked
 from autopeft.cli.terminal import out, print_json, say
-from autopeft.writing import check_writable
+from autopeft.writing import PICTURE, REPORT, check_file
 
 
 @app.command()
@@ -25,7 +25,7 @@ def front(
     from autopeft.cli.console import answers, front_table, write_front_picture
     from autopeft.reports.summary import front_rows
 
-    check_writable(plot=picture)
+    check_file("--plot", picture, PICTURE)
     with opened(folder, storage) as study:
         rows = front_rows(study.trials(), is_answering=answers(study))
         if at is not None:
@@ -53,7 +53,7 @@ def report(
     from autopeft.reports.report import write
 
     target = to or folder / "report.html"
-    check_writable(to=target)
+    check_file("--to" if to else "The report", target, REPORT)
     with opened(folder, storage) as study:
         write(report_of(study, folder), target)
     say(f"Report: {target}")

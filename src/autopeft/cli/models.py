@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.app import app
-from autopeft.cli.studies import AsJson
+from autopeft.cli.studies import AsJson, Overwrite
 from autopeft.cli.terminal import print_json, say
-from autopeft.writing import check_writable
+from autopeft.writing import EXPORT, check_folder
 
 
 @app.command()
@@ -41,11 +41,12 @@ def predict(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
-    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter.")],
+    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter, new or empty.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
     from autopeft.saved.export import to_peft
 
-    check_writable(to)
+    check_folder("--to", to, EXPORT, {"the saved model": folder}, overwrite=overwrite)
     to_peft(folder, to)
     say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")

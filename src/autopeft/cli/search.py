@@ -17,7 +17,7 @@ from autopeft.cli.studies import AsJson, Database, StudyFolder
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.errors import AutopeftError, ProposalFailure
 from autopeft.settings import Settings
-from autopeft.writing import check_writable
+from autopeft.writing import STUDY, check_folder
 
 if TYPE_CHECKING:
     from autopeft.session import Session
@@ -38,7 +38,7 @@ def search(
     from autopeft.session import carry_out
 
     folder = folder or Path("runs") / _name(settings)
-    check_writable(folder)
+    check_folder("--out", folder, STUDY, settings.inputs())
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from autopeft.study.study import Study
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier result of the same kind; never anything else.")
+]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
 Database = Annotated[str | None, typer.Option("--storage", help="The database URL that the search was started with.")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,10 @@ import typer
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
-from autopeft.cli.studies import AsJson, Database, opened, picked
+from autopeft.cli.studies import AsJson, Database, Overwrite, opened, picked
 from autopeft.cli.terminal import err, print_json, say
 from autopeft.errors import SettingsError
-from autopeft.writing import check_writable
+from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
 
 if TYPE_CHECKING:
     from autopeft.session import Session
@@ -44,6 +45,7 @@ def train(
     ] = 2,
     save: Annotated[Path | None, typer.Option(help="Folder for the best run's weights.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write the results as JSON, anew after every seed.")] = None,
+    overwrite: Overwrite = False,
     storage: Database = None,
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
@@ -59,7 +61,8 @@ def train(
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
-    check_writable(save, source if source.is_dir() else None, to=to)
+    read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
+    _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
@@ -79,6 +82,19 @@ def train(
     told = {**_retrained(session, found, baseline), "search": search}
     _write_all(files, told)
     _show_retrained(told, as_json, save)
+
+
+def _check_outputs(
+    source: Path, save: Path | None, to: Path | None, read: Mapping[str, str | Path | None], overwrite: bool
+) -> None:
+    """Better told now than after hours: see `autopeft.writing`."""
+    if source.is_dir():
+        check_place("The study", source, is_folder=True)
+    kept = {"the study's retrainings": source / "retrained"} if source.is_dir() else {}
+    check_folder("--save", save, SAVED_MODEL, {**read, **kept}, overwrite=overwrite)
+    check_file("--to", to, RETRAINING, read, overwrite=overwrite)
+    if save is not None and to is not None and save.resolve() in (to.resolve(), *to.resolve().parents):
+        raise SettingsError(f"--to {str(to)!r} lies in the folder of --save, which holds a saved model alone.")
 
 
 def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:

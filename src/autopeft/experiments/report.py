@@ -24,6 +24,7 @@ from autopeft.pictures.plot import Picture
 from autopeft.reports.report import Table, markdown_table
 from autopeft.reports.summary import RetrainSummary
 from autopeft.training.rate_sweep import ProxySignal, beyond_edge
+from autopeft.writing import whole
 
 _BUDGETS = (0.1, 0.5, 1.0, 5.0)
 """Percent of the backbone at which the best architectures are compared, beside no limit."""
@@ -63,7 +64,8 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
         draw.save(draw.picture(data), folder / f"{name}.png")
         lines += [f"![{data.alt}]({name}.png)", ""]
     page = folder / "README.md"
-    page.write_text("\n".join(lines).rstrip() + "\n")
+    with whole(page) as part:
+        part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return page
 
 

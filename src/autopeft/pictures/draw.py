@@ -31,6 +31,7 @@ from autopeft.pictures.plot import (
     describe_point,
     evenly,
 )
+from autopeft.writing import PRODUCER, whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,13 +108,15 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
 
     Raises:
         SettingsError: the ending is another one, or the folder does not exist.
+        WriteError: the file cannot be written; an old one still stands.
     """
     target = Path(path)
     if target.suffix.lower() not in _ENDINGS:
         raise SettingsError(f"A picture ends in {', '.join(_ENDINGS)}, but got {target.name!r}.")
     if not target.parent.is_dir():
         raise SettingsError(f"The folder {str(target.parent)!r} for the picture {target.name!r} does not exist.")
-    _write(figure, target, target.suffix.lower()[1:], dpi)
+    with whole(target) as part:
+        _write(figure, part, target.suffix.lower()[1:], dpi)
 
 
 def svg(figure: Figure) -> str:
@@ -127,7 +130,11 @@ def _write(figure: Figure, target: Any, kind: str, dpi: int, ground: str = "whit
     import matplotlib
 
     # A date in the file would make equal figures differ.
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
+    metadata = {
+        "svg": {"Date": None, "Creator": PRODUCER},
+        "pdf": {"CreationDate": None, "Creator": PRODUCER},
+        "png": {"Software": PRODUCER},
+    }[kind]
     with matplotlib.rc_context(_STYLE):
         figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, facecolor=ground)
 

@@ -31,6 +31,7 @@ from autopeft.pictures.plot import (
 )
 from autopeft.reports.summary import RetrainSummary, failure_rows, front_rows, search_seconds, timing
 from autopeft.trial import Trial, TrialState
+from autopeft.writing import whole
 
 _COUNTS_RULE = (
     "Parameters are counted in three ways. Nominal is the papers' rule: weights only. Stored is what is shipped: "
@@ -526,6 +527,7 @@ def write(data: ReportData, path: str | Path) -> None:
 
     Raises:
         SettingsError: the ending is another one, or the folder does not exist.
+        WriteError: the file cannot be written; an old one still stands.
     """
     target, renderers = Path(path), {".html": html, ".md": markdown, ".json": as_json}
     render = renderers.get(target.suffix.lower())
@@ -533,4 +535,5 @@ def write(data: ReportData, path: str | Path) -> None:
         raise SettingsError(f"A report ends in {', '.join(renderers)}, but got {target.name!r}.")
     if not target.parent.is_dir():
         raise SettingsError(f"The folder {str(target.parent)!r} for the report {target.name!r} does not exist.")
-    target.write_text(render(data), encoding="utf-8")
+    with whole(target) as part:
+        part.write_text(render(data), encoding="utf-8")

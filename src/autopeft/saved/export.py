@@ -21,6 +21,7 @@ from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods.lora import LoRA
 from autopeft.saved.save import WEIGHTS, read_record
+from autopeft.writing import EXPORT, PRODUCER, check_folder, whole
 
 _FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
 
@@ -39,18 +40,21 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     Raises:
         ArchitectureError: the architecture holds something that PEFT cannot express; every such method or placement
             is named.
+        SettingsError: `target` holds something else than an earlier export; nothing has been written.
+        WriteError: the disk is full, or the folder is protected.
     """
+    path = Path(target)
+    check_folder("An export", path, EXPORT, {"the saved model": folder}, overwrite=True)
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
     check_exportable(architecture)
     backbone = backbone or Backbone.from_pretrained(record["backbone"]["name"])
     _check_paths(architecture, backbone)
     state = load_file(Path(folder) / WEIGHTS)
-    path = Path(target)
-    path.mkdir(parents=True, exist_ok=True)
-    config = peft_config(architecture, backbone)
-    (path / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    save_file(peft_state(architecture, backbone, state), path / "adapter_model.safetensors", metadata={"format": "pt"})
+    config, found = peft_config(architecture, backbone), peft_state(architecture, backbone, state)
+    with whole(path / "adapter_config.json") as facts, whole(path / "adapter_model.safetensors") as weights:
+        facts.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        save_file(found, weights, metadata={"format": "pt", "producer": PRODUCER})
 
 
 def check_exportable(architecture: Architecture) -> None:

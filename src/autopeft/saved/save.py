@@ -27,7 +27,7 @@ from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.network.attach import Attached, attach, count
 from autopeft.training.heads import Head, HeadedModel, check_savable
-from autopeft.writing import whole
+from autopeft.writing import SAVED_MODEL, check_folder, whole
 
 WEIGHTS = "model.safetensors"
 """The file in a saved folder with the added modules and the head."""
@@ -66,9 +66,14 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
         attached: the trained modules.
         model: the model with the head, or the text-to-text model itself.
         about: what goes into ``architecture.json`` and the card.
+
+    Raises:
+        SettingsError: the folder holds something else than an earlier saved model; nothing has been written.
+        WriteError: the disk is full, or the folder is protected; an earlier model there still stands.
     """
-    attached.fold()
     path = Path(folder)
+    check_folder("A saved model", path, SAVED_MODEL, overwrite=True)
+    attached.fold()
     state = {name: value.contiguous() for name, value in attached.state().items()}
     head = model.head if isinstance(model, HeadedModel) else None
     if head is not None:
