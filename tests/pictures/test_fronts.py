@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopeft.pictures import draw
+from autopeft.pictures import canvas
 from autopeft.pictures.fronts import fronts_data
 from sample_trials import failed, measured
 
@@ -29,7 +29,7 @@ def test_each_seed_has_its_front_and_the_sampler_their_joint_front() -> None:
 
 
 def test_thin_lines_for_seeds_and_a_thick_one_for_their_joint_front() -> None:
-    lines = draw.picture(fronts_data(RUNS)).axes[0].get_lines()
+    lines = canvas.picture(fronts_data(RUNS)).axes[0].get_lines()
     # random: two seeds, joint, markers; guided: joint alone and markers.
     assert len(lines) == 4 + 2
     joint = lines[2]
@@ -41,4 +41,4 @@ def test_thin_lines_for_seeds_and_a_thick_one_for_their_joint_front() -> None:
 def test_nothing_measured_is_said() -> None:
     data = fronts_data({"random": [[failed(0)]]})
     assert data.alt.endswith("Nothing has been measured yet.")
-    assert "nothing has been measured" in draw.picture(data).axes[0].texts[0].get_text()
+    assert "nothing has been measured" in canvas.picture(data).axes[0].texts[0].get_text()

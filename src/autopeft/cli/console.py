@@ -21,7 +21,8 @@ from rich.progress import (
 from rich.table import Table
 
 from autopeft import settings as settings_module
-from autopeft.pictures import draw, plot
+from autopeft.pictures import canvas
+from autopeft.pictures.front import front_data
 from autopeft.reports.report import ReportData
 from autopeft.reports.summary import front_rows, retrained_in, search_seconds
 from autopeft.settings import Settings
@@ -110,7 +111,7 @@ def progress_bar(console: Console) -> Progress:
 def write_front_picture(study: Study, folder: Path, path: Path) -> None:
     """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
     baselines = [one.point for one in retrained_in(folder) if one.is_baseline]
-    draw.save(draw.picture(plot.front_data(study.trials(), baselines)), path)
+    canvas.save(canvas.picture(front_data(study.trials(), baselines)), path)
 
 
 def report_of(study: Study, folder: Path) -> ReportData:

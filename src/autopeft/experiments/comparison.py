@@ -20,7 +20,7 @@ from scipy.stats import t as student
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
 from autopeft.objective import Measurement, Scale
-from autopeft.pictures.plot import volumes
+from autopeft.pictures.hypervolume import volumes
 from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Failure, Trial, TrialState
 

@@ -10,8 +10,8 @@ from typing import Any
 from autopeft.architecture import Architecture, Counts
 from autopeft.experiments.comparison import paired
 from autopeft.experiments.experiment import Experiment
-from autopeft.pictures import plot
-from autopeft.pictures.plot import NamedPoint, Picture
+from autopeft.pictures.points import NamedPoint, Picture
+from autopeft.pictures.results import results_data
 from autopeft.reports.report import Table, markdown_table
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -39,7 +39,7 @@ def contested(experiment: Experiment, cells: Cells) -> tuple[list[str], dict[str
     lines += [markdown_table(found_table(experiment, cells)), ""]
     points = [_point(f"{name} {budget}", found) for name, budget, found in _rows(experiment, cells)]
     metric = str(next(iter(cells.values()))["objective"])
-    picture = plot.results_data(points, [], metric=metric, title=experiment.title)
+    picture = results_data(points, [], metric=metric, title=experiment.title)
     return [*lines, "## Pictures", ""], {"results": picture}
 
 

@@ -18,9 +18,12 @@ from autopeft.experiments.comparison import Comparison, compare, paired
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
 from autopeft.objective import Scale
-from autopeft.pictures import draw, plot
+from autopeft.pictures import canvas
+from autopeft.pictures.cloud import cloud_data
 from autopeft.pictures.fronts import fronts_data
-from autopeft.pictures.plot import Picture
+from autopeft.pictures.hypervolume import hypervolume_data
+from autopeft.pictures.points import Picture
+from autopeft.pictures.results import results_data
 from autopeft.reports.report import Table, markdown_table
 from autopeft.reports.summary import RetrainSummary
 from autopeft.training.rate_sweep import ProxySignal, beyond_edge
@@ -61,7 +64,7 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
         body, pictures = (_compared if experiment.kind == "compare" else _retrained)(experiment, cells, folder)
     lines = [f"# {experiment.title}", "", *_missing(experiment, results), *_setting(cells), *body]
     for name, data in pictures.items():
-        draw.save(draw.picture(data), folder / f"{name}.png")
+        canvas.save(canvas.picture(data), folder / f"{name}.png")
         lines += [f"![{data.alt}]({name}.png)", ""]
     page = folder / "README.md"
     with whole(page) as part:
@@ -243,10 +246,10 @@ def _pictures(found: Comparison) -> dict[str, Picture]:
     common = sorted(set.intersection(*(set(seeds) for seeds in found.runs.values())))
     pooled = {name: [t for seed in common for t in seeds[seed]] for name, seeds in found.runs.items()}
     return {
-        "hypervolume": plot.hypervolume_data(runs, found.reference),
-        "hypervolume-log": plot.hypervolume_data(runs, found.reference, scale="log"),
+        "hypervolume": hypervolume_data(runs, found.reference),
+        "hypervolume-log": hypervolume_data(runs, found.reference, scale="log"),
         "fronts": fronts_data(runs),
-        **({"cloud": plot.cloud_data(pooled)} if common else {}),
+        **({"cloud": cloud_data(pooled)} if common else {}),
     }
 
 
@@ -263,7 +266,7 @@ def _retrained(
     searched = [name for name in cells if name not in names]
     if searched and names & set(cells):
         lines += [markdown_table(differences_table(cells, searched, [n for n in cells if n in names])), ""]
-    picture = plot.results_data(
+    picture = results_data(
         [points[name] for name in searched],
         [points[name] for name in cells if name in names],
         metric=str(next(iter(cells.values()))["objective"]),

@@ -17,18 +17,15 @@ from typing import Any
 
 from autopeft.errors import SettingsError
 from autopeft.objective import reference_point
-from autopeft.pictures.draw import picture, svg
+from autopeft.pictures.canvas import picture, svg
+from autopeft.pictures.cloud import cloud_data
+from autopeft.pictures.front import front_data
+from autopeft.pictures.hypervolume import HypervolumeData, hypervolume_data
 from autopeft.pictures.labels import brief, metric_label
-from autopeft.pictures.plot import (
-    HypervolumeData,
-    Picture,
-    cloud_data,
-    front_data,
-    hypervolume_data,
-    layers_data,
-    learning_data,
-    results_data,
-)
+from autopeft.pictures.layers import layers_data
+from autopeft.pictures.learning import learning_data
+from autopeft.pictures.points import Picture
+from autopeft.pictures.results import results_data
 from autopeft.reports.summary import RetrainSummary, failure_rows, front_rows, search_seconds, timing
 from autopeft.trial import Trial, TrialState
 from autopeft.writing import whole

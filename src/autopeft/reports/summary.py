@@ -18,7 +18,7 @@ from typing import Any
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
 from autopeft.pictures.labels import brief
-from autopeft.pictures.plot import NamedPoint
+from autopeft.pictures.points import NamedPoint
 from autopeft.trial import Trial, front_of
 
 _RETRAINED = "retrained"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -12,17 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from autopeft.errors import SettingsError
-from autopeft.pictures.draw import picture, save, svg
-from autopeft.pictures.plot import (
-    NamedPoint,
-    Picture,
-    cloud_data,
-    front_data,
-    hypervolume_data,
-    layers_data,
-    learning_data,
-    results_data,
-)
+from autopeft.pictures.canvas import picture, save, svg
+from autopeft.pictures.cloud import cloud_data
+from autopeft.pictures.front import front_data
+from autopeft.pictures.hypervolume import hypervolume_data
+from autopeft.pictures.layers import layers_data
+from autopeft.pictures.learning import learning_data
+from autopeft.pictures.points import NamedPoint, Picture
+from autopeft.pictures.results import results_data
 from sample_trials import failed, measured
 
 _HISTORY = ((0.5, 0.9), (0.6, 0.5))
@@ -91,10 +87,10 @@ def test_the_settings_of_matplotlib_are_left_as_they_were(tmp_path: Path) -> Non
 
 def test_pyplot_is_not_imported_and_the_package_needs_no_matplotlib_to_import() -> None:
     code = (
-        "import sys, autopeft.pictures.plot, autopeft.pictures.draw, autopeft.reports.report\n"
+        "import sys, autopeft.pictures.canvas, autopeft.pictures.front, autopeft.reports.report\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "from autopeft.pictures import draw, plot\n"
-        "draw.picture(plot.results_data([plot.NamedPoint('a', 1, 0.5)]))\n"
+        "from autopeft.pictures import canvas, points, results\n"
+        "canvas.picture(results.results_data([points.NamedPoint('a', 1, 0.5)]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
@@ -115,11 +111,3 @@ def test_wrong_endings_folders_and_data_are_refused(tmp_path: Path) -> None:
         save(figure, tmp_path / "a.gif")
     with pytest.raises(SettingsError, match=r"folder .*missing.* does not exist"):
         save(figure, tmp_path / "missing" / "a.png")
-
-    @dataclass(frozen=True)
-    class Other:
-        size: tuple[float, float] = (1.0, 1.0)
-        alt: str = ""
-
-    with pytest.raises(SettingsError, match=r"CloudData, FrontData, .* but got Other"):
-        picture(Other())

@@ -8,17 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.errors import DataError
-from autopeft.pictures.plot import (
-    NamedPoint,
-    cloud_data,
-    describe_point,
-    evenly,
-    front_data,
-    hypervolume_data,
-    layers_data,
-    learning_data,
-    results_data,
-)
+from autopeft.pictures.cloud import cloud_data
+from autopeft.pictures.front import front_data
+from autopeft.pictures.hypervolume import hypervolume_data
+from autopeft.pictures.layers import layers_data
+from autopeft.pictures.learning import learning_data
+from autopeft.pictures.points import NamedPoint, describe_point, evenly
+from autopeft.pictures.results import results_data
 from sample_trials import failed, measured, running
 
 

@@ -1,0 +1,173 @@
+"""Paper, ink and files: what drawings share, and how a picture becomes a file.
+
+`picture` makes the whole figure of a picture's data, `save` writes it and `svg` returns it as text. matplotlib is
+imported only when something is drawn, never through pyplot, and its global settings are left as they were. Colours
+are those of Okabe and Ito (2008), which colour-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft.errors import SettingsError
+from autopeft.pictures.points import NamedPoint, Picture, describe_point
+from autopeft.writing import PRODUCER, whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A", "#000000")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+INK, FAINT, DOT = "#222222", "#d9dee3", "#9fb4c7"
+_COST_LABEL = "nominal parameters, % of the backbone (log scale)"
+_ENDINGS = (".png", ".svg", ".pdf")
+_STYLE: Any = {  # what matplotlib's context takes
+    "font.size": 9,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#8a939b",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": "#555b61",
+    "ytick.color": "#555b61",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "autopeft",
+    "pdf.fonttype": 42,
+}
+
+
+def picture(data: Picture) -> Figure:
+    """The finished figure of any picture's data, at the size the data ask for."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=data.size, layout="constrained")
+        FigureCanvasAgg(figure)
+        data.draw(figure.add_subplot())
+    _leave_dollars(figure)
+    return figure
+
+
+def _leave_dollars(figure: Figure) -> None:
+    """Titles and names are a user's text: a dollar in it is no mathematics, as it is in the labels of ticks."""
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    of_ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text not in of_ticks:
+            text.set_parse_math(False)
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
+    """Write `figure` as PNG, SVG or PDF, by the ending of `path`. Equal figures give equal bytes.
+
+    Args:
+        dpi: dots an inch; only PNG has them.
+
+    Raises:
+        SettingsError: the ending is another one, or the folder does not exist.
+        WriteError: the file cannot be written; an old one still stands.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _ENDINGS:
+        raise SettingsError(f"A picture ends in {', '.join(_ENDINGS)}, but got {target.name!r}.")
+    if not target.parent.is_dir():
+        raise SettingsError(f"The folder {str(target.parent)!r} for the picture {target.name!r} does not exist.")
+    with whole(target) as part:
+        _write(figure, part, target.suffix.lower()[1:], dpi)
+
+
+def svg(figure: Figure) -> str:
+    """`figure` as SVG text on a transparent ground; letters are outlines, so no font is needed."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, "svg", dpi=100, ground="none")
+    return buffer.getvalue().decode()
+
+
+def _write(figure: Figure, target: Any, kind: str, dpi: int, ground: str = "white") -> None:
+    import matplotlib
+
+    # A date in the file would make equal figures differ.
+    metadata = {
+        "svg": {"Date": None, "Creator": PRODUCER},
+        "pdf": {"CreationDate": None, "Creator": PRODUCER},
+        "png": {"Software": PRODUCER},
+    }[kind]
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, facecolor=ground)
+
+
+def frame(ax: Axes, title: str, metric: str) -> None:
+    """Title, and what is measured along y."""
+    ax.set_title(title)
+    ax.set_ylabel(metric)
+
+
+def say_nothing(ax: Axes) -> None:
+    """An empty picture says that it is one."""
+    text = "nothing has been measured yet"
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#777777", fontsize=11)
+
+
+def cost_axis(ax: Axes, costs: Sequence[float]) -> float:
+    """Make x the logarithmic cost; returns the cost at which free points are drawn, for a logarithm has no 0."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    positive = [cost for cost in costs if cost > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    is_free = any(cost <= 0 for cost in costs)
+    floor = low / 2 if is_free else low
+    ax.set_xscale("log")
+    ax.set_xlim(floor / 1.25, high * 1.25)
+    is_narrow = high / floor < 150
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator() if is_narrow else LogLocator(subs="auto"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(_COST_LABEL + ("; 0 % at the left edge" if is_free else ""))
+    return floor
+
+
+def legend(ax: Axes, title: str | None = None) -> None:
+    """The key, beside the axes, where it can hide nothing; none when nothing has a name."""
+    if not ax.get_legend_handles_labels()[0]:
+        return
+    key = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, labelspacing=0.6, title=title)
+    key.set_alignment("left")
+    key.get_title().set_fontsize(8)
+
+
+def wrapped(text: str) -> str:
+    """`text` in lines that fit beside a picture."""
+    # Only plain spaces part: what follows the word "layers" stays with it.
+    return textwrap.fill(text.replace("layers ", "layers\u00a0").replace("± ", "±\u00a0"), 46)
+
+
+def draw_named(ax: Axes, points: Sequence[NamedPoint], floor: float, colours: Sequence[str], marker: str = "") -> None:
+    """Named points in their own colours and markers, with a bar of one deviation; hollow ones are single runs."""
+    for index, point in enumerate(points):
+        colour = colours[index % len(colours)]
+        shape = marker or MARKERS[index % len(MARKERS)]
+        face = "white" if point.seeds == 1 else colour
+        where = max(point.percent, floor), point.mean
+        ax.errorbar(*where, yerr=point.std, fmt="none", ecolor=colour, elinewidth=1.1, capsize=3, zorder=5)
+        label = wrapped(describe_point(point))
+        ax.plot(*where, shape, ms=7, color=colour, mfc=face, mew=1.3, zorder=6, label=label)

@@ -1,0 +1,146 @@
+"""The Pareto front among all trials: figures 1 and 4 of AutoPEFT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.objective import FrontPoint
+from autopeft.pictures.canvas import COLOURS, DOT, cost_axis, draw_named, frame, legend, say_nothing, wrapped
+from autopeft.pictures.labels import brief, metric_label
+from autopeft.pictures.points import NamedPoint, evenly
+from autopeft.trial import Trial, front_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class FrontData:
+    """The front picture.
+
+    Args:
+        trials: cost in percent and metric of every measured trial, in order of number.
+        front: the non-dominated trials by increasing cost.
+        labels: `brief` of the architecture of each point of the front.
+        labelled: indices into `front` of the points that carry a label.
+        shown_from: metrics below this are drawn as triangles at the lower edge, so that a diverged run does
+            not flatten the picture.
+    """
+
+    title: str
+    metric: str
+    trials: tuple[tuple[float, float], ...]
+    front: tuple[FrontPoint, ...]
+    labels: tuple[str, ...]
+    labelled: tuple[int, ...]
+    baselines: tuple[NamedPoint, ...]
+    shown_from: float
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches; taller when there is much to explain beside it."""
+        return 9.6, max(4.6, 0.34 * (len(self.labelled) + len(self.baselines)) + 0.8)
+
+    @property
+    def alt(self) -> str:
+        """The front in words: its ends, its length, and the baselines."""
+        if not self.front:
+            return "The Pareto front: no trial has been measured yet."
+        first, last = self.front[0], self.front[-1]
+        text = (
+            f"Pareto front of {len(self.trials)} measured trials: {len(self.front)} points, from {self.metric} "
+            f"{first.value:.4g} at {first.cost:.3g} % to {last.value:.4g} at {last.cost:.3g} % of the parameters."
+        )
+        names = "; ".join(f"{b.name} {b.mean:.4g} at {b.percent:.3g} %" for b in self.baselines)
+        return f"{text} Baselines: {names}." if names else text
+
+    def draw(self, ax: Axes) -> None:
+        """Light dots for trials, a step line for the front with numbered points, a marker for each baseline."""
+        frame(ax, self.title, self.metric)
+        costs = [cost for cost, _ in self.trials] + [b.percent for b in self.baselines]
+        if not self.trials:
+            say_nothing(ax)
+        floor = cost_axis(ax, costs)
+        _draw_trials(ax, self, floor)
+        if self.front:
+            _draw_steps(ax, self.front, floor, "Pareto front")
+        for index in self.labelled:
+            point = self.front[index]
+            where = (max(point.cost, floor), point.value)
+            ax.plot(*where, "o", ms=10.5, mfc="white", mec=COLOURS[0], mew=1.3, zorder=5)
+            ax.annotate(str(index + 1), where, ha="center", va="center_baseline", fontsize=6.5, zorder=6)
+            text = wrapped(f"{self.labels[index]} ({point.cost:.2g}\u00a0%)")
+            digits = 5.5 if index < 9 else 9
+            ax.plot(
+                [], [], marker=f"$\\mathdefault{{{index + 1}}}$", ls="", mew=0, color=COLOURS[0], ms=digits, label=text
+            )
+        draw_named(ax, self.baselines, floor, colours=COLOURS[1:])
+        legend(ax)
+
+
+def front_data(
+    trials: Sequence[Trial],
+    baselines: Sequence[NamedPoint] = (),
+    *,
+    title: str = "Pareto front",
+    most_labels: int = 9,
+) -> FrontData:
+    """Figures 1 and 4 of AutoPEFT: measured trials, their front, and baselines.
+
+    Args:
+        most_labels: at most this many points of the front are labelled, spread evenly, both ends among them.
+    """
+    measured = {t.number: t for t in trials if t.measurement is not None}
+    front = front_of(trials).points
+    points = tuple((m.percent, m.value) for t in measured.values() if (m := t.measurement) is not None)
+    values = [value for _, value in points]
+    floor = float(np.quantile(values, 0.05)) if values else 0.0
+    return FrontData(
+        title=title,
+        metric=metric_label(trials),
+        trials=points,
+        front=front,
+        labels=tuple(brief(measured[point.key].architecture) for point in front),
+        labelled=_legible(front, most_labels),
+        baselines=tuple(baselines),
+        shown_from=min([floor, *(point.value for point in front), *(b.mean for b in baselines)]),
+    )
+
+
+def _legible(front: Sequence[FrontPoint], most: int) -> tuple[int, ...]:
+    """At most `most` indices of points that stand apart in the picture, both ends among them."""
+    if len(front) < 2:
+        return tuple(range(len(front)))[:most]
+    places = [(math.log10(max(p.cost, 1e-12)), p.value) for p in front]
+    width, height = places[-1][0] - places[0][0] or 1.0, places[-1][1] - places[0][1] or 1.0
+    kept = [0, len(front) - 1]
+    for index in range(1, len(front) - 1):
+        x, y = places[index]
+        if all(math.hypot((x - places[k][0]) / width, 0.7 * (y - places[k][1]) / height) > 0.04 for k in kept):
+            kept.append(index)
+    kept.sort()
+    return tuple(kept[i] for i in evenly(len(kept), most))
+
+
+def _draw_trials(ax: Axes, data: FrontData, floor: float) -> None:
+    shown = [(max(c, floor), v) for c, v in data.trials if v >= data.shown_from]
+    below = [(max(c, floor), data.shown_from) for c, v in data.trials if v < data.shown_from]
+    if shown:
+        label = f"trials ({len(data.trials)})"
+        ax.scatter([c for c, _ in shown], [v for _, v in shown], 16, DOT, alpha=0.75, lw=0, zorder=2, label=label)
+    if below:
+        label = f"{len(below)} trial{'s' * (len(below) > 1)} below {data.shown_from:.3g}"
+        ax.scatter([c for c, _ in below], [v for _, v in below], 16, DOT, marker="v", lw=0, zorder=2, label=label)
+
+
+def _draw_steps(ax: Axes, front: Sequence[FrontPoint], floor: float, label: str) -> None:
+    right = max(ax.get_xlim()[1], front[-1].cost)
+    costs = [*(max(point.cost, floor) for point in front), right]
+    values = [*(point.value for point in front), front[-1].value]
+    ax.plot(costs, values, drawstyle="steps-post", color=COLOURS[0], lw=1.6, zorder=3, label=label)
+    ax.plot(costs[:-1], values[:-1], "o", ms=3.6, color=COLOURS[0], zorder=4)
