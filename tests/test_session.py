@@ -159,8 +159,9 @@ def test_workers_do_the_trials_in_processes_of_their_own(
 ) -> None:
     started: list[tuple[list[str], int, Path]] = []
 
-    def ran(*call: Any, on_poll: Any) -> None:
+    def ran(*call: Any, environment: dict[str, str], on_poll: Any) -> None:
         started.append(call)
+        assert "AUTOPEFT_STORAGE" not in environment  # the study is a file of its own
         on_poll()
         join(tmp_path).close()  # a worker ends the search while the launcher looks
 

@@ -10,6 +10,7 @@
     │   ├── BackboneError          a model that cannot be loaded or is of an unknown family
     │   ├── ArchitectureError      an architecture that does not fit the backbone
     │   ├── BudgetError            a parameter budget that nothing satisfies
+    │   ├── StorageError           a storage that cannot be read or opened: its path, URL, driver or server
     │   └── StudyMismatchError     a stored study that differs from the one asked for
     ├── WriteError                 a file cannot be written; what stood there before still stands
     ├── SpaceExhaustedError        every architecture of the space has been measured
@@ -70,6 +71,10 @@ class ArchitectureError(InputError):
 
 class BudgetError(InputError):
     """A parameter budget that cannot be read, or that no architecture of the space satisfies."""
+
+
+class StorageError(InputError):
+    """A storage that cannot be used: a path or URL that cannot be read, a missing driver, a server that refuses."""
 
 
 class StudyMismatchError(InputError):

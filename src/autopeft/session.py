@@ -7,9 +7,10 @@ is made of them (pictures, report, logs of workers).
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from autopeft import settings as settings_module
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError, StudyMismatchError
+from autopeft.masking import STORAGE_VARIABLE
 from autopeft.samplers.random import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace, stands_at
@@ -278,8 +280,13 @@ def carry_out(
         session.run(study, signal, on_event, folder)
         return
     ends = _Ends(study, on_event or _ignore)
-    command = worker_command(folder, storage)
-    run_workers(command, session.settings.workers, Path(folder) / "logs", on_poll=ends.look_again)
+    run_workers(
+        worker_command(folder),
+        session.settings.workers,
+        Path(folder) / "logs",
+        environment=worker_environment(storage, os.environ),
+        on_poll=ends.look_again,
+    )
     ends.look()
 
 
@@ -309,10 +316,18 @@ def _ignore(event: Event) -> None:
     """The listener of those who want no progress."""
 
 
-def worker_command(folder: str | Path, storage: str | None = None) -> list[str]:
-    """The command line of one worker of the study in `folder`, or in the database `storage`."""
-    database = ["--storage", storage] if storage else []
-    return [sys.executable, "-m", "autopeft", "worker", str(folder), *database]
+def worker_command(folder: str | Path) -> list[str]:
+    """The command line of one worker of the study in `folder`.
+
+    Everybody on a machine can read command lines, so that the database is no part of it: see `worker_environment`.
+    """
+    return [sys.executable, "-m", "autopeft", "worker", str(folder)]
+
+
+def worker_environment(storage: str | None, base: Mapping[str, str]) -> dict[str, str]:
+    """`base` with what tells a worker its database; without such a variable where the study is a file of its own."""
+    kept = {name: value for name, value in base.items() if name != STORAGE_VARIABLE}
+    return kept if storage is None else {**kept, STORAGE_VARIABLE: storage}
 
 
 def join(folder: str | Path, *, storage: str | None = None, device: str | None = None) -> Study:

@@ -13,11 +13,11 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from autopeft.errors import AutopeftError, InputError
+from autopeft.masking import masked
 from autopeft.study.database import (
     Store,
     check_is_local,
     file_system_of,
-    masked,
     mounts,
     open_store,
     sqlite_path,
@@ -134,7 +134,7 @@ def test_a_missing_driver_is_named_without_the_password(url: str, way: str) -> N
     [
         ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("postgresql://host/db", "postgresql://host/db"),
-        ("not a url://me:secret@host", "not a url://***@host"),
+        ("not a url://me:secret@host", "not a url://me:***@host"),
     ],
 )
 def test_passwords_are_masked(url: str, shown: str) -> None:

@@ -6,11 +6,12 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
-from autopeft.cli.terminal import complain, err, say
+from autopeft.cli.terminal import DiscreetFormatter, complain, err, say, without_secrets
 from autopeft.errors import AutopeftError, InputError
 
 app = typer.Typer(
@@ -43,7 +44,9 @@ def main() -> None:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
             complain("error:", error.format_message())
             sys.exit(2)
-        raise
+        # Python's own report would show the causes too, and with them what a driver says of its connection.
+        sys.stderr.write(without_secrets(traceback.format_exc()))
+        sys.exit(1)
     if code == _INTERRUPTED:  # typer turns an interrupt into this code
         say("interrupted; a search or an experiment goes on with the same command", err)
     sys.exit(code if isinstance(code, int) else 0)
@@ -69,7 +72,9 @@ def _root(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the library logs.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(DiscreetFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     for noisy in ("transformers", "datasets", "huggingface_hub", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # Weights of small models load in a blink; the libraries' own bars would only break ours.

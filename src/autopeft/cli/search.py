@@ -16,6 +16,7 @@ from autopeft.cli.flags import takes_a_search
 from autopeft.cli.studies import AsJson, Database, StudyFolder
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.errors import AutopeftError, ProposalFailure
+from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
 from autopeft.writing import STUDY, check_folder
 
@@ -31,7 +32,10 @@ def search(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the study; the same folder continues.")
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL for several machines; default: a file.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(envvar=STORAGE_VARIABLE, help="Database URL for several machines; default: a file."),
+    ] = None,
 ) -> None:
     """Search, or continue a search, and print its front."""
     from autopeft.cli.console import SearchProgress, front_table, progress_bar

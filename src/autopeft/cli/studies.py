@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autopeft.masking import STORAGE_VARIABLE
+
 if TYPE_CHECKING:
     from autopeft.study.study import Study
 
@@ -17,7 +19,10 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result of the same kind; never anything else.")
 ]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
-Database = Annotated[str | None, typer.Option("--storage", help="The database URL that the search was started with.")]
+Database = Annotated[
+    str | None,
+    typer.Option("--storage", envvar=STORAGE_VARIABLE, help="The database URL that the search was started with."),
+]
 
 
 @contextmanager

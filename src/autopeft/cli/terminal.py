@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from autopeft.masking import Secrets
 
 # What goes into a file or a pipe is not cut to the width of a terminal that is not there. Names of the user's are shown
 # as they are: no brackets in them are markup, and no colons an emoji.
@@ -23,8 +27,21 @@ def say(text: str, console: Console = out) -> None:
 
 
 def complain(word: str, message: object) -> None:
-    """An error: the word in red, then the message, to standard error."""
-    err.print(Text.assemble((word, "bold red"), f" {message}"), soft_wrap=True)
+    """An error: the word in red, then the message, to standard error; without what is secret in it."""
+    err.print(Text.assemble((word, "bold red"), f" {without_secrets(str(message))}"), soft_wrap=True)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with the password of this process's storage hidden, and every other that can be recognised."""
+    return Secrets.of_process(sys.argv, os.environ).hide(text)
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Log lines and their tracebacks without what is secret in them; other libraries' lines, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as it is shown."""
+        return without_secrets(super().format(record))
 
 
 def print_json(data: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -21,9 +22,10 @@ import psutil
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from autopeft.errors import AutopeftError, InputError
+from autopeft.errors import AutopeftError, StorageError
+from autopeft.masking import Secrets, masked, parts_of
 
 _logger = logging.getLogger(__name__)
 
@@ -45,11 +47,13 @@ class Store:
     Args:
         backend: Optuna's storage, whose public methods everything is read and written with.
         label: the path, or the URL without its password; for messages.
+        secrets: what messages of the database and its driver must not repeat.
     """
 
-    def __init__(self, backend: RDBStorage, label: str) -> None:
+    def __init__(self, backend: RDBStorage, label: str, secrets: Secrets | None = None) -> None:
         self.backend = backend
         self.label = label
+        self.secrets = secrets or Secrets()
         self._local = threading.local()
         if backend.engine.name == "sqlite":
             sqlalchemy.event.listen(backend.engine, "begin", self._begin)
@@ -85,44 +89,79 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
         is_new_allowed: whether a missing SQLite file (and its folder) is made. A missing file is never made otherwise.
 
     Raises:
-        InputError: the file is missing, is no study, lies on a network file system; the URL cannot be read; its
+        StorageError: the file is missing, is no study, lies on a network file system; the URL cannot be read; its
             driver is not installed; or the database cannot be reached.
     """
     path = sqlite_path(storage)
     if path is not None:
         _prepare_file(path, is_new_allowed)
-        # `{` and the like are escaped by `URL`, because Optuna formats the text as a template.
         url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
-        return Store(_connected(url, str(path)), str(path))
-    return Store(_connected(str(storage), masked(str(storage))), masked(str(storage)))
+        return Store(_connected(url, str(path), Secrets()), str(path))
+    label, secrets = masked(str(storage)), Secrets.of(str(storage))
+    return Store(_connected(server_url(str(storage)), label, secrets), label, secrets)
 
 
 def sqlite_path(storage: str | Path) -> Path | None:
     """The file that `storage` names, or None when it is the URL of a database server.
 
     Raises:
-        InputError: a URL that cannot be read, or SQLite in memory, which no second process could see.
+        StorageError: a URL that cannot be read, or SQLite in memory, which no second process could see.
     """
+    _check_text(str(storage))
     if isinstance(storage, Path) or "://" not in storage:
         return Path(storage)
+    if not re.match(r"sqlite[+:]", storage):
+        server_url(storage)
+        return None
     try:
         url = sqlalchemy.make_url(storage)
-    except ArgumentError as error:
-        raise InputError(f"A storage is a path or a database URL, but {masked(storage)!r} cannot be read.") from error
-    if url.get_backend_name() != "sqlite":
-        return None
+    except (ArgumentError, ValueError):
+        raise StorageError(_unreadable(storage, "SQLite's form is sqlite:///path")) from None
     if not url.database or url.database == ":memory:":
-        raise InputError(f"A study in memory cannot be resumed: give a path instead of {storage!r}.")
+        raise StorageError(f"A study in memory cannot be resumed: give a path instead of {storage!r}.")
     return Path(url.database)
 
 
-def masked(url: str) -> str:
-    """The URL with its password replaced by ``***``."""
+def server_url(storage: str) -> str:
+    """The URL of a database server with what is special in user and password percent-encoded.
+
+    Raises:
+        StorageError: it cannot be read; no word of the password is repeated. Or there is no such database.
+    """
+    parts = parts_of(storage)
+    port = re.search(r":([^:/\]]*)(?:/|$)", parts.place)
+    if port is not None and port[1] and not (port[1].isdecimal() and int(port[1]) < 65536):
+        raise StorageError(_unreadable(storage, "the port must be a number below 65536"))
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        scheme, _, rest = url.partition("://")
-        return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url
+        url = sqlalchemy.make_url(parts.normalised())
+        url.get_dialect()
+    except (NoSuchModuleError, ImportError) as error:
+        raise StorageError(_driver_message(storage, masked(storage), error)) from error
+    except (ArgumentError, ValueError, TypeError, AttributeError):
+        # What these say may hold a piece of the password: without a cause.
+        raise StorageError(_unreadable(storage, "it has another form")) from None
+    return parts.normalised()
+
+
+def _check_text(storage: str) -> None:
+    """Refuse what cannot be a path or a URL, before anything is made.
+
+    Raises:
+        StorageError: it holds a NUL, a URL holds control characters or bytes that are no text, or it is a connection
+            string, which would be taken for the name of a file.
+    """
+    if "\0" in storage:
+        raise StorageError(_unreadable(storage, "it holds a NUL"))
+    if "://" in storage:
+        if not storage.isprintable():
+            raise StorageError(_unreadable(storage, "it holds a control character or bytes that are no text"))
+    elif masked(storage) != storage or re.match(r"(postgres|mysql|mariadb|sqlite)\S*:", storage):
+        raise StorageError(_unreadable(storage, "a connection string has another form"))
+
+
+def _unreadable(storage: str, why: str) -> str:
+    shown = repr(masked(storage)) if "://" in storage else "what was given"
+    return f"A storage is a path or a URL (scheme://user:password@host/name), but {shown} cannot be read: {why}."
 
 
 def mounts() -> tuple[tuple[str, str], ...]:
@@ -148,11 +187,11 @@ def check_is_local(path: Path, table: Iterable[tuple[str, str]]) -> None:
     """Refuse a SQLite file on a network file system.
 
     Raises:
-        InputError: `path` lies on one; the message names it and the ways out.
+        StorageError: `path` lies on one; the message names it and the ways out.
     """
     point, kind = file_system_of(path, table)
     if kind.lower().removeprefix("fuse.") in _NETWORK:
-        raise InputError(
+        raise StorageError(
             f"A SQLite file must lie on a local disk, because network file systems do not keep its locks, but {path} "
             f"is on {point}, which is {kind}. Give a path on a local disk, or share the study through a database: "
             f"postgresql+psycopg://user:password@host/name."
@@ -169,17 +208,17 @@ def storage_errors(store: Store, doing: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        cause = _reason(error)
+        cause = store.secrets.hide(_reason(error))
         hint = " Free some space, then run the same command again." if "full" in cause else ""
         raise AutopeftError(
             f"The storage {store.label} failed while {doing}: {cause}. Trials told before are kept.{hint}"
-        ) from error
+        ) from store.secrets.shown_cause(error)
 
 
 def _prepare_file(path: Path, is_new_allowed: bool) -> None:
     check_is_local(path.resolve(), mounts())
     if path.is_dir():
-        raise InputError(f"A storage is a file or a URL, but {path} is a folder.")
+        raise StorageError(f"A storage is a file or a URL, but {path} is a folder.")
     if not is_new_allowed:
         _check_is_study(path)
         return
@@ -187,7 +226,7 @@ def _prepare_file(path: Path, is_new_allowed: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _retried(lambda: _keep_write_ahead_log(path))
     except (OSError, sqlite3.Error) as error:
-        raise InputError(f"The storage {path} cannot be opened or made: {error}.") from error
+        raise StorageError(f"The storage {path} cannot be opened or made: {error}.") from error
 
 
 def _keep_write_ahead_log(path: Path) -> None:
@@ -198,13 +237,13 @@ def _keep_write_ahead_log(path: Path) -> None:
 
 def _check_is_study(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"There is no study at {path}.")
+        raise StorageError(f"There is no study at {path}.")
     try:
         has_studies = _retried(lambda: _has_studies(path))
     except sqlite3.Error as error:
-        raise InputError(f"The storage {path} cannot be read: {error}.") from error
+        raise StorageError(f"The storage {path} cannot be read: {error}.") from error
     if not has_studies:
-        raise InputError(f"There is no study at {path}: the file holds none.")
+        raise StorageError(f"There is no study at {path}: the file holds none.")
 
 
 def _has_studies(path: Path) -> bool:
@@ -212,16 +251,20 @@ def _has_studies(path: Path) -> bool:
         return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall())
 
 
-def _connected(url: str, label: str) -> RDBStorage:
+def _connected(url: str, label: str, secrets: Secrets) -> RDBStorage:
     """Connect, and make the tables where they are missing."""
     is_sqlite = url.startswith("sqlite")
     kwargs = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+    template = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the text as a template
     try:
-        return _retried(lambda: RDBStorage(url, engine_kwargs=kwargs))
+        return _retried(lambda: RDBStorage(template, engine_kwargs=kwargs))
     except (ImportError, ArgumentError) as error:
-        raise InputError(_driver_message(url, label, error)) from error
-    except (RuntimeError, SQLAlchemyError, StorageInternalError) as error:
-        raise InputError(f"The storage {label} cannot be opened: {_reason(error)}.") from error
+        cause = secrets.shown_cause(error)
+        raise StorageError(secrets.hide(_driver_message(url, label, error))) from cause
+    except (RuntimeError, ValueError, TypeError, SQLAlchemyError, StorageInternalError) as error:
+        # A driver may name the password, or what it took for the host: in the message and in what caused it.
+        cause = secrets.shown_cause(error)
+        raise StorageError(f"The storage {label} cannot be opened: {secrets.hide(_reason(error))}.") from cause
 
 
 def _retried(action: Callable[[], _T]) -> _T:
