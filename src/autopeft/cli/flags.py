@@ -11,6 +11,7 @@ from typing import Annotated, Any, Concatenate
 import typer
 
 from autopeft.cli import options
+from autopeft.cli.studies import TrustRemoteCode
 from autopeft.errors import SettingsError
 from autopeft.settings import Settings
 
@@ -47,6 +48,7 @@ def asked(
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
 ) -> Settings:
     """The settings of a search as its options say them.
@@ -62,7 +64,7 @@ def asked(
         "files.label": label, "space.methods": methods.split(",") if methods else None,
         "sampler_options.preset": preset,
     }  # fmt: skip
-    settings = options.read(file, plain, sets)
+    settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
     if methods and (name := settings.space.name):
         raise SettingsError(f"--methods {methods} and the named space {name!r} exclude each other.")
     return _with_budgets(settings, budget)

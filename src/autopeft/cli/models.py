@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.app import app
-from autopeft.cli.studies import AsJson, Overwrite
+from autopeft.cli.studies import AsJson, Overwrite, TrustRemoteCode
 from autopeft.cli.terminal import print_json, say
 from autopeft.writing import EXPORT, check_folder
 
@@ -24,13 +24,15 @@ def predict(
         bool,
         typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates."),
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""
     from autopeft.saved.predict import lines_of, predictions
 
     lines = texts or lines_of(sys.stdin.buffer.read())
-    found = predictions(folder, [tuple(line.split("\t")) if pair else (line,) for line in lines])
+    rows = [tuple(line.split("\t")) if pair else (line,) for line in lines]
+    found = predictions(folder, rows, trust_remote_code=trust_remote_code)
     if as_json:
         print_json(found)
         return

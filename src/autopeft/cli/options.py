@@ -14,16 +14,18 @@ _CHEAP = ("train_limit",)
 _CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
 
 
-def read(file: Path | None, changes: dict[str, Any], sets: list[str]) -> Settings:
+def read(file: Path | None, changes: dict[str, Any], sets: list[str], *, trust_remote_code: bool = False) -> Settings:
     """Settings from a file, options (dotted keys; None means not given) and ``--set`` pairs, in that order.
 
     Raises:
         SettingsError: the file, a pair or a value cannot be used.
     """
-    return _changed(read_yaml(file) if file is not None else {}, changes, sets)
+    return _changed(read_yaml(file) if file is not None else {}, changes, sets, trust_remote_code)
 
 
-def for_retraining(source: Path, changes: dict[str, Any], sets: list[str]) -> Settings:
+def for_retraining(
+    source: Path, changes: dict[str, Any], sets: list[str], *, trust_remote_code: bool = False
+) -> Settings:
     """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap."""
     data = read_yaml(source / "settings.yaml" if source.is_dir() else source)
     recipe = data.get("recipe") or {}
@@ -32,7 +34,7 @@ def for_retraining(source: Path, changes: dict[str, Any], sets: list[str]) -> Se
         recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
     if isinstance(recipe, dict):  # anything else is refused with all other mistakes
         recipe = {"epochs": 20, "patience": 10, **recipe}
-    return _changed({**data, "recipe": recipe}, changes, sets)
+    return _changed({**data, "recipe": recipe}, changes, sets, trust_remote_code)
 
 
 def rates(text: str | None) -> list[float] | None:
@@ -47,7 +49,7 @@ def rates(text: str | None) -> list[float] | None:
         raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
 
 
-def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> Settings:
+def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], trust_remote_code: bool) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
     for pair in sets:
         key, equals, value = pair.partition("=")
@@ -61,7 +63,7 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str]) -> 
         given.setdefault("recipe.steps", None)
     for key, value in given.items():
         _put(data, key.split("."), _plain(value))
-    return from_dict(data)
+    return from_dict(data, trust_remote_code=trust_remote_code)
 
 
 def _put(data: dict[str, Any], path: list[str], value: Any) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from autopeft.cli.app import app
 from autopeft.cli.flags import takes_a_search
-from autopeft.cli.studies import AsJson, Database, StudyFolder
+from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.errors import AutopeftError, ProposalFailure
 from autopeft.masking import STORAGE_VARIABLE
@@ -86,13 +86,14 @@ def worker(
     folder: StudyFolder,
     storage: Database = None,
     device: Annotated[str | None, typer.Option(help="Device of this worker.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Join a search that has begun, from this or another machine, and work until it is done."""
     from autopeft.session import join
     from autopeft.workers import terminate_as_interrupt
 
     terminate_as_interrupt()
-    join(folder, storage=storage, device=device).close()
+    join(folder, storage=storage, device=device, trust_remote_code=trust_remote_code).close()
 
 
 @app.command()

@@ -18,6 +18,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier result of the same kind; never anything else.")
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the code that the model brings with it; no file can allow that."),
+]
 StudyFolder = Annotated[Path, typer.Argument(help="The folder of a study.", metavar="STUDY")]
 Database = Annotated[
     str | None,

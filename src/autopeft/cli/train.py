@@ -11,7 +11,7 @@ import typer
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
-from autopeft.cli.studies import AsJson, Database, Overwrite, opened, picked
+from autopeft.cli.studies import AsJson, Database, Overwrite, TrustRemoteCode, opened, picked
 from autopeft.cli.terminal import err, print_json, say
 from autopeft.errors import SettingsError
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
@@ -47,12 +47,13 @@ def train(
     to: Annotated[Path | None, typer.Option(help="Write the results as JSON, anew after every seed.")] = None,
     overwrite: Overwrite = False,
     storage: Database = None,
+    trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Retrain an architecture on several seeds and measure it on the test part."""
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
-    settings = options.for_retraining(source, changes, sets)
+    settings = options.for_retraining(source, changes, sets, trust_remote_code=trust_remote_code)
     from autopeft.reports.summary import retraining_file
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain

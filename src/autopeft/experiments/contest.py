@@ -64,12 +64,13 @@ class Contest:
             changes["recipe"] = {**base["recipe"], **changes["recipe"]}
         found = {**base, **changes, "seed": seed, "data_seed": seed}
         found["space"] = {**found["space"], "budget": budget}
-        return settings_module.from_dict(found)
+        return settings_module.from_dict(found, trust_remote_code=shared.trust_remote_code)
 
     def evaluator(self, search: Session, seed: int) -> Evaluator:
         """What a retraining with `seed` is done with: another cut of the data, unless that moves the test part."""
-        base = search.settings.as_dict()
-        again = settings_module.from_dict({**base, "recipe": {**base["recipe"], **self.recipe}, "data_seed": seed})
+        base, trust = search.settings.as_dict(), search.settings.trust_remote_code
+        changed = {**base, "recipe": {**base["recipe"], **self.recipe}, "data_seed": seed}
+        again = settings_module.from_dict(changed, trust_remote_code=trust)
         found = Session.build(again).evaluator
         if found.splits.test.digest() == search.evaluator.splits.test.digest():
             return found

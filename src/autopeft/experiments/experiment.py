@@ -98,7 +98,8 @@ class Experiment:
         if self.contest is not None:
             return self.contest.settings(shared, *self.contest.cells(self.seeds)[cell])
         sampler, _, seed = cell.rpartition("-seed")
-        return settings_module.from_dict(_merged(shared.as_dict(), {**self.samplers[sampler], "seed": int(seed)}))
+        found = _merged(shared.as_dict(), {**self.samplers[sampler], "seed": int(seed)})
+        return settings_module.from_dict(found, trust_remote_code=shared.trust_remote_code)
 
     def missing(self, results: Path) -> tuple[str, ...]:
         """Cells that have no result yet."""
@@ -114,11 +115,12 @@ _KEYS = {
 _OPTIONAL = {"retrain": {"tuning", "widen"}}
 
 
-def read(path: str | Path, data: str | None = None) -> Experiment:
+def read(path: str | Path, data: str | None = None, *, trust_remote_code: bool = False) -> Experiment:
     """The experiment in a YAML file.
 
     Args:
         data: replaces the data folder of the settings, so that files need not name one.
+        trust_remote_code: see `autopeft.settings.from_dict`.
 
     Raises:
         SettingsError: the file is not an experiment.
@@ -136,7 +138,7 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         path=Path(path),
         kind=kind,
         title=str(raw["title"]),
-        settings=settings_module.from_dict(base),
+        settings=settings_module.from_dict(base, trust_remote_code=trust_remote_code),
         seeds=tuple(raw["seeds"]),
         samplers=raw.get("samplers") or {},
         architectures=raw.get("architectures") or {},
@@ -146,7 +148,8 @@ def read(path: str | Path, data: str | None = None) -> Experiment:
         contest=contest(raw, path) if kind == "contest" else None,
     )
     for recipe in (found.tuning, found.contest.recipe if found.contest is not None else {}):
-        settings_module.from_dict(_merged(found.settings.as_dict(), {"recipe": recipe}))
+        merged = _merged(found.settings.as_dict(), {"recipe": recipe})
+        settings_module.from_dict(merged, trust_remote_code=trust_remote_code)
     for cell in found.cells():
         found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
     return found

@@ -27,7 +27,9 @@ _FORMATS = ("plain", "question_and_choices")
 """Names of the formats that can be told from the kind of the task: see `tasks._task` and `tasks._files`."""
 
 
-def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu") -> list[dict[str, Any]]:
+def predictions(
+    folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu", trust_remote_code: bool = False
+) -> list[dict[str, Any]]:
     """The label (or number) and its probability (1 for a number and for free text) for every input.
 
     Inputs are put together, encoded and padded as in training.
@@ -36,6 +38,7 @@ def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device:
         texts: the texts of each input. For a known task those of its `Task.inputs`, in that order; for
             ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
             question (or context) and then the candidates, as many as in training, though an encoder takes any number.
+        trust_remote_code: whether code that the base model brings is run.
 
     Raises:
         ArchitectureError: the folder does not hold a saved model.
@@ -45,7 +48,7 @@ def predictions(folder: str | Path, texts: Sequence[tuple[str, ...]], *, device:
     record = read_record(folder)
     task = _task(record)
     examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
-    model: Any = load(folder, device=device)
+    model: Any = load(folder, device=device, trust_remote_code=trust_remote_code)
     learner = learner_for(model.attached.backbone, task, record["facts"].get("answer", "score"))
     learner.model = model  # with the head that was trained
     encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
