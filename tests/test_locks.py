@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"run": (), "dev": ("dev", "saas", "postgres"), "oldest": ("dev", "saas", "postgres")}
+ALL = ("dev", "saas", "postgres", "docs", "notebooks")
+EXTRAS = {"run": (), "dev": ALL, "oldest": ALL}
 HASHES = r"(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
 ENTRY = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)( ; [^\\]+?)? \\\n(" + HASHES + ")", re.M)
 
@@ -52,3 +56,30 @@ def test_every_line_of_a_lock_is_an_entry_with_hashes(name: str) -> None:
 @pytest.mark.parametrize("name", EXTRAS)
 def test_pytorch_is_installed_apart(name: str) -> None:
     assert not [package for package in locked(name) if re.fullmatch(r"torch|triton|nvidia-.*|cuda-.*", package)]
+
+
+def test_the_bill_of_materials_is_that_of_the_locks() -> None:
+    path = ROOT / "requirements" / "bill-of-materials.json"
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bill_of_materials.py"], check=True, capture_output=True, text=True
+    ).stdout
+    assert path.read_text() == made, "Run scripts/lock, or scripts/bill_of_materials.py."
+
+
+def test_the_bill_of_materials_names_every_locked_package_with_its_hashes() -> None:
+    bill = json.loads((ROOT / "requirements" / "bill-of-materials.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    billed = {
+        (part["name"], part["version"]): {one["content"] for one in part.get("hashes", [])}
+        for part in bill["components"]
+    }
+    installed = {
+        (package, version): set(re.findall("sha256:([0-9a-f]{64})", hashes))
+        for name in ("run", "weights")
+        for package, version, _, hashes in ENTRY.findall((ROOT / "requirements" / f"{name}.txt").read_text())
+    }
+    (torch,) = [key for key in billed if key[0] == "torch"]
+    assert billed.pop(torch) == set()
+    assert f"torch==${{TORCH_VERSION:-{torch[1]}}}" in (ROOT / "scripts" / "install").read_text()
+    assert billed == installed
+    assert all(installed.values())
