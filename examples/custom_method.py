@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import autopeft
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 from autopeft.settings import AxisSettings, SpaceSettings
 
 
@@ -38,7 +38,7 @@ class Gain(nn.Module):
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Traits):
     """Where gains stand and what they cost."""
 
     name: str = "custom_method:SCALE"
@@ -55,7 +55,7 @@ class Scale:
     def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         return {site.key: Gain(site.d_out) for site, _ in placements}
 
 

@@ -53,6 +53,7 @@ class FakeMethod:
     roles: tuple[str, ...]
     hidden_size: int
     is_sized: bool = True
+    stacks: tuple[str, ...] = ()
 
     def cost(self, site: FakeSite) -> Cost:
         width = self.hidden_size

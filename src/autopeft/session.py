@@ -378,6 +378,7 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
         raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
     axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
     _check_roles(backbone, axes)
+    _check_prefixes(backbone, axes)
     layers: Any = wanted.layers
     return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget)
 
@@ -394,6 +395,18 @@ def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:
     if wrong:
         known = ", ".join(sorted({site.role for site in sites}))
         raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}. The roles of {backbone.name} are {known}.")
+
+
+def _check_prefixes(backbone: Backbone, axes: Sequence[Axis]) -> None:
+    """A prefix at an attention that takes none would be searched for nothing."""
+    wrong = [
+        f"`space.methods` has {axis.method.name}, but the attention at {site.key} takes no prefix"
+        for axis in axes
+        for site in backbone.sites.values()
+        if site.seam == "kv" and stands_at(axis.method, site, axis.roles) and site.key not in backbone.reached
+    ]
+    if wrong:
+        raise SettingsError(f"The space cannot be built on {backbone.name}: {'; '.join(wrong)}.")
 
 
 def _make(folder: Path) -> None:

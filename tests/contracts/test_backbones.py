@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.backbones import Backbone, families, family_of
-from autopeft.errors import BackboneError
+from autopeft.backbones import Backbone, Site, families, family_of
+from autopeft.errors import ArchitectureError, BackboneError
 from autopeft.network.attach import attach
 from autopeft.network.attention import IMPLEMENTATION
+from autopeft.training.evaluator import checkpointing
 from tiny import LEADS, MODEL_TYPES, backbone, fill, inputs, output
 
 
@@ -43,6 +45,20 @@ def test_every_role_resolves_on_every_layer(model_type: str) -> None:
     assert [key for key, site in found.sites.items() if site.seam == "backbone"] == ["model"]
 
 
+def taken(output: torch.Tensor, site: Site) -> int:
+    """The width of what belongs to a site of a module's output: all, or its part of a fused projection's."""
+    return output.shape[-1] if site.part is None else output[..., slice(*site.part)].shape[-1]
+
+
+def before(seen: dict[str, tuple[int, int]], key: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    """Notes the width of what a module is given, which is both ends of a place before it."""
+
+    def note(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        seen[key] = (args[0].shape[-1], args[0].shape[-1])
+
+    return note
+
+
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_widths_are_those_that_flow(model_type: str) -> None:
     """Every site's `d_in` and `d_out` against the tensors that pass there in a forward pass."""
@@ -58,10 +74,14 @@ def test_widths_are_those_that_flow(model_type: str) -> None:
             width[:] = [(args[0] if args else kwargs["hidden_states"]).shape[-1]]
 
         def leave(_: nn.Module, args: tuple, out: object, width: list[int] = width, key: str = site.key) -> None:  # type: ignore[type-arg]
-            seen[key] = (width[0], (out[0] if isinstance(out, tuple) else out).shape[-1])  # type: ignore[attr-defined]
+            there = out[0] if isinstance(out, tuple) else out
+            seen[key] = (width[0], taken(there, found.sites[key]))  # type: ignore[arg-type]
 
         handles.append(found.module(site.entry).register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(found.module(site.exit).register_forward_hook(leave))
+        if site.is_before:
+            handles.pop().remove()
+            handles.append(found.module(site.entry).register_forward_pre_hook(before(seen, site.key)))
     output(found)
     for handle in handles:
         handle.remove()
@@ -108,6 +128,60 @@ def test_without_a_prefix_attention_is_transformers_own(model_type: str) -> None
         assert torch.equal(ours, output(found, batch))
         found.model.set_attn_implementation("eager")
         torch.testing.assert_close(ours, output(found, batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if family_of(name).prepare is not None])
+def test_a_prepared_model_computes_what_it_did(model_type: str) -> None:
+    """In evaluation, in training without dropout, with padding and without, and with its gradients."""
+    found = backbone(model_type)
+    own = AutoModel.from_config(found.model.config.__class__(**found.model.config.to_diff_dict()))
+    own.load_state_dict(found.model.state_dict())
+    for mode in (False, True):
+        found.model.train(mode)
+        own.train(mode)
+        for batch in (inputs(found), {"input_ids": inputs(found)["input_ids"]}):
+            seen = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+            for embedded in (found.model, own):
+                embedded.get_input_embeddings().weight.requires_grad_(True)
+                embedded.get_input_embeddings().weight.grad = None
+            ours, theirs = found.model(**batch)[0][seen], own(**batch)[0][seen]
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+            ours.square().sum().backward()
+            theirs.square().sum().backward()
+            grads = [embedded.get_input_embeddings().weight.grad for embedded in (found.model, own)]
+            torch.testing.assert_close(*grads, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_checkpointing_changes_nothing_but_memory(model_type: str) -> None:
+    found = backbone(model_type)
+    where = Architecture(tuple(Placement(key, "prefix_direct", 2) for key in found.sites if key.endswith(".kv")))
+    results = []
+    for is_on in (False, True):
+        found.model.train()
+        with fill(attach(found, where)) as attached, checkpointing(found.model, is_on):
+            result = output(found)
+            result.square().sum().backward()
+            grads = [parameter.grad for parameter in attached.parameters()]
+        results.append([result.detach(), *grads])
+    for plain, again in zip(*results, strict=True):
+        torch.testing.assert_close(plain, again, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", LEADS)
+def test_a_prefix_that_would_do_nothing_is_refused(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family whose attention does not go through ours is found out before anything is trained."""
+    found = backbone(model_type)
+    site = next(key for key in found.sites if key.endswith(".kv"))
+    assert site in found.reached
+    broken = backbone(model_type)
+    monkeypatch.setattr(broken.model.config, "_attn_implementation", "eager")
+    for config in {id(m.config): m.config for m in broken.model.modules() if hasattr(m, "config")}.values():
+        monkeypatch.setattr(config, "_attn_implementation", "eager")
+    if broken.family.prepare is None:
+        with pytest.raises(ArchitectureError, match=r"prefix_direct.*would do nothing"):
+            attach(broken, Architecture((Placement(site, "prefix_direct", 2),)))
+        assert broken.occupant is None
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

@@ -15,7 +15,7 @@ from autopeft.architecture import Architecture, Cost, Line, Placement
 from autopeft.backbones import Backbone, Seam, Site
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Mask, Reads
-from autopeft.methods.gated import Gate, GatedDelta, GatedPrefix
+from autopeft.methods.gated import GatedDelta, GatedPrefix, InputGate
 from autopeft.network.attach import attach, count
 from autopeft.training.retraining import BASELINES, baseline
 from tiny import backbone, everywhere, fill, inputs, output
@@ -25,7 +25,7 @@ OPEN = 100.0
 
 
 def test_a_gate_is_the_mean_of_sigmoids_over_the_tokens_that_are_there() -> None:
-    gate = Gate(2)
+    gate = InputGate(2)
     gate.requires_grad_(False)
     gate.weight.copy_(torch.tensor([1.0, -1.0]))
     gate.bias.fill_(0.5)
@@ -94,7 +94,7 @@ class Rescaled(nn.Module):
 
 
 @dataclass(frozen=True)
-class Rescaling:
+class Rescaling(Traits):
     name: str = "test_gated:OWN"
     roles: tuple[str, ...] = ("ffn",)
     seam: Seam = "delta"
@@ -108,7 +108,7 @@ class Rescaling:
     def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
         return len(placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         return {site.key: Rescaled() for site, _ in placements}
 
 

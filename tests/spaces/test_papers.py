@@ -206,7 +206,7 @@ def test_bipefts_adapters_have_gelu_and_small_weights_and_no_scale() -> None:
     site = Site("encoder", 0, "ffn", "a", "b", None, 512, 512)
     torch.manual_seed(0)
     for name in ("serial_bipeft", "parallel_bipeft"):
-        module = methods.lookup(name).build([(site, 64)])["encoder.0.ffn"]
+        module = methods.lookup(name).build([(site, 64)], {})["encoder.0.ffn"]
         assert isinstance(module, Bottleneck)
         # 32,768 normal numbers: the sample deviation is within 5 % with probability above 1 - 1e-20.
         assert float(module.down.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
@@ -223,7 +223,7 @@ def test_houlsby_stands_after_both_sublayers_with_swish(bert_base: Backbone) -> 
     assert len(architecture) == 24
     assert count(bert_base, architecture).nominal == 24 * 2 * 768 * 64
     site = bert_base.site("encoder.0.ffn")
-    module = method.build([(site, 4)])[site.key]
+    module = method.build([(site, 4)], {})[site.key]
     assert isinstance(module, Bottleneck)
     u = torch.randn(2, 768)
     hidden = module.down(u)
@@ -232,7 +232,7 @@ def test_houlsby_stands_after_both_sublayers_with_swish(bert_base: Backbone) -> 
 
 def test_s3deltas_lora_has_scale_16() -> None:
     site = Site("encoder", 0, "q", "a", "a", None, 8, 8)
-    module = methods.lookup("lora_s3delta").build([(site, 1)])[site.key]
+    module = methods.lookup("lora_s3delta").build([(site, 1)], {})[site.key]
     assert isinstance(module, LowRank)
     filled(module)
     x = torch.randn(2, 8)

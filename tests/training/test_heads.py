@@ -13,7 +13,6 @@ import tiny
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
-from autopeft.methods import sees_padding
 from autopeft.network.attach import attach
 from autopeft.spaces.lattice import stands_at
 from autopeft.training import heads
@@ -66,7 +65,7 @@ def test_nothing_else_is_read(backbone: Backbone, name: str, monkeypatch: pytest
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
         with seen(model) as tokens:
             logits, gradients = answer(model, parameters)
-        is_cut = bool(backbone.family.mixing) and not sees_padding(methods.lookup(name))
+        is_cut = bool(backbone.family.mixing) and not methods.lookup(name).sees_padding
         assert tokens == [1 if is_cut else 7]
         monkeypatch.setattr(heads, "_cut", lambda module, args, output: None)
         with seen(model) as tokens:

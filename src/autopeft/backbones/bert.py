@@ -21,6 +21,7 @@ _ENCODER = Stack(
         ),
         "attention_norm": Role("attention.output.LayerNorm"),
         "ffn_in": Role("intermediate.dense"),
+        "ffn_hidden": Role("output.dense", is_before=True),
         "ffn_out": Role("output.dense"),
         "ffn": Role(
             "intermediate",

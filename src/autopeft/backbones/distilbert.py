@@ -17,6 +17,7 @@ _ENCODER = Stack(
         ),
         "attention_norm": Role("sa_layer_norm"),
         "ffn_in": Role("ffn.lin1"),
+        "ffn_hidden": Role("ffn.lin2", is_before=True),
         "ffn_out": Role("ffn.lin2"),
         "ffn": Role("ffn", norm="output_layer_norm", linear_in="ffn.lin1", linear_out="ffn.lin2"),
         "ffn_norm": Role("output_layer_norm"),

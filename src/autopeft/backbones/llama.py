@@ -16,6 +16,7 @@ _DECODER = Stack(
         "attention_norm": Role("input_layernorm"),
         "ffn_in": Role("mlp.up_proj"),
         "ffn_gate": Role("mlp.gate_proj"),
+        "ffn_hidden": Role("mlp.down_proj", is_before=True),
         "ffn_out": Role("mlp.down_proj"),
         "ffn": Role("mlp", linear_in="mlp.up_proj", linear_out="mlp.down_proj"),
         "ffn_norm": Role("post_attention_layernorm"),

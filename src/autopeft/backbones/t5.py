@@ -21,6 +21,7 @@ def _feed_forward(path: str) -> dict[str, Role]:
         "ffn_in": Role(f"{dense}.wi", is_optional=True),
         "ffn_in_0": Role(f"{dense}.wi_0", is_optional=True),
         "ffn_in_1": Role(f"{dense}.wi_1", is_optional=True),
+        "ffn_hidden": Role(f"{dense}.wo", is_before=True),
         "ffn_out": Role(f"{dense}.wo"),
         "ffn": Role(dense, linear_in=f"{path}.layer_norm", linear_out=f"{dense}.wo"),
         # The authors' release attaches after dropout and reads the residual stream, see method `serial_released`.

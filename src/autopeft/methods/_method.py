@@ -13,6 +13,7 @@ tests run it on every backbone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -20,11 +21,20 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Cost
 from autopeft.backbones import Seam, Site
+from autopeft.errors import SettingsError
 from autopeft.kinds import lookup as _lookup
 from autopeft.kinds import members
 
 PACKAGE = "autopeft.methods"
 """Where the members are."""
+
+_DECLARED = (
+    *("name", "roles", "seam", "reads", "order", "is_sized", "about", "stacks", "sees_padding", "is_gated_apart"),
+    *("cost", "trained", "build"),
+)
+
+Frozen = Mapping[str, nn.Module]
+"""The backbone's own modules by site key: at a site of one module that module, elsewhere the first of the site's."""
 
 Mask = Tensor | int | None
 """Factors over the units, ``(size,)``; a number of units that are cut out, at least 1; or None for all units."""
@@ -65,11 +75,12 @@ class Method(Protocol):
         order: deltas at one site apply from the lowest order to the highest.
         is_sized: False when the only size is 1.
 
-    It may have attributes ``about``, a few words for lists; ``stacks``, the only stacks where it may stand; and
-    ``sees_padding``, True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without
-    it, and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
-    ``is_gated_apart`` is True when the mask enters what its modules compute more than once: they also take ``gate``,
-    a scalar factor on all that they add, which would not be linear as a factor on the mask.
+        about: a few words for lists.
+        stacks: the only stacks where it may stand; empty for all.
+        sees_padding: True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without it,
+            and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
+        is_gated_apart: True when the mask enters what its modules compute more than once: they also take ``gate``, a
+            scalar factor on all that they add, which would not be linear as a factor on the mask.
     """
 
     @property
@@ -84,6 +95,14 @@ class Method(Protocol):
     def order(self) -> int: ...
     @property
     def is_sized(self) -> bool: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def stacks(self) -> tuple[str, ...]: ...
+    @property
+    def sees_padding(self) -> bool: ...
+    @property
+    def is_gated_apart(self) -> bool: ...
 
     def cost(self, site: Site) -> Cost:
         """Nominal and stored parameters at `site` as a function of the size."""
@@ -93,13 +112,24 @@ class Method(Protocol):
         """Parameters that the optimiser holds for all `placements` of this method together."""
         ...
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """Fresh modules by site key, initialised from torch's current generator.
 
+        `frozen` holds, by site key, the backbone's own module at every placement, for what depends on its weights.
         At the delta seam a module maps ``(u, y, mask)`` to ``y'``; at the key/value seam it is a `PrefixModule`.
         A module that a supernet holds also offers ``cut(size)``, see `Cuttable`.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a method declares beyond its own fields, with the values that most have; see `Method`."""
+
+    about: str = ""
+    stacks: tuple[str, ...] = ()
+    sees_padding: bool = False
+    is_gated_apart: bool = False
 
 
 class PrefixModule(Protocol):
@@ -127,24 +157,21 @@ def lookup(name: str) -> Method:
 
     Raises:
         UnknownNameError: there is no such method.
+        SettingsError: what stands at the dotted path is no method.
     """
     method: Method = _lookup("method", name, PACKAGE)
+    missing = [trait for trait in _DECLARED if not hasattr(method, trait)]
+    if missing:
+        raise SettingsError(
+            f"The method {name!r} does not declare {', '.join(missing)}: let its class begin with "
+            "`autopeft.methods.Traits`, which has the usual values of some, and give the others."
+        )
     return method
 
 
 def names() -> tuple[str, ...]:
     """Every method that can be named."""
     return tuple(members(PACKAGE))
-
-
-def sees_padding(method: Method) -> bool:
-    """Whether the modules of `method` are told which tokens are padding."""
-    return bool(getattr(method, "sees_padding", False))
-
-
-def is_gated_apart(method: Method) -> bool:
-    """Whether the modules of `method` take the gate of a supernet beside the mask instead of within it."""
-    return bool(getattr(method, "is_gated_apart", False))
 
 
 def sum_of_stored(method: Method, placements: Sequence[tuple[Site, int]]) -> int:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 
 
 class Mixture(nn.Module):
@@ -79,7 +79,7 @@ class Mixture(nn.Module):
 
 
 @dataclass(frozen=True)
-class AdaMix:
+class AdaMix(Traits):
     """A mixture of `n_experts` adapters. Nominal count ``2 D b``, stored ``+ b + D``; trained: every expert."""
 
     name: str
@@ -89,7 +89,6 @@ class AdaMix:
     order: int = 50
     reads: Reads = Reads.OUTPUT
     is_sized: bool = True
-    about: str = "a mixture of adapters (AdaMix), one expert a step, their mean when saved"
 
     def cost(self, site: Site) -> Cost:
         """That of one adapter: the experts are averaged before anything is stored."""
@@ -100,10 +99,14 @@ class AdaMix:
         further = sum((self.n_experts - 1) * size * (site.d_out + 1) for site, size in placements)
         return sum_of_stored(self, placements) + further
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `Mixture` a site."""
         return {site.key: Mixture(site.d_out, size, self.n_experts) for site, size in placements}
 
 
-MEMBERS = {"adamix": AdaMix("adamix", n_experts=4)}
+MEMBERS = {
+    "adamix": AdaMix(
+        "adamix", n_experts=4, about="a mixture of adapters (AdaMix), one expert a step, their mean when saved"
+    )
+}
 """Four experts, as in the paper; the baseline has a bottleneck of 48 on a hidden size of 768."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Mask, Reads, is_readable, sum_of_stored, unreadable
+from autopeft.methods import Frozen, Mask, Reads, Traits, is_readable, sum_of_stored, unreadable
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -93,7 +93,7 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(Traits):
     """A bottleneck adapter. Nominal count ``2 D b`` (weights), stored ``+ b + D`` (biases).
 
     Where input and output of a site differ in width, ``2 D`` is the width of what is read plus that of the output.
@@ -108,7 +108,6 @@ class Adapter:
     roles: tuple[str, ...] = ("ffn",)
     seam: Seam = "delta"
     is_sized: bool = True
-    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per unit a row and a column (and a bias in `stored`); once, the bias of the up-projection.
@@ -125,7 +124,7 @@ class Adapter:
         """All that is stored is trained."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `Bottleneck` a site."""
         return {site.key: self._module(site, size) for site, size in placements}
 

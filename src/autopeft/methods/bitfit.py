@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import LINEAR, NORMS, Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 
 
 class Bias(nn.Module):
@@ -34,7 +34,7 @@ class Bias(nn.Module):
 
 
 @dataclass(frozen=True)
-class BitFit:
+class BitFit(Traits):
     """A trained bias. It has nothing but biases, so they count in *nominal* too: ``d_out`` a site."""
 
     name: str = "bitfit"
@@ -43,7 +43,6 @@ class BitFit:
     reads: Reads = Reads.OUTPUT
     seam: Seam = "delta"
     is_sized: bool = False
-    about: str = "a trained bias (BitFit), wherever there is a bias or a norm"
 
     def cost(self, site: Site) -> Cost:
         """One number a coordinate of the site's output."""
@@ -53,9 +52,9 @@ class BitFit:
         """All that is stored is trained."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `Bias` a site."""
         return {site.key: Bias(site.d_out) for site, _ in placements}
 
 
-MEMBERS = {"bitfit": BitFit()}
+MEMBERS = {"bitfit": BitFit(about="a trained bias (BitFit), wherever there is a bias or a norm")}

@@ -9,11 +9,11 @@ from torch import nn
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Reads, sum_of_stored
+from autopeft.methods import Frozen, Reads, Traits, sum_of_stored
 
 
 @dataclass(frozen=True)
-class FullFineTuning:
+class FullFineTuning(Traits):
     """Unfreezes the backbone. Stands at the site ``model`` only; `attach` keeps a copy of the weights to restore."""
 
     name: str = "full"
@@ -22,7 +22,6 @@ class FullFineTuning:
     order: int = 0
     reads: Reads = Reads.INPUT
     is_sized: bool = False
-    about: str = "full fine-tuning: every weight of the backbone"
 
     def cost(self, site: Site) -> Cost:
         """Every parameter of the backbone."""
@@ -32,9 +31,9 @@ class FullFineTuning:
         """Every parameter of the backbone."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """Nothing is added to the network."""
         return {}
 
 
-MEMBERS = {"full": FullFineTuning()}
+MEMBERS = {"full": FullFineTuning(about="full fine-tuning: every weight of the backbone")}

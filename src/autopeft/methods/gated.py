@@ -8,7 +8,7 @@ once, which a decoder that writes token by token has not read: gated modules sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Cuttable, Mask, Method, Reads
+from autopeft.methods import Cuttable, Frozen, Mask, Method, Reads, Traits
 from autopeft.methods.adapter import MEMBERS as ADAPTERS
 from autopeft.methods.lora import LoRA
 from autopeft.methods.prefix import Prefix, PrefixTuning
 
 
-class Gate(nn.Module):
+class InputGate(nn.Module):
     """``mean over tokens of σ(w·u + c)``, with w from N(0, 0.02²) and c = 0: about a half at the start."""
 
     def __init__(self, d: int) -> None:
@@ -50,7 +50,7 @@ class _Gated(nn.Module):
 
     def __init__(self, inner: nn.Module, d: int) -> None:
         super().__init__()
-        self.inner, self.gate = inner, Gate(d)
+        self.inner, self.gate = inner, InputGate(d)
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first units of the inner module, and the gate as it is."""
@@ -92,14 +92,13 @@ class GatedPrefix(_Gated):
 
 
 @dataclass(frozen=True)
-class GatedMethod:
+class GatedMethod(Traits):
     """`base` behind a gate. Nominal count as without it; stored and trained ``+ d_in + 1`` a placement."""
 
     name: str
     base: Method
-    about: str = ""
-    stacks: tuple[str, ...] = ("encoder",)
-    sees_padding: bool = True
+    stacks: tuple[str, ...] = field(default=("encoder",), kw_only=True)
+    sees_padding: bool = field(default=True, kw_only=True)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -135,11 +134,11 @@ class GatedMethod:
         """That of the base, and the gates."""
         return self.base.trained(placements) + sum(self._width(site) + 1 for site, _ in placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """The modules of the base, each behind a gate of its own."""
         widths = {site.key: self._width(site) for site, _ in placements}
         kind = GatedPrefix if self.seam == "kv" else GatedDelta
-        return {key: kind(inner, widths[key]) for key, inner in self.base.build(placements).items()}
+        return {key: kind(inner, widths[key]) for key, inner in self.base.build(placements, frozen).items()}
 
     def _width(self, site: Site) -> int:
         return site.d_in if self.reads is Reads.INPUT else site.d_out

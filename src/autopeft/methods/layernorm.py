@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import NORMS, Seam, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 
 
 class NormWeight(nn.Module):
@@ -47,7 +47,7 @@ class NormWeight(nn.Module):
 
 
 @dataclass(frozen=True)
-class LNFit:
+class LNFit(Traits):
     """A trained change of a norm's weight: ``d`` parameters a norm, nominal and stored."""
 
     name: str = "lnfit"
@@ -56,7 +56,6 @@ class LNFit:
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = False
-    about: str = "trained weights of the norms (LNFit)"
 
     def cost(self, site: Site) -> Cost:
         """One number a coordinate."""
@@ -66,7 +65,7 @@ class LNFit:
         """All that is stored is trained."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `NormWeight` a norm.
 
         Raises:
@@ -78,4 +77,4 @@ class LNFit:
         return {site.key: NormWeight(site.d_out, site.epsilon or 0.0, site.is_centred) for site, _ in placements}
 
 
-MEMBERS = {"lnfit": LNFit()}
+MEMBERS = {"lnfit": LNFit(about="trained weights of the norms (LNFit)")}

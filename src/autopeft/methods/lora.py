@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 
 
 class LowRank(nn.Module):
@@ -49,7 +49,7 @@ class LowRank(nn.Module):
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Traits):
     """LoRA with scale ``alpha / r`` given as one number; no dropout. Nominal and stored ``(d_in + d_out) r``."""
 
     name: str
@@ -59,7 +59,6 @@ class LoRA:
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = True
-    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per unit of rank a row of A and a column of B."""
@@ -70,7 +69,7 @@ class LoRA:
         """All that is stored is trained."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `LowRank` a site."""
         return {site.key: LowRank(site.d_in, site.d_out, size, self.scale) for site, size in placements}
 

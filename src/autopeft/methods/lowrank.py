@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 from autopeft.methods.adapter import gelu_tanh
 
 _REDUCTION = 32
@@ -73,7 +73,7 @@ class LowRankBottleneck(nn.Module):
 
 
 @dataclass(frozen=True)
-class LowRankAdapter:
+class LowRankAdapter(Traits):
     """An adapter of low rank. Nominal ``2 (d + d/32) r``; stored adds the biases, ``d + d/32``."""
 
     name: str = "adapter_lr"
@@ -82,8 +82,6 @@ class LowRankAdapter:
     reads: Reads = Reads.OUTPUT
     seam: Seam = "delta"
     is_sized: bool = True
-    is_gated_apart: bool = True
-    about: str = "an adapter of low rank, its weights products of two factors"
 
     def cost(self, site: Site) -> Cost:
         """Per unit two rows and two columns; once, both biases."""
@@ -95,7 +93,7 @@ class LowRankAdapter:
         """All that is stored is trained."""
         return sum_of_stored(self, placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `LowRankBottleneck` a site."""
         return {site.key: LowRankBottleneck(site.d_out, _width(site), size) for site, size in placements}
 
@@ -104,4 +102,8 @@ def _width(site: Site) -> int:
     return max(1, site.d_out // _REDUCTION)
 
 
-MEMBERS = {"adapter_lr": LowRankAdapter()}
+MEMBERS = {
+    "adapter_lr": LowRankAdapter(
+        about="an adapter of low rank, its weights products of two factors", is_gated_apart=True
+    )
+}

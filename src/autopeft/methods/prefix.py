@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
-from autopeft.methods import Mask, Reads, sum_of_stored
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 
 
 class Trunk(nn.Module):
@@ -83,7 +83,7 @@ class Prefix(nn.Module):
 
 
 @dataclass(frozen=True)
-class PrefixTuning:
+class PrefixTuning(Traits):
     """Prefix tuning at self-attentions. `hidden` is the width of the reparametrisation; None for none."""
 
     name: str
@@ -93,7 +93,6 @@ class PrefixTuning:
     order: int = 0
     reads: Reads = Reads.INPUT
     is_sized: bool = True
-    about: str = ""
 
     def cost(self, site: Site) -> Cost:
         """Per position a key and a value, after folding."""
@@ -108,7 +107,7 @@ class PrefixTuning:
         shared = max(size for _, size in placements) * d + d * self.hidden + self.hidden
         return shared + sum((self.hidden + 1) * 2 * site.d_out for site, _ in placements)
 
-    def build(self, placements: Sequence[tuple[Site, int]]) -> Mapping[str, nn.Module]:
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `Prefix` a site; all share one `Trunk`."""
         trunk = None
         if self.hidden is not None:

@@ -20,9 +20,9 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Counts, Placement, total
 from autopeft.backbones import Backbone, Site, seeded
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Method, PrefixModule, Reads, is_readable, sees_padding, unreadable
+from autopeft.methods import Method, PrefixModule, Reads, is_readable, unreadable
 from autopeft.network.attention import set_prefix
-from autopeft.spaces.lattice import stacks_of, stands_at
+from autopeft.spaces.lattice import stands_at
 
 Key = tuple[str, str]  # (site, method)
 
@@ -217,7 +217,7 @@ class Attached:
     # -- hooks ---------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        if any(sees_padding(methods.lookup(name)) for name in self.architecture.methods):
+        if any(methods.lookup(name).sees_padding for name in self.architecture.methods):
             self._watch_padding()
         sites = groupby(self.architecture, key=lambda placement: placement.site)
         for key, placements in sites:
@@ -259,11 +259,11 @@ class Attached:
     def _hook_prefix(self, site: Site, placement: Placement, method: Method) -> None:
         key = (placement.site, placement.method)
         attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        if sees_padding(method):
+        if method.sees_padding:
             self._hold_input(site)
 
         def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
-            more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if sees_padding(method) else {}
+            more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if method.sees_padding else {}
             _follow(self.modules[key], next(attention.parameters()).device)
             return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
 
@@ -276,18 +276,33 @@ class Attached:
 
     def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
         norm = None if site.norm is None else self.backbone.module(site.norm)
+        if site.is_before:
+            self._hook_input(site, deltas)
+            return
         if site.exit != site.entry:
             self._hold_input(site)
 
         def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             x = self._pass.inputs.pop(site.key) if site.exit != site.entry else _input(args, kwargs)
             y = output[0] if isinstance(output, tuple) else output
-            changed = self._apply(deltas, norm, x, y)
+            changed = _put(y, site, self._apply(deltas, norm, x, _take(y, site)))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         self._deltas[site.key] = deltas
         exit_ = self.backbone.module(site.exit)
         self._handles.setdefault(site.key, []).append(exit_.register_forward_hook(leave, with_kwargs=True))
+
+    def _hook_input(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
+        """Change what the module of the site is given."""
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            x = _input(args, kwargs)
+            changed = self._apply(deltas, None, x, x)
+            return ((changed, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": changed})
+
+        self._deltas[site.key] = deltas
+        entry = self.backbone.module(site.entry)
+        self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
 
     def _hold_input(self, site: Site) -> None:
         """Keep the input x of the site on its way from the entry to where it is read."""
@@ -304,7 +319,7 @@ class Attached:
             if self._is_out(key):
                 continue
             u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
-            more = {"visible": self._visible} if sees_padding(method) else {}
+            more = {"visible": self._visible} if method.sees_padding else {}
             if key in self.gates:
                 more["gate"] = self.gates[key]
             y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
@@ -318,6 +333,19 @@ def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
         frozen: Tensor = norm.forward(x + y)  # not called: what else stands at the norm would change it
         return frozen
     return y
+
+
+def _take(output: Tensor, site: Site) -> Tensor:
+    """What of a module's output belongs to the site: all, or a part of a fused projection's."""
+    return output if site.part is None else output[..., slice(*site.part)]
+
+
+def _put(output: Tensor, site: Site, changed: Tensor) -> Tensor:
+    """`output` with `changed` in place of what `_take` gives."""
+    if site.part is None:
+        return changed
+    start, stop = site.part
+    return torch.cat([output[..., :start], changed, output[..., stop:]], dim=-1)
 
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -354,8 +382,9 @@ def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple
 def _build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module]:
     _check(backbone, architecture)
     modules: dict[Key, nn.Module] = {}
+    frozen = {key: backbone.module(backbone.site(key).entry) for key in {placement.site for placement in architecture}}
     for method, placed in _by_method(backbone, architecture):
-        modules.update({(site, method.name): module for site, module in method.build(placed).items()})
+        modules.update({(site, method.name): module for site, module in method.build(placed, frozen).items()})
     return modules
 
 
@@ -366,9 +395,11 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
         if method.seam != site.seam:
             wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
         elif not stands_at(method, site, [site.role]):
-            wrong.append(f"{placement}: {method.name} stands in {' and '.join(stacks_of(method))} stacks only")
+            wrong.append(f"{placement}: {method.name} stands in {' and '.join(method.stacks)} stacks only")
         elif method.seam == "delta" and not is_readable(method.reads, site):
             wrong.append(f"{placement}: {unreadable(method.name, site)}")
+        elif method.seam == "kv" and site.key not in backbone.reached:
+            wrong.append(f"{placement}: the attention there takes no prefix in this release, so it would do nothing")
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]

@@ -26,7 +26,7 @@ from torch.nn import functional
 from autopeft.architecture import Architecture, CountKind, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
-from autopeft.methods import Cuttable, is_gated_apart, lookup
+from autopeft.methods import Cuttable, lookup
 from autopeft.network.attach import attach
 from autopeft.searches._candidates import Candidates
 from autopeft.spaces.lattice import SearchSpace
@@ -135,7 +135,7 @@ class Supernet:
         for index, (placement, mask) in enumerate(zip(self._placements, masks.unbind(0), strict=True)):
             if self.alive[index]:
                 key = (placement.site, placement.method)
-                is_apart = is_gated_apart(lookup(placement.method))
+                is_apart = lookup(placement.method).is_gated_apart
                 self._attached.masks[key] = (units[index] if is_apart else mask)[: placement.size]
                 if is_apart:
                     self._attached.gates[key] = gates[index]

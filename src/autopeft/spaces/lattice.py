@@ -66,18 +66,14 @@ class MethodLike(Protocol):
     def roles(self) -> tuple[str, ...]: ...
     @property
     def is_sized(self) -> bool: ...
+    @property
+    def stacks(self) -> tuple[str, ...]: ...
     def cost(self, site: Any) -> Cost: ...
 
 
 def stands_at(method: MethodLike, site: SiteLike, roles: Sequence[str] | None = None) -> bool:
     """Whether `method` may stand at `site`: it has one of `roles` (its own when None), in a stack that it is for."""
-    stacks = stacks_of(method)
-    return site.role in (roles or method.roles) and (not stacks or site.stack in stacks)
-
-
-def stacks_of(method: MethodLike) -> tuple[str, ...]:
-    """The only stacks where `method` may stand; empty when it may in all."""
-    return tuple(getattr(method, "stacks", ()))
+    return site.role in (roles or method.roles) and (not method.stacks or site.stack in method.stacks)
 
 
 @dataclass(frozen=True)

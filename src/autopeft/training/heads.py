@@ -19,7 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
-from autopeft.methods import lookup, sees_padding
+from autopeft.methods import lookup
 
 Problem = Literal["classification", "regression", "multiple_choice"]
 
@@ -127,7 +127,7 @@ def only_first_token(backbone: Backbone) -> Iterator[None]:
 
 
 def _any_looks_across(names: Iterable[str]) -> bool:
-    return any(sees_padding(lookup(name)) for name in names)
+    return any(lookup(name).sees_padding for name in names)
 
 
 def _is_checkpointing(model: PreTrainedModel) -> bool:
