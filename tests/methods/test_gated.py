@@ -14,7 +14,7 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Line, Placement
 from autopeft.backbones import Backbone, Seam, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Mask, Reads
+from autopeft.methods import Frozen, Mask, Reads, Traits
 from autopeft.methods.gated import GatedDelta, GatedPrefix, InputGate
 from autopeft.network.attach import attach, count
 from autopeft.training.retraining import BASELINES, baseline
