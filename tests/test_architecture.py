@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ def test_unreadable_files_are_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "3", None])
 def test_sizes_are_whole_and_positive(size: Any) -> None:
-    with pytest.raises(ArchitectureError, match="whole number of at least 1, but got"):
+    with pytest.raises(ArchitectureError, match="whole number of at least 1 and at most 1,000,000, but got"):
         Placement("encoder.0.ffn", "serial", size)
 
 
@@ -260,3 +261,44 @@ def test_architectures_speak_for_themselves() -> None:
     assert describe(mixed) == ["lnfit=1@final_norm", "serial=4@decoder.ffn[2,10]"]
     assert mixed.methods == ("lnfit", "serial")
     assert str(Placement("encoder.0.ffn", "serial", 4)) == "serial@encoder.0.ffn:4"
+
+
+BROKEN: tuple[Any, ...] = (
+    *(None, [], 3, "x", {}, {"placements": None}, {"placements": 3}, {"placements": "abc"}, {"placements": {"a": 1}}),
+    *({"placements": [row]} for row in (None, 3, "abc", [], ["lora", "s"], ["l", "s", 1, 1], {"a": 1, "b": 2, "c": 3})),
+    *({"placements": [["lora", "encoder.0.q", size]]}
+      for size in (0, -3, 10**9, 10**12, 10**30, True, 2.0, float("nan"), "x", None, [1], {})),
+    *({"placements": [["lora", site, 1]]} for site in (None, 3, "", [], "a" * 201, "a\nb", "a\x1b[2Jb")),
+    *({"placements": [[method, "encoder.0.q", 1]]} for method in (None, 3, "", {}, "l" * 10_000)),
+    {"placements": [["lora", "encoder.0.q", 1], ["lora", "encoder.0.q", 2]]},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("data", BROKEN, ids=lambda data: repr(data)[:60])
+def test_what_is_no_architecture_is_one_short_error(data: Any) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        Architecture.from_dict(data)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+def test_many_placements_take_time_in_proportion() -> None:
+    """8,000 took 2.4 s when every one was looked for among all; a million would have taken hours."""
+    rows = [["serial", f"encoder.{number}.ffn", 1] for number in range(100_000)]
+    began = time.process_time()
+    assert len(Architecture.from_dict({"placements": rows})) == 100_000
+    assert time.process_time() - began < 5
+    with pytest.raises(ArchitectureError, match=r"stand twice: .* and 99995 more\.$"):
+        Architecture.from_dict({"placements": rows * 2})
+
+
+def test_a_site_of_any_form_is_described() -> None:
+    assert describe(Architecture((Placement("encoder.x.ffn", "lora", 2),))) == ["lora=2@ffn"]
+
+
+def test_a_file_that_is_no_architecture_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "architecture.json"
+    for text in ("[" * 20_000, '{"placements": [], "placements": []}', "NaN", '{"architecture": 3}', "[]", "null"):
+        path.write_text(text)
+        with pytest.raises(ArchitectureError):
+            Architecture.load(path)

@@ -15,15 +15,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from autopeft.errors import ArchitectureError, BudgetError
+from autopeft.reading import read_json
 from autopeft.writing import ARCHITECTURE, check_file, whole
 
 CountKind = Literal["nominal", "stored", "trained"]
+
+MOST_SIZE = 1_000_000
+"""The largest size of a placement: more units than any transformer is wide, and fewer than fill a memory."""
+
+_MOST_LETTERS = 200  # of the name of a site or a method
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,10 @@ class Placement:
         site: the key of a site of the backbone, ``stack.layer.role`` with 0-based layers, such as
             ``encoder.3.ffn``; a site outside the layers has no number, such as ``decoder.final_norm``.
         method: the name of a method, such as ``serial``.
-        size: at least 1. Absence is expressed by leaving the placement out.
+        size: 1 to `MOST_SIZE`. Absence is expressed by leaving the placement out.
+
+    Raises:
+        ArchitectureError: the size is none of these (True and 2.0 are none), or a name is empty or no text.
     """
 
     site: str
@@ -90,11 +100,23 @@ class Placement:
     size: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ArchitectureError(f"A size must be a whole number of at least 1, but got {self.size!r} for {self}.")
+        wrong = [name for name in (self.site, self.method) if not _is_name(name)]
+        if wrong:
+            raise ArchitectureError(
+                f"Sites and methods have names of 1 to {_MOST_LETTERS} letters, but got {wrong[0]!r:.99}."
+            )
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or not 1 <= self.size <= MOST_SIZE:
+            raise ArchitectureError(
+                f"A size must be a whole number of at least 1 and at most {MOST_SIZE:,}, but got {self.size!r:.99} for "
+                f"{self.method}@{self.site}."
+            )
 
     def __str__(self) -> str:
         return f"{self.method}@{self.site}:{self.size}"
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= _MOST_LETTERS and name.isprintable()
 
 
 @dataclass(frozen=True)
@@ -109,10 +131,10 @@ class Architecture:
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.placements))
-        keys = [(item.site, item.method) for item in ordered]
-        twice = sorted({f"{method}@{site}" for site, method in keys if keys.count((site, method)) > 1})
+        times = Counter((item.site, item.method) for item in ordered)
+        twice = [f"{method}@{site}" for (site, method), n in times.items() if n > 1]
         if twice:
-            raise ArchitectureError(f"A method may stand once at a site, but these stand twice: {', '.join(twice)}.")
+            raise ArchitectureError(f"A method may stand once at a site, but these stand twice: {_listed(twice)}.")
         object.__setattr__(self, "placements", ordered)
 
     def __iter__(self) -> Iterator[Placement]:
@@ -152,12 +174,14 @@ class Architecture:
         Raises:
             ArchitectureError: the mapping does not have that form.
         """
-        try:
-            return cls(tuple(Placement(str(site), str(method), size) for method, site, size in data["placements"]))
-        except (KeyError, TypeError, ValueError) as error:
+        given: Any = data.get("placements") if isinstance(data, Mapping) else None
+        rows: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+        odd = [row for row in rows if not isinstance(row, (list, tuple)) or len(row) != 3]
+        if odd:
             raise ArchitectureError(
-                f"An architecture is {{'placements': [[method, site, size], ...]}}, but this cannot be read: {error}."
-            ) from error
+                f"An architecture is {{'placements': [[method, site, size], ...]}}, but got {odd[0]!r:.99} as one."
+            )
+        return cls(tuple(Placement(site, method, size) for method, site, size in rows))
 
     def save(self, path: str | Path) -> None:
         """Write the architecture as JSON.
@@ -177,10 +201,7 @@ class Architecture:
         Raises:
             ArchitectureError: the file is missing or is not such JSON.
         """
-        try:
-            data = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise ArchitectureError(f"The architecture file {str(path)!r} cannot be read: {error}.") from error
+        data = read_json(path, "The architecture file", ArchitectureError)
         return cls.from_dict(data.get("architecture", data) if isinstance(data, dict) else {})
 
     def __str__(self) -> str:
@@ -193,13 +214,18 @@ def describe(architecture: Architecture) -> list[str]:
     for item in architecture:
         parts = item.site.split(".")
         where = ".".join([*([] if parts[0] == "encoder" else parts[:1]), parts[-1]])
-        layer = [str(int(parts[1]) + 1)] if len(parts) == 3 else []
+        layer = [str(int(parts[1]) + 1)] if len(parts) == 3 and parts[1].isdecimal() else []
         groups.setdefault((item.method, where, item.size), []).extend(layer)
     phrases = []
     for (method, where, size), layers in groups.items():
         numbers = ",".join(sorted(layers, key=int))
         phrases.append(f"{method}={size}@{where}" + (f"[{numbers}]" if numbers else ""))
     return sorted(phrases)
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 _PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*(%|‱|%%)?\s*$")

@@ -7,7 +7,6 @@ whether a place may be written to. Nothing of this package replaces a file that 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import re
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autopeft.errors import AutopeftError, SettingsError, WriteError
+from autopeft.errors import AutopeftError, InputError, SettingsError, WriteError
+from autopeft.reading import parse_json, read_json
 
 # -- one file, whole -------------------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Result:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    found = json.loads(path.read_bytes())
+    found = read_json(path, "The file", InputError)
     return found if isinstance(found, dict) else {}
 
 
@@ -158,7 +158,7 @@ def _is_saved_model(folder: Path) -> bool:
 
 def _is_export(folder: Path) -> bool:
     with (folder / "adapter_model.safetensors").open("rb") as file:
-        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 2**24)))
+        header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 2**24)))
     return bool(header["__metadata__"]["producer"] == PRODUCER)
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import autopeft
-from autopeft.errors import UnknownNameError
+from autopeft.errors import InputError, UnknownNameError
+from autopeft.reading import read_json
 from autopeft.writing import whole
 
 KINDS = ("methods", "backbones", "tasks", "samplers", "protocols", "baselines", "spaces")
@@ -66,7 +67,7 @@ def ask() -> Listing:
 def _kept_or_asked() -> Listing:
     path = _cache() / f"listing-{_digest()}.json"
     try:
-        kept: Listing = json.loads(path.read_text())
+        kept: Listing = read_json(path, "The kept list", InputError)
         if set(kept) == set(KINDS):
             return kept
     except (OSError, ValueError):

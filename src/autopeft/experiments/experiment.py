@@ -8,7 +8,6 @@ cell is a JSON file, written when it is done; a cell that exists is not run agai
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from autopeft.experiments.contest import Contest, contest, run_cell
 from autopeft.experiments.provenance import provenance
 from autopeft.network.attach import count
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
+from autopeft.reading import read_json
 from autopeft.reports.summary import search_seconds
 from autopeft.rules import COUNT
 from autopeft.session import Session, answers_budgets
@@ -161,10 +161,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the file cannot be read, or holds something else than an object.
     """
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"The result {str(path)!r} cannot be read: {error}.") from error
+    data = read_json(path, "The result", SettingsError)
     if not isinstance(data, dict):
         raise SettingsError(f"The result {str(path)!r} must hold an object, but holds {type(data).__name__}.")
     return data

@@ -8,6 +8,7 @@ bit for bit, what it computed before.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, cast
@@ -373,8 +374,8 @@ def _follow(module: nn.Module, device: torch.device) -> None:
 
 
 def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
+    order = {key: position for position, key in enumerate(backbone.sites)}
     for name in architecture.methods:
-        order = {key: position for position, key in enumerate(backbone.sites)}
         placed = [(backbone.site(p.site), p.size) for p in architecture if p.method == name]
         yield methods.lookup(name), sorted(placed, key=lambda pair: order[pair[0].key])
 
@@ -403,6 +404,6 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
-    wrong += [f"{site} holds two prefixes" for site in {s for s in prefixed if prefixed.count(s) > 1}]
+    wrong += [f"{site} holds two prefixes" for site, n in Counter(prefixed).items() if n > 1]
     if wrong:
         raise ArchitectureError(f"These placements do not fit {backbone.name}: {'; '.join(sorted(wrong))}.")

@@ -7,7 +7,6 @@ in their natural orientation, times are seconds, memory is bytes, counts are par
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
 from autopeft.pictures.labels import brief
 from autopeft.pictures.points import NamedPoint
+from autopeft.reading import read_json
 from autopeft.trial import Trial, front_of
 
 _RETRAINED = "retrained"
@@ -199,8 +199,10 @@ def retrained_in(folder: Path) -> tuple[RetrainSummary, ...]:
     found = []
     for path in sorted((folder / _RETRAINED).glob("*.json")):
         try:
-            found.append(RetrainSummary.from_dict(path.stem, json.loads(path.read_text())))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found.append(RetrainSummary.from_dict(path.stem, read_json(path, "The retraining", DataError)))
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{str(path)!r} is not what `autopeft train` writes: {error!r}.") from error
     return tuple(sorted(found, key=lambda one: (one.counts.nominal, one.name)))
 

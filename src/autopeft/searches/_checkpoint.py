@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autopeft.errors import StudyMismatchError
+from autopeft.reading import parse_json
 from autopeft.writing import whole
 
 _FACTS = "facts"
@@ -75,7 +76,7 @@ def read(path: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
+            facts = parse_json((file.metadata() or {})[_FACTS], is_finite=False)
             return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise StudyMismatchError(f"{str(path)!r} is not a checkpoint of a search: {error}. Move it away.") from error

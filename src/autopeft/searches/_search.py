@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autopeft.architecture import Architecture, CountKind, ParameterBudget
-from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, UnknownNameError
+from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, StudyMismatchError, UnknownNameError
+from autopeft.reading import read_json
 from autopeft.rules import COUNT
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, taken, with_options
@@ -180,9 +181,12 @@ class BudgetedSampler:
         path = self._file(number)
         if path is None or not path.exists():
             return ()
-        data = json.loads(path.read_text())
-        self._spent[number] = float(data["seconds"])
-        return tuple(map(Architecture.from_dict, data["architectures"]))
+        data = read_json(path, "The kept answer", StudyMismatchError)
+        try:
+            self._spent[number] = float(data["seconds"])
+            return tuple(map(Architecture.from_dict, data["architectures"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StudyMismatchError(f"{str(path)!r} is not what a search keeps: {error}. Move it away.") from error
 
     def _file(self, number: int) -> Path | None:
         context = self._context
