@@ -114,7 +114,11 @@ def test_several_mistakes_are_listed_together() -> None:
 
 def test_an_unreadable_file_is_named_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    for content, expected in {"a: [1": "line 1, column 6", "a: 1\nb: {": "line 2", "3": "holds int"}.items():
+    for content, expected in {
+        "a: [1\nb:": "line 2, column 2",
+        "a: 1\nb: {": "broken at its end",
+        "3": "holds int",
+    }.items():
         path.write_text(content)
         with pytest.raises(SettingsError, match=expected):
             read_yaml(path)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from autopeft import yaml_files
 from autopeft.errors import SettingsError
 from autopeft.training.recipe import Recipe
 from autopeft.writing import whole
@@ -208,17 +209,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
     Raises:
-        SettingsError: it cannot be read, or holds something else; a syntax error names line and column.
+        SettingsError: it cannot be read, or holds something else; see `autopeft.yaml_files`.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings file {str(path)!r} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise SettingsError(f"The settings file {str(path)!r} is broken{where}: {problem}.") from error
+    data = yaml_files.read(path)
     if not isinstance(data, dict):
         raise SettingsError(f"The settings file {str(path)!r} must hold a mapping, but holds {type(data).__name__}.")
     return data

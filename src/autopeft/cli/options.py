@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from autopeft import yaml_files
 from autopeft.errors import SettingsError
 from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
+
+_SHOWN = 80
 
 _CHEAP = ("train_limit",)
 _CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
@@ -55,10 +56,7 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], tru
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--set takes key=value, but got {pair!r}.")
-        try:
-            given[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"--set {pair!r} is not readable: {error}.") from error
+        given[key.strip()] = yaml_files.parse(value, f"--set {pair[:_SHOWN]!r}")
     if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
         given.setdefault("recipe.steps", None)
     for key, value in given.items():
