@@ -19,6 +19,7 @@ import numpy as np
 
 from autopeft.architecture import Architecture, Cost, Counts, Line
 from autopeft.errors import InputError
+from autopeft.interruption import signals_interrupt
 from autopeft.objective import Epoch, Measurement
 from autopeft.spaces.lattice import Choice, Configuration, SearchSpace, Slot
 from autopeft.study.lease import LeaseRules
@@ -101,7 +102,8 @@ def work(where: str, n_trials: int, seconds: float) -> None:
 def start(where: str | Path, n_trials: int, seconds: float) -> subprocess.Popen[bytes]:
     script = Path(__file__)
     command = [sys.executable, "-W", "error", str(script), str(where), str(n_trials), str(seconds)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1] / "src")}
+    paths = os.pathsep.join(filter(None, [str(script.parents[1] / "src"), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
@@ -146,4 +148,5 @@ def kill_while_holding(where: str | Path, victim: subprocess.Popen[bytes]) -> li
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    with signals_interrupt():
+        work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

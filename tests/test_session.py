@@ -18,7 +18,7 @@ from autopeft.searches._halves import HalvedTask
 from autopeft.searches.bipeft.search import BilevelSearch
 from autopeft.session import Session, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
-from autopeft.study.study import Event, Told
+from autopeft.study.events import Event, Told
 from autopeft.training.loop import fit
 from small_case import Case, make
 

@@ -12,7 +12,7 @@ from accelerate.utils import LoggerType
 
 from autopeft.errors import SettingsError
 from autopeft.session import search
-from autopeft.study.study import Claimed
+from autopeft.study.events import Claimed
 from autopeft.tracking import check, names, tracked
 from formulas import SPACE, Blind, formula, made
 from small_case import Case

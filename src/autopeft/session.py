@@ -26,7 +26,9 @@ from autopeft.masking import STORAGE_VARIABLE
 from autopeft.samplers.random import initial_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace, stands_at
-from autopeft.study.study import Event, Failed, Study, Told
+from autopeft.study.events import Event, Failed, Told
+from autopeft.study.lease import LeaseRules
+from autopeft.study.study import Study
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import some
@@ -133,7 +135,8 @@ class Session:
         if storage is None:
             _make(path)
         where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
-        return Study.create_or_resume(where, name, self.space, self.task.objective, identity, self.settings.seed)
+        rules, seed = LeaseRules(max_retries=self.settings.max_retries), self.settings.seed
+        return Study.create_or_resume(where, name, self.space, self.task.objective, identity, seed, rules=rules)
 
     def begin(self, folder: str | Path, storage: str | None = None) -> Study:
         """`study`, and beside it the resolved settings and facts of data and weights, for workers and readers.

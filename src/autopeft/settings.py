@@ -70,7 +70,7 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole search. What may change when a study is resumed: `trials`, `workers`, `trackers` and `device`.
+    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `trackers` and `device`.
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
@@ -91,6 +91,7 @@ class Settings:
         initial: how many of them form the random initial design; None takes 20, or none where the sampler does not
             read what was measured but answers budgets.
         seed: of the search and of every training run in it.
+        max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
         trust_remote_code: whether code that the model brings is run. No file can say so, and none is written that does:
@@ -115,6 +116,7 @@ class Settings:
     trials: int = 60
     initial: int | None = None
     seed: int = 42
+    max_retries: int = 3
     workers: int = 1
     trackers: tuple[str, ...] = ()
     device: str = "cpu"
@@ -127,7 +129,7 @@ class Settings:
         for name in ("trials", "workers", "train_limit", "validation_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 wrong.append(f"`{name}` must be at least 1, but got {getattr(self, name)}")
-        for name in ("initial", "seed", "data_seed"):
+        for name in ("initial", "seed", "data_seed", "max_retries"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 wrong.append(f"`{name}` must be at least 0, but got {getattr(self, name)}")
         if any(not 0 < rate < math.inf for rate in self.learning_rates):
@@ -143,7 +145,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
-        for name in ("trials", "workers", "trackers", "device"):
+        for name in ("trials", "max_retries", "workers", "trackers", "device"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
         return _without_later(found)

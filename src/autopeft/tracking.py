@@ -17,7 +17,7 @@ from accelerate import tracking
 from accelerate.utils import LoggerType
 
 from autopeft.errors import SettingsError
-from autopeft.study.study import Event, Told
+from autopeft.study.events import Event, Told
 from autopeft.trial import Trial
 
 _log = logging.getLogger(__name__)

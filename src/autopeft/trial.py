@@ -11,7 +11,7 @@ from autopeft.architecture import Architecture
 from autopeft.objective import FrontPoint, Measurement, ParetoFront
 from autopeft.spaces.lattice import Configuration
 
-FailureKind = Literal["oom", "nan", "preempted", "infeasible", "crash"]
+FailureKind = Literal["oom", "nan", "preempted", "gave_up", "infeasible", "crash"]
 
 
 class TrialState(StrEnum):
@@ -24,7 +24,11 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no measurement. A "preempted" trial lost its worker and is retried as a new trial."""
+    """Why a trial has no measurement.
+
+    A "preempted" trial lost its worker and is retried as a new trial; a "gave_up" one lost its worker more often than
+    is retried, which says nothing sure about its architecture: `Study.reopen` gives it another chance.
+    """
 
     kind: FailureKind
     message: str

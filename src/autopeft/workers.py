@@ -138,11 +138,6 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def terminate_as_interrupt() -> None:
-    """Let SIGTERM raise `KeyboardInterrupt` in this process, so that a worker gives its trial back before it ends."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> _Worker:
     with log.open("ab") as output:
         offset = output.tell()

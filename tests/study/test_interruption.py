@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autopeft.study.study import Study
+from autopeft.trial import Trial, TrialState
+from formulas import check_finished, finish, made, start
 from small_case import Case, call, finished, trials
 
 
@@ -42,16 +45,19 @@ def wait_until_finished(folder: Path, process: subprocess.Popen[str], least: int
         time.sleep(0.02)
 
 
-def test_an_interrupted_search_gives_its_trial_back_and_continues(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interrupted_search_gives_its_trial_back_and_continues(
+    case: Case, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     recipe = {"steps": 300, "batch_size": 8, "max_length": 16}  # a second or more a trial, so that one is running
     asked, folder = case.write(tmp_path / "asked.yaml", trials=40, recipe=recipe), tmp_path / "run"
     with started("search", asked, "--out", folder) as process:
         wait_until_finished(folder, process, 1)
         while not any(trial.state == "running" for trial in trials(folder)):  # between trials, none is given back
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "goes on with the same command" in err
     assert "Traceback" not in err
     left = trials(folder)
@@ -62,6 +68,30 @@ def test_an_interrupted_search_gives_its_trial_back_and_continues(case: Case, tm
     assert call("search", asked, "--out", folder, "--trials", total).code == 0
     assert finished(folder) == total
     assert trials(folder)[-1].retry_of == given_back[0].number
+
+
+def test_a_search_that_is_terminated_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    """Each of five terminations is in mid-trial; none counts as a loss, and all five trials are measured at last."""
+    path = tmp_path / "study.db"
+    made(path).close()
+    for n in range(1, 6):
+        worker = start(path, 5, 30.0)
+        running: list[Trial] = []
+        while not running:
+            assert worker.poll() is None, worker.communicate()
+            time.sleep(0.05)
+            with Study.open(path) as study:
+                running = [trial for trial in study.trials() if trial.state is TrialState.RUNNING]
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=60)
+        assert worker.returncode == 143
+        with Study.open(path) as study:
+            failures = [trial.failure for trial in study.trials()]
+        assert [(failure.kind, failure.message) for failure in failures if failure] == [
+            ("preempted", "The worker was interrupted: SIGTERM.")
+        ] * n
+    finish(start(path, 5, 0.0))
+    assert len(check_finished(path, 5)) == 10
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState as StoredState
 
 from autopeft.architecture import Architecture
 from autopeft.errors import (
@@ -30,9 +33,11 @@ from autopeft.errors import (
     SpaceExhaustedError,
     StudyMismatchError,
 )
+from autopeft.interruption import Interruption, signals_interrupt
 from autopeft.objective import Measurement
 from autopeft.spaces.lattice import Configuration
-from autopeft.study.study import Claimed, Event, Failed, Study, Told
+from autopeft.study.events import Claimed, Event, Failed, Told
+from autopeft.study.study import Study
 from autopeft.trial import Failure, Trial, TrialState
 from formulas import (
     QUICK,
@@ -272,7 +277,7 @@ def test_a_lost_trial_ends_with_its_last_sign_of_life(retries: int, path: Path) 
             other.claim(Blind(SPACE), 5)
             found = other.trial(0)
         assert found.failure is not None
-        assert found.failure.kind == ("preempted" if retries else "crash")
+        assert found.failure.kind == ("preempted" if retries else "gave_up")
         assert found.finished == found.started  # not when it was missed
 
 
@@ -286,10 +291,86 @@ def test_what_loses_its_worker_four_times_has_failed_for_good(study: Study) -> N
     assert numbers == [(0, None), (1, 0), (2, 1), (3, 2)]
     assert study.claim(Blind(SPACE), 1) is None
     failures = [trial.failure for trial in study.trials()]
-    assert [failure.kind for failure in failures if failure] == ["preempted", "preempted", "preempted", "crash"]
+    assert [failure.kind for failure in failures if failure] == ["preempted", "preempted", "preempted", "gave_up"]
     assert failures[3] is not None
     assert "lost 4 times" in failures[3].message
     assert study.n_finished() == 1
+
+
+def lose(study: Study, times: int) -> None:
+    for _ in range(times):
+        trial = study.claim(Blind(SPACE), 1)
+        assert trial is not None
+        lose_worker(study, trial)
+    assert study.claim(Blind(SPACE), 1) is None
+
+
+def test_what_was_given_up_gets_another_chance_when_it_is_reopened(study: Study, path: Path) -> None:
+    lose(study, 4)
+    with Study.open(path) as other:
+        assert other.reopen() == (3,)
+        assert other.reopen() == ()
+        assert other.n_finished() == 0
+    with made(path) as again:
+        lose(again, 4)  # it is lost as often again before it is given up
+        assert again.reopen(7) == (7,)
+        again.run(formula, Blind(SPACE), 1)
+        last = again.trials()[-1]
+        assert (last.number, last.retry_of, last.is_complete) == (8, 7, True)
+        assert again.trial(7).failure == again.trials()[7].failure
+        failure = again.trial(7).failure
+        assert failure is not None
+        assert failure.message.startswith("Reopened after gave_up: The worker was lost 4 times")
+
+
+def test_any_failed_trial_can_be_reopened_by_its_number(study: Study) -> None:
+    def broken(architecture: Architecture, seed: int) -> Measurement:
+        raise ValueError("a mistake that is mended now")
+
+    study.run(broken, Blind(SPACE), 1)
+    assert study.reopen() == ()  # it was not given up
+    for number in (1, -1):
+        with pytest.raises(InputError, match="cannot be reopened"):
+            study.reopen(number)
+    assert study.reopen(0) == (0,)
+    study.run(formula, Blind(SPACE), 1)
+    assert [trial.is_complete for trial in study.trials()] == [False, True]
+    with pytest.raises(InputError, match="cannot be reopened"):
+        study.reopen(1)
+
+
+def test_what_earlier_versions_called_a_crash_is_read_as_given_up(study: Study) -> None:
+    trial = study.claim(Blind(SPACE), 1)
+    assert trial is not None
+    study._stop_heart(0)
+    failure = {"kind": "crash", "message": "The worker was lost 4 times, lastly process 1 on h: not tried again."}
+    study._end(study._records[0], {"failure": failure, "lost": True}, StoredState.FAIL)
+    found = study.trial(0).failure
+    assert found is not None
+    assert (found.kind, found.message) == ("gave_up", failure["message"])
+    assert study.reopen() == (0,)
+
+
+@pytest.mark.parametrize("where", ["_enter", "_complete"])
+def test_a_signal_waits_until_a_claim_or_a_measurement_is_written(
+    study: Study, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A termination in the middle of writing: the claim is given back, the measurement stored."""
+    whole = getattr(study, where)
+
+    def interrupted_in(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        return whole(*arguments)
+
+    monkeypatch.setattr(study, where, interrupted_in)
+    with signals_interrupt(), pytest.raises(Interruption):
+        study.run(formula, Blind(SPACE), 3)
+    (trial,) = study.trials()
+    if where == "_complete":
+        assert trial.is_complete
+    else:
+        assert trial.failure == Failure("preempted", "The worker was interrupted: SIGTERM.")
 
 
 def test_giving_back_is_no_sign_against_the_architecture(study: Study) -> None:

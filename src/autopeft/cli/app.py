@@ -13,6 +13,7 @@ import typer
 
 from autopeft.cli.terminal import DiscreetFormatter, complain, err, say, without_secrets
 from autopeft.errors import AutopeftError, InputError
+from autopeft.interruption import Interruption, signals_interrupt
 
 app = typer.Typer(
     help="Searches PEFT architectures for a pretrained transformer and a task.",
@@ -31,7 +32,11 @@ def main() -> None:
     """Entry point: errors become one message and an exit code."""
     add_commands()
     try:
-        code = app(standalone_mode=False)
+        with signals_interrupt():
+            code = app(standalone_mode=False)
+    except Interruption as end:
+        _tell_interrupted()
+        sys.exit(end.code)
     except InputError as error:
         complain("error:", error)
         sys.exit(2)
@@ -48,8 +53,12 @@ def main() -> None:
         sys.stderr.write(without_secrets(traceback.format_exc()))
         sys.exit(1)
     if code == _INTERRUPTED:  # typer turns an interrupt into this code
-        say("interrupted; a search or an experiment goes on with the same command", err)
+        _tell_interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_interrupted() -> None:
+    say("interrupted; a search or an experiment goes on with the same command", err)
 
 
 def add_commands() -> typer.Typer:

@@ -26,7 +26,8 @@ from autopeft.pictures.front import front_data
 from autopeft.reports.report import ReportData
 from autopeft.reports.summary import front_rows, retrained_in, search_seconds
 from autopeft.settings import Settings
-from autopeft.study.study import Claimed, Event, Failed, Study, Told
+from autopeft.study.events import Claimed, Event, Failed, Told
+from autopeft.study.study import Study
 from autopeft.training.rate_sweep import ProxySignal
 
 WIDE = 120

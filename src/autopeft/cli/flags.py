@@ -46,6 +46,9 @@ def asked(
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -58,7 +61,7 @@ def asked(
     """
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
-        "train_limit": train_limit, "seed": seed, "workers": workers, "device": device,
+        "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers, "device": device,
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
         "files.label": label, "space.methods": methods.split(",") if methods else None,

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from autopeft.cli.app import app
 from autopeft.cli.flags import takes_a_search
-from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode
+from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.errors import AutopeftError, ProposalFailure
 from autopeft.masking import STORAGE_VARIABLE
@@ -90,10 +90,24 @@ def worker(
 ) -> None:
     """Join a search that has begun, from this or another machine, and work until it is done."""
     from autopeft.session import join
-    from autopeft.workers import terminate_as_interrupt
 
-    terminate_as_interrupt()
     join(folder, storage=storage, device=device, trust_remote_code=trust_remote_code).close()
+
+
+@app.command()
+def reopen(
+    folder: StudyFolder,
+    trial: Annotated[int | None, typer.Option(help="This trial alone, whatever it failed of.")] = None,
+    storage: Database = None,
+) -> None:
+    """Give trials whose workers were lost too often another chance; the next search or worker repeats them."""
+    with opened(folder, storage) as study:
+        numbers = study.reopen(trial)
+    if not numbers:
+        say("No trial was given up.")
+        return
+    listed = ", ".join(map(str, numbers))
+    say(f"Reopened: {listed}. The same `autopeft search` goes on with {'them' if len(numbers) > 1 else 'it'}.")
 
 
 @app.command()

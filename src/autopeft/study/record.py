@@ -132,6 +132,15 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
     )
 
 
+def reopened(record: Record) -> Record:
+    """The record of a failed trial that is to be tried again, as if it had been given back; others as they are."""
+    failure = record.trial.failure
+    if failure is None or record.is_withdrawn:
+        return record
+    again = Failure("preempted", f"Reopened after {failure.kind}: {failure.message}", failure.traceback)
+    return replace(record, trial=replace(record.trial, failure=again), is_given_back=True)
+
+
 def distribution(choice: Choice) -> BaseDistribution:
     """A choice as Optuna shows it: whole numbers where its values are consecutive, categories otherwise."""
     first, last = choice.values[0], choice.values[-1]
@@ -171,7 +180,11 @@ def _failure(stored: FrozenTrial) -> Failure | None:
     if _state(stored.state) is not TrialState.FAILED:
         return None
     facts = stored.user_attrs.get("failure")
-    return Failure(**facts) if facts else Failure("crash", "The trial was ended by another program.")
+    if not facts:
+        return Failure("crash", "The trial was ended by another program.")
+    if stored.user_attrs.get("lost") and facts["kind"] == "crash":  # what "gave_up" was called in earlier versions
+        facts = {**facts, "kind": "gave_up"}
+    return Failure(**facts)
 
 
 def _finished(stored: FrozenTrial, lease: Lease) -> float | None:

@@ -16,73 +16,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState as StoredState
 
-from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SpaceExhaustedError
+from autopeft.interruption import reason_of, uninterrupted
 from autopeft.objective import Measurement, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.database import Store, open_store, storage_errors
+from autopeft.study.events import Asked, Claimed, Evaluate, Event, Failed, HasEarlier, Told
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.identity import Identity, find, find_or_make
 from autopeft.study.lease import Heart, Lease, LeaseRules
-from autopeft.study.record import Candidate, Record, plain, read_trial, write_trial
+from autopeft.study.record import Candidate, Record, plain, read_trial, reopened, write_trial
 from autopeft.trial import Failure, Trial, TrialState, front_of
 
 _logger = logging.getLogger(__name__)
 
-Evaluate = Callable[[Architecture, int], Measurement]
-"""``evaluate(architecture, seed) -> Measurement``; raises a `TrialFailure` where it cannot measure."""
-
-
 _FAILED_PROPOSALS = "failed_proposals"
-
-
-class Asked(Protocol):
-    """What the study asks of a sampler; `autopeft.samplers.Sampler` has it. It is not shown pre-empted trials."""
-
-    name: str
-
-    def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]: ...
-
-
-@runtime_checkable
-class HasEarlier(Protocol):
-    """A sampler whose last proposal took time in processes before this one, too."""
-
-    @property
-    def earlier_seconds(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """This worker begins to evaluate `trial`."""
-
-    trial: Trial
-
-
-@dataclass(frozen=True)
-class Told:
-    """`trial` was measured and stored."""
-
-    trial: Trial
-
-
-@dataclass(frozen=True)
-class Failed:
-    """`trial` failed; `trial.failure` says why. The search goes on."""
-
-    trial: Trial
-
-
-Event = Claimed | Told | Failed
+_REOPENED = "reopened."
 
 
 class Study:
@@ -99,6 +57,7 @@ class Study:
         self.name = name
         self._records: dict[int, Record] = {}  # what has ended is kept without learning curves: it never changes
         self._n_read = 0
+        self._reopened: frozenset[int] = frozenset()
         self._hearts: dict[int, Heart] = {}
 
     # -- opening -------------------------------------------------------------------------------------------
@@ -222,7 +181,8 @@ class Study:
         """Every trial with its learning curve, read anew, in order of number. Numbers may have gaps."""
         with storage_errors(self._store, "reading trials"):
             stored = self._store.backend.get_all_trials(self._key, deepcopy=False)
-        records = (read_trial(item) for item in stored)
+            again = self._read_reopened()
+        records = (_as_it_stands(read_trial(item), again) for item in stored)
         return tuple(sorted((r.trial for r in records if r and not r.is_withdrawn), key=lambda trial: trial.number))
 
     def trial(self, number: int) -> Trial:
@@ -235,7 +195,7 @@ class Study:
         try:
             with storage_errors(self._store, f"reading trial {number}"):
                 key = backend.get_trial_id_from_study_id_trial_number(self._key, number)
-                record = read_trial(backend.get_trial(key))
+                record = _as_it_stands(read_trial(backend.get_trial(key)), self._read_reopened())
         except KeyError:
             record = None
         if record is None or record.is_withdrawn:
@@ -251,6 +211,30 @@ class Study:
         """Number of trials that count towards the total: measured, or failed for good."""
         self._refresh()
         return sum(record.trial.counts_as_finished for record in self._visible())
+
+    def reopen(self, number: int | None = None) -> tuple[int, ...]:
+        """Give failed trials another chance; returns their numbers. Who claims next repeats them, as new trials.
+
+        What was stored stays. Workers that run already may not see it; the next ones do.
+
+        Args:
+            number: of a trial that failed for good, of whatever; None for all whose workers were lost too often.
+
+        Raises:
+            InputError: the trial is none that failed for good.
+        """
+        trials = self.trials()
+        if number is None:
+            chosen = [t.number for t in trials if t.failure is not None and t.failure.kind == "gave_up"]
+        else:
+            chosen = [t.number for t in trials if t.number == number and t.failure is not None and t.is_taken]
+            if not chosen:
+                raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
+        with storage_errors(self._store, "reopening trials"):
+            for each in chosen:  # a fact each, so that two who do this at once keep both
+                self._store.backend.set_study_user_attr(self._key, f"{_REOPENED}{each}", time.time())
+        self._n_read = 0  # read all anew
+        return tuple(chosen)
 
     # -- ask and tell --------------------------------------------------------------------------------------
 
@@ -274,13 +258,15 @@ class Study:
             InputError: the study was opened without its space.
         """
         self._check_claim(n_trials)
-        with storage_errors(self._store, "claiming a trial"):
+        with self._given_back_if_interrupted(), storage_errors(self._store, "claiming a trial"):
             while True:
                 self._refresh()
                 self._give_up_lost()
                 if sum(record.is_taken for record in self._records.values()) >= n_trials:
                     return None
-                record = self._enter(self._propose(sampler, initial), n_trials)
+                candidate = self._propose(sampler, initial)
+                with uninterrupted():  # nobody would give back what is written and not yet known here
+                    record = self._enter(candidate, n_trials)
                 if record is not None:
                     return record.trial
 
@@ -345,8 +331,8 @@ class Study:
         """
         watch = CrashWatch()
         notify = on_event or _ignore
-        while (trial := self._next(sampler, n_trials, initial)) is not None:
-            with self._returned_if_interrupted(trial):
+        with self._given_back_if_interrupted():
+            while (trial := self._next(sampler, n_trials, initial)) is not None:
                 notify(Claimed(trial))
                 try:
                     measurement = _checked(evaluate(trial.architecture, trial.seed))
@@ -356,7 +342,9 @@ class Study:
                     notify(Failed(self.fail(trial, failure)))
                     watch.failed(failure, error)
                 else:
-                    notify(Told(self.tell(trial, measurement)))
+                    with uninterrupted():  # a finished training is not lost to a signal
+                        told = self.tell(trial, measurement)
+                    notify(Told(told))
                     watch.measured()
 
     # -- inside: claiming ----------------------------------------------------------------------------------
@@ -470,11 +458,12 @@ class Study:
 
     def _lose(self, record: Record) -> None:
         same = [r for r in self._records.values() if r.fingerprint == record.fingerprint]
-        n_lost = 1 + sum(r.is_preempted and not r.is_given_back for r in same)
+        again = max((r.trial.number for r in same if r.trial.number in self._reopened), default=-1)
+        n_lost = 1 + sum(r.is_preempted and not r.is_given_back for r in same if r.trial.number > again)
         who = f"process {record.lease.pid} on {record.lease.host}"
         failure = Failure("preempted", f"The worker was lost: {who}.")
         if n_lost > self._rules.max_retries:
-            failure = Failure("crash", f"The worker was lost {n_lost} times, lastly {who}: not tried again.")
+            failure = Failure("gave_up", f"The worker was lost {n_lost} times, lastly {who}: not tried again.")
         if self._end(record, {"failure": asdict(failure), "lost": True}, StoredState.FAIL):
             _logger.warning("Trial %d: %s", record.trial.number, failure.message)
 
@@ -484,22 +473,32 @@ class Study:
             heart.stop()
 
     @contextmanager
-    def _returned_if_interrupted(self, trial: Trial) -> Iterator[None]:
+    def _given_back_if_interrupted(self) -> Iterator[None]:
+        """Give back what was claimed within the block and is still held, when anything ends it early."""
+        before = set(self._hearts)
         try:
             yield
         except BaseException as error:
-            if trial.number in self._hearts:
-                reason = Failure("preempted", f"The worker was interrupted: {type(error).__name__}.")
-                try:
-                    self.fail(trial, reason)
-                except AutopeftError as second:
-                    _logger.error("Trial %d could not be given back: %s", trial.number, second)
+            reason = Failure("preempted", f"The worker was interrupted: {reason_of(error)}.")
+            with uninterrupted():
+                for number in sorted(set(self._hearts) - before):
+                    self._give_back(number, reason)
             raise
+
+    def _give_back(self, number: int, reason: Failure) -> None:
+        try:
+            self.fail(self._record(number).trial, reason)
+        except AutopeftError as error:
+            _logger.error("Trial %d could not be given back: %s", number, error)
 
     # -- inside: storage -----------------------------------------------------------------------------------
 
     def _visible(self) -> list[Record]:
         return [record for record in self._records.values() if not record.is_withdrawn]
+
+    def _read_reopened(self) -> frozenset[int]:
+        facts = self._store.backend.get_study_user_attrs(self._key)
+        return frozenset(int(key.removeprefix(_REOPENED)) for key in facts if key.startswith(_REOPENED))
 
     def _record(self, number: int) -> Record:
         if number not in self._records:
@@ -513,6 +512,7 @@ class Study:
         backend = self._store.backend
         with storage_errors(self._store, "reading trials"):
             if not self._n_read:
+                self._reopened = self._read_reopened()
                 stored = backend.get_all_trials(self._key, deepcopy=False)
                 self._n_read = len(stored)
             else:
@@ -521,8 +521,10 @@ class Study:
                 while (key := self._key_of(self._n_read)) is not None:
                     stored.append(backend.get_trial(key))
                     self._n_read += 1
-        for record in filter(None, (read_trial(item, with_history=False) for item in stored)):
-            self._records[record.trial.number] = record
+        for item in stored:
+            record = _as_it_stands(read_trial(item, with_history=False), self._reopened)
+            if record is not None:
+                self._records[record.trial.number] = record
 
     def _key_of(self, number: int) -> int | None:
         try:
@@ -568,6 +570,10 @@ class Study:
         if any(r.is_taken and r.fingerprint == record.fingerprint for r in self._records.values()):
             return None
         return self._enter(self._retry(record.fingerprint), sys.maxsize)
+
+
+def _as_it_stands(record: Record | None, again: frozenset[int]) -> Record | None:
+    return reopened(record) if record is not None and record.trial.number in again else record
 
 
 @contextmanager
