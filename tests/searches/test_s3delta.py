@@ -263,7 +263,10 @@ def has_planted(found: S3DeltaResult) -> bool:
     return {(p.method, p.site) for p in found.architecture} >= PLANTED
 
 
-@pytest.mark.parametrize(("order", "size", "budget"), [(2, "smallest", 70), (1, "smallest", 70), (1, "largest", 600)])
+@pytest.mark.parametrize(
+    ("order", "size", "budget"),
+    [pytest.param(2, "smallest", 70, marks=pytest.mark.slow), (1, "smallest", 70), (1, "largest", 600)],
+)
 def test_a_planted_architecture_is_found(order: Any, size: str, budget: int) -> None:
     """Eight LoRA, of which two fit the budget, beside two biases.
 
