@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "autopeft"
 
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "yaml_files", "masking", "reading", "writing", "interruption"),
+    ("errors", "yaml_files", "markup", "masking", "reading", "writing", "interruption"),
     ("kinds", "rules", "architecture", "objective", "spaces/lattice", "trial"),
     # Search on stored trials, without any model.
     ("study",),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
-from autopeft.reports.summary import search_seconds
+from autopeft.reports.rows import search_seconds
 from autopeft.searches import _checkpoint as disk
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches.bipeft.search import BilevelSearch

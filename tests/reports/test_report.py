@@ -11,25 +11,12 @@ import pytest
 
 from autopeft.errors import SettingsError
 from autopeft.objective import reference_point
-from autopeft.reports.report import (
-    ReportData,
-    Table,
-    as_json,
-    caveats,
-    default_reference,
-    fact_tables,
-    front_table,
-    headline,
-    html,
-    html_table,
-    markdown,
-    markdown_table,
-    records_table,
-    retrained_table,
-    sections,
-    write,
-)
-from autopeft.reports.summary import RetrainSummary
+from autopeft.reports.content import ReportData, caveats, default_reference, headline, sections
+from autopeft.reports.html import html, html_table
+from autopeft.reports.markdown import markdown, markdown_table
+from autopeft.reports.report import as_json, write
+from autopeft.reports.rows import RetrainSummary
+from autopeft.reports.tables import Table, fact_tables, front_table, records_table, retrained_table
 from sample_trials import failed, measured, retrained, running
 
 _TRIALS = [
@@ -184,17 +171,17 @@ def test_caveats_warn_of_reuse_of_the_search_split_and_mixtures() -> None:
 
 
 def test_tables_of_front_and_retrained_points_give_three_counts_and_the_split() -> None:
-    front = front_table(_data())
+    front = front_table(_TRIALS)
     row = dict(zip(front.header, front.rows[1], strict=True))
     assert (row["point"], row["trial"], row["% nominal"], row["validation accuracy"]) == ("2", "#1", "2", "0.7000")
     assert (row["nominal"], row["stored"], row["trained"]) == ("2,000", "2,010", "2,510")
     assert (row["seed"], row["ms a batch"], row["peak MiB"]) == ("7", "20", "1")
     assert "single seed" in front.caption
-    table = retrained_table(_data())
+    table = retrained_table((_LORA, _BEST))
     again = dict(zip(table.header, table.rows[1], strict=True))
     assert (again["mean"], again["std"], again["median"], again["n"]) == ("0.6600", "0.0100", "0.6600", "3")
     assert (again["split"], again["trained"]) == ("test", "2,510")
-    single = retrained_table(_data(retrained=(_summary("best", 0.65),)))
+    single = retrained_table((_summary("best", 0.65),))
     assert "single seed" in single.rows[0]
 
 

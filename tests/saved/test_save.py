@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 from torch import Tensor
 from transformers import pipeline
@@ -22,7 +26,8 @@ from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.network.attach import attach
 from autopeft.saved import save as saving
-from autopeft.saved.save import FORMAT, Described, card, load, read_record, save
+from autopeft.saved.card import card
+from autopeft.saved.save import FORMAT, Described, load, read_record, save
 from autopeft.training.heads import Head, HeadedModel
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, tokenizer
 
@@ -114,6 +119,26 @@ def test_the_card_says_it_in_words(tmp_path: Path) -> None:
     assert f"{record['counts']['nominal']:,} nominal" in text
     assert "| labels | bad, good |" in text
     assert "| task | tiny/sentiment |" in text
+
+
+def test_what_people_wrote_stays_text_in_the_card(tmp_path: Path) -> None:
+    found = backbone()
+    saved(tmp_path, found, mixed(found))
+    record = read_record(tmp_path)
+    evil = ["<script>alert(1)</script>", "a|b", "`c`\nd", "[x](http://y)", "*e*"]
+    record["label_names"], record["backbone"]["name"] = evil, "my: model\n<b>"
+    record["facts"] = {"no|te": "<i>\n|", "task": "# head"}
+    text = card(record)
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head) == {"library_name": "autopeft", "base_model": "my: model\n<b>"}
+    page = MarkdownIt("commonmark").enable("table").render(body)
+    assert not re.findall("<(?:script|b|i|em|a|ul)[ >]", page)
+    cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", page, re.S)]
+    assert cells == [
+        *("labels", "<script>alert(1)</script>, a|b, `c` d, [x](http://y), *e*"),
+        *("no|te", "<i> |"),
+        *("task", "# head"),
+    ]
 
 
 def test_the_loaded_model_carries_its_tokenizer_labels_and_record(tmp_path: Path) -> None:

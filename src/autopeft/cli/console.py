@@ -23,8 +23,8 @@ from rich.table import Table
 from autopeft import settings as settings_module
 from autopeft.pictures import canvas
 from autopeft.pictures.front import front_data
-from autopeft.reports.report import ReportData
-from autopeft.reports.summary import front_rows, retrained_in, search_seconds
+from autopeft.reports.content import ReportData
+from autopeft.reports.rows import front_rows, retrained_in, search_seconds
 from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.study import Study

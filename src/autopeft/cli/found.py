@@ -23,7 +23,7 @@ def front(
 ) -> None:
     """Show the Pareto front of a study, or pick a point of it by budget."""
     from autopeft.cli.console import answers, front_table, write_front_picture
-    from autopeft.reports.summary import front_rows
+    from autopeft.reports.rows import front_rows
 
     check_file("--plot", picture, PICTURE)
     with opened(folder, storage) as study:

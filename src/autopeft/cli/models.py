@@ -37,7 +37,13 @@ def predict(
         print_json(found)
         return
     for item in found:
-        print(f"{item['label']}\t{item['score']:.4f}\t{item['text']}")  # rich would turn tabs into spaces
+        label, text = (_one_line(str(item[name])) for name in ("label", "text"))
+        print(f"{label}\t{item['score']:.4f}\t{text}")  # rich would turn tabs into spaces
+
+
+def _one_line(text: str) -> str:
+    """A line a text, whatever breaks there are in it: `--json` has them as they are."""
+    return " ".join(text.splitlines())
 
 
 @app.command()

@@ -54,7 +54,7 @@ def train(
     """Retrain an architecture on several seeds and measure it on the test part."""
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
     settings = options.for_retraining(source, changes, sets, trust_remote_code=trust_remote_code)
-    from autopeft.reports.summary import retraining_file
+    from autopeft.reports.rows import retraining_file
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 
@@ -123,7 +123,7 @@ def _searched(
     if not source.is_dir() or (at is None and trial is None):
         return None
     from autopeft.cli.console import answers
-    from autopeft.reports.summary import search_seconds
+    from autopeft.reports.rows import search_seconds
 
     with opened(source, storage) as study:
         number = trial if trial is not None else picked(study, at or "")

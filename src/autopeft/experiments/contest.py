@@ -20,7 +20,7 @@ from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments.provenance import provenance
 from autopeft.objective import Measurement
-from autopeft.reports.summary import search_seconds
+from autopeft.reports.rows import search_seconds
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
 from autopeft.training.evaluator import Evaluator

@@ -12,7 +12,8 @@ from autopeft.experiments.comparison import paired
 from autopeft.experiments.experiment import Experiment
 from autopeft.pictures.points import NamedPoint, Picture
 from autopeft.pictures.results import results_data
-from autopeft.reports.report import Table, markdown_table
+from autopeft.reports.markdown import markdown_table
+from autopeft.reports.tables import Table
 
 Cells = Mapping[str, Mapping[str, Any]]
 

@@ -25,7 +25,7 @@ from autopeft.experiments.provenance import provenance
 from autopeft.network.attach import count
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.reading import read_json
-from autopeft.reports.summary import search_seconds
+from autopeft.reports.rows import search_seconds
 from autopeft.rules import COUNT
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings, read_yaml

@@ -17,6 +17,7 @@ from autopeft.errors import SettingsError
 from autopeft.experiments.comparison import Comparison, compare, paired
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
+from autopeft.markup import code, escape, fenced, image
 from autopeft.objective import Scale
 from autopeft.pictures import canvas
 from autopeft.pictures.cloud import cloud_data
@@ -24,8 +25,9 @@ from autopeft.pictures.fronts import fronts_data
 from autopeft.pictures.hypervolume import hypervolume_data
 from autopeft.pictures.points import Picture
 from autopeft.pictures.results import results_data
-from autopeft.reports.report import Table, markdown_table
-from autopeft.reports.summary import RetrainSummary
+from autopeft.reports.markdown import markdown_table
+from autopeft.reports.rows import RetrainSummary
+from autopeft.reports.tables import Table
 from autopeft.training.rate_sweep import ProxySignal, beyond_edge
 from autopeft.writing import whole
 
@@ -62,10 +64,10 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
         body, pictures = contested(experiment, cells)
     else:
         body, pictures = (_compared if experiment.kind == "compare" else _retrained)(experiment, cells, folder)
-    lines = [f"# {experiment.title}", "", *_missing(experiment, results), *_setting(cells), *body]
+    lines = [f"# {escape(experiment.title)}", "", *_missing(experiment, results), *_setting(cells), *body]
     for name, data in pictures.items():
         canvas.save(canvas.picture(data), folder / f"{name}.png")
-        lines += [f"![{data.alt}]({name}.png)", ""]
+        lines += [image(data.alt, f"{name}.png"), ""]
     page = folder / "README.md"
     with whole(page) as part:
         part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
@@ -84,10 +86,10 @@ def _missing(experiment: Experiment, results: Path) -> list[str]:
     missing, path = experiment.missing(results), shlex.quote(str(experiment.path))
     if not missing:
         command = f"autopeft experiment {path} --data FOLDER"
-        return [f"All {len(experiment.cells())} cells are done. They come from `{command}`.", ""]
+        return [f"All {len(experiment.cells())} cells are done. They come from {code(command)}.", ""]
     commands = [f"autopeft experiment {path} --data FOLDER --cell {shlex.quote(cell)}" for cell in missing]
     head = f"**{len(missing)} of {len(experiment.cells())} cells are missing**; each is one command:"
-    return [head, "", "```sh", *commands, "```", ""]
+    return [head, "", fenced("\n".join(commands), "sh"), ""]
 
 
 def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -108,8 +110,8 @@ def _setting(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     )
     versions = ", ".join(f"{name} {version}" for name, version in sorted(cell["versions"].items()))
     return [
-        f"Model {settings['model']} ({counts['backbone']:,} parameters), task {splits['task']}, protocol "
-        f"{settings['protocol']} ({parts}), {runs}, batches of {recipe['batch_size']}, {settings['device']}. "
+        f"Model {escape(settings['model'])} ({counts['backbone']:,} parameters), task {escape(splits['task'])}, "
+        f"protocol {settings['protocol']} ({parts}), {runs}, batches of {recipe['batch_size']}, {settings['device']}. "
         f"Versions: {versions}.",
         "",
     ]
@@ -160,12 +162,13 @@ def verdicts(found: Comparison) -> list[str]:
     """A sentence a rival and scale of the cost: the paired difference, its interval, and what may be said."""
     rivals = [sampler for sampler in found.runs if sampler != found.against]
     lines = [_verdict(found, sampler, scale) for sampler in rivals for scale in _SCALES]
-    return lines or [f"* Only {found.against} has finished searches: there is nothing to compare yet."]
+    return lines or [f"* Only {escape(found.against)} has finished searches: there is nothing to compare yet."]
 
 
 def _verdict(found: Comparison, sampler: str, scale: Scale) -> str:
     pairs, base = found.difference(sampler, scale), found.finals(found.against, scale)
-    text = f"* **{sampler} against {found.against}, {scale} cost: {pairs.verdict}.** Paired seeds: {len(pairs.values)}"
+    names = f"{escape(sampler)} against {escape(found.against)}"
+    text = f"* **{names}, {scale} cost: {pairs.verdict}.** Paired seeds: {len(pairs.values)}"
     if not pairs.values:
         return f"{text}."
     share = pairs.mean / fmean(base[seed] for seed in pairs.seeds)
@@ -315,7 +318,7 @@ def rates_tried(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
             rates = ", ".join(f"{rate:.3g}" for rate, _ in cell["sweep"]["values"])
             changes = ", ".join(f"{key} {value}" for key, value in sorted((cell.get("tuning") or {}).items()))
             groups.setdefault(f"{rates} with {changes or 'the whole recipe'}", []).append(name)
-    tried = "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items())
+    tried = "; ".join(f"{how}: {escape(', '.join(names))}" for how, names in groups.items())
     return [f"Learning rates tried, in this order: {tried}.", ""] if tried else []
 
 
@@ -327,14 +330,14 @@ def untuned(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     if edges:
         lines += [
-            f"**At the edge:** {', '.join(edges)}. The best learning rate was the smallest or the largest tried, so a "
-            "better one may lie beyond it.",
+            f"**At the edge:** {escape(', '.join(edges))}. The best learning rate was the smallest or the largest "
+            "tried, so a better one may lie beyond it.",
             "",
         ]
     if blind:
         lines += [
-            f"**Not tuned:** {', '.join(blind)}. At none of the learning rates was the metric on validation two "
-            "standard errors above a constant answer's, so that these numbers say little about the architecture.",
+            f"**Not tuned:** {escape(', '.join(blind))}. At none of the learning rates was the metric on validation "
+            "two standard errors above a constant answer's, so that these numbers say little about the architecture.",
             "",
         ]
     return lines

@@ -26,6 +26,7 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.network.attach import Attached, attach, count
+from autopeft.saved.card import card
 from autopeft.training.heads import Head, HeadedModel, check_savable
 from autopeft.writing import SAVED_MODEL, check_folder, whole
 
@@ -86,7 +87,7 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
         whole(path / WEIGHTS) as weights,
     ):
         facts.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        page.write_text(card(record))
+        page.write_text(card(record), encoding="utf-8")
         save_file(state, weights, metadata={"format": "pt"})
 
 
@@ -162,45 +163,6 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def card(record: Mapping[str, Any]) -> str:
-    """The model card, in Markdown."""
-    counts, facts = record["counts"], record["facts"]
-    is_headed = bool(record["n_outputs"])
-    example = (
-        'logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits'
-        if is_headed
-        else f'model.generate(**model.tokenizer(["{_source(record)}"], return_tensors="pt"))'
-    )
-    share = 100 * counts["nominal"] / counts["backbone"]
-    rows = "\n".join(f"| {name} | {_plain(value)} |" for name, value in sorted(facts.items()))
-    return f"""---
-library_name: autopeft
-base_model: {record["backbone"]["name"]}
----
-# {record["backbone"]["name"]} with {Architecture.from_dict(record["architecture"])}
-
-Parameters: {counts["nominal"]:,} nominal ({share:.3f} % of the backbone), {counts["stored"]:,} stored,
-{counts["trained"]:,} trained (with the head).
-
-```python
-import autopeft
-
-model = autopeft.load("path/to/this/folder")
-{example}
-```
-
-| fact | value |
-| --- | --- |
-| labels | {", ".join(record["label_names"]) or "a number"} |
-{rows}
-"""
-
-
-def _source(record: Mapping[str, Any]) -> str:
-    """How an input of a text-to-text model begins, see `autopeft.tasks._task.Task.source_text`."""
-    return " ".join([record["prompt"], *(f"{name}: ..." for name in record["inputs"])])
-
-
 def _record(attached: Attached, head: Head | None, about: Described) -> dict[str, Any]:
     n_head = 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
     return {
@@ -244,7 +206,3 @@ def _save_pretrained(backbone: Backbone, *args: Any, **kwargs: Any) -> None:
     """A text-to-text model's own, where nothing is attached."""
     check_savable(backbone)
     type(backbone.model).save_pretrained(backbone.model, *args, **kwargs)
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.errors import DataError
-from autopeft.reports.summary import (
+from autopeft.reports.rows import (
     RetrainSummary,
     failure_rows,
     front_rows,

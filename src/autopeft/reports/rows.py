@@ -71,7 +71,10 @@ def front_rows(trials: Sequence[Trial], *, is_answering: bool = False) -> tuple[
     """
     by_number = {trial.number: trial for trial in trials}
     keys = [point.key for point in front_of(trials).points]
-    return tuple(_front_row(by_number[key], search_seconds(trials, key, is_answering=is_answering)) for key in keys)
+    if not is_answering:  # one figure for all, computed once
+        whole_search = search_seconds(trials)
+        return tuple(_front_row(by_number[key], whole_search) for key in keys)
+    return tuple(_front_row(by_number[key], search_seconds(trials, key, is_answering=True)) for key in keys)
 
 
 def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_answering: bool = False) -> float:

@@ -1,0 +1,200 @@
+"""What the report of a study says: one content, told as an HTML page, as Markdown and as JSON.
+
+Every metric is given with the split that it was computed on, and a single seed is called one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autopeft.objective import reference_point
+from autopeft.pictures.cloud import cloud_data
+from autopeft.pictures.front import front_data
+from autopeft.pictures.hypervolume import HypervolumeData, hypervolume_data
+from autopeft.pictures.labels import metric_label
+from autopeft.pictures.layers import layers_data
+from autopeft.pictures.learning import learning_data
+from autopeft.pictures.points import Picture
+from autopeft.pictures.results import results_data
+from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
+from autopeft.reports.tables import (
+    Table,
+    duration,
+    fact_tables,
+    failures_table,
+    front_table,
+    records_table,
+    retrained_table,
+    timing_table,
+    trials_table,
+)
+from autopeft.trial import Trial, TrialState
+
+_COUNTS_RULE = (
+    "Parameters are counted in three ways. Nominal is the papers' rule: weights only. Stored is what is shipped: "
+    "biases too, prefixes folded. Trained is what the optimiser holds: the head and prefix networks too. "
+    "Percentages are nominal, of the backbone."
+)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a report tells.
+
+    Args:
+        title: the heading, for example ``"RTE, bert-base-uncased"``.
+        facts: what was done, JSON-ready: model, task, data, space, budget, sampler and preset, recipe, seeds,
+            versions. A mapping or a list of mappings among the values becomes a table of its own.
+        trials: every trial, in order of number.
+        command: the command that runs it again.
+        splits: role ("search", "pick", "report") to the split used for it.
+        retrained: architectures trained again on several seeds, baselines among them; see
+            `autopeft.reports.rows.retrained_in`.
+        signal: the sweep that shows whether a trial says anything: one mapping a learning rate.
+        verdict: what the sweep says, in sentences.
+        notes: further remarks, put first.
+        largest: cost in percent of the largest architecture of the space, a corner of every hypervolume; None takes
+            that of the dearest trial.
+        is_answering: whether the sampler answers budgets, which decides what its search took; see
+            `autopeft.reports.rows.search_seconds`.
+    """
+
+    title: str
+    facts: Mapping[str, Any]
+    trials: Sequence[Trial]
+    command: str = ""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    retrained: Sequence[RetrainSummary] = ()
+    signal: Sequence[Mapping[str, Any]] = ()
+    verdict: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    largest: float | None = None
+    is_answering: bool = False
+
+    @property
+    def baselines(self) -> tuple[RetrainSummary, ...]:
+        """What of the literature was trained beside what was found."""
+        return tuple(one for one in self.retrained if one.is_baseline)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: paragraphs, then pictures, then tables. A folded one opens on demand."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    is_folded: bool = False
+
+
+def caveats(data: ReportData) -> tuple[str, ...]:
+    """What a reader must know to read the numbers: splits, seeds, and what was optimised on what."""
+    measured = [t.measurement for t in data.trials if t.measurement is not None]
+    splits = sorted({m.split for m in measured})
+    found = list(data.notes)
+    if measured:
+        found.append(
+            f"Every trial, and so every point of the front, is one training run: a single seed, measured as "
+            f"{metric_label(data.trials)}. The best of many noisy values is optimistic."
+        )
+    if len(splits) > 1:
+        found.append(f"The trials were measured on different splits ({', '.join(splits)}) and are not comparable.")
+    found += [f"The {role} split is {split}." for role, split in data.splits.items()]
+    same = sorted({s.split for s in data.retrained} & set(splits))
+    if same:
+        found.append(
+            f"Retrained figures on {', '.join(same)} use the split that the search optimised: they are optimistic "
+            "by construction."
+        )
+    single = [f"{s.name} ({s.split})" for s in data.retrained if s.n == 1]
+    if single:
+        found.append(f"Retrained with a single seed, so without a standard deviation: {', '.join(single)}.")
+    if len(data.retrained) > 1:
+        found.append("The highest of several retrained figures is a choice made on the split that it is measured on.")
+    if measured and not data.retrained:
+        found.append("No architecture has been retrained: there is no figure with several seeds here.")
+    other = [f"{b.name} ({b.split})" for b in data.baselines if b.split not in splits]
+    if other:
+        found.append(f"Beside the front, these baselines were measured on another split: {', '.join(other)}.")
+    return tuple(found)
+
+
+def default_reference(trials: Sequence[Trial], largest: float | None = None) -> tuple[float, float] | None:
+    """The reference of the hypervolume: see `objective.reference_point`.
+
+    The initial design is the trials of origin "initial", or all when there is none. None when nothing has been
+    measured.
+
+    Args:
+        largest: cost in percent of the largest architecture; that of the dearest trial when it is None.
+    """
+    measured = [(t.origin, m) for t in trials if (m := t.measurement) is not None]
+    if not measured:
+        return None
+    initial = [m for origin, m in measured if origin == "initial"] or [m for _, m in measured]
+    dearest = max(m.percent for _, m in measured)
+    return reference_point([(m.percent, m.value) for m in initial], dearest if largest is None else largest)
+
+
+def progress(data: ReportData) -> HypervolumeData | None:
+    """The study's curve of hypervolume; None when nothing has been measured."""
+    reference = default_reference(data.trials, data.largest)
+    return None if reference is None else hypervolume_data({_sampler(data.trials): [data.trials]}, reference)
+
+
+def _sampler(trials: Sequence[Trial]) -> str:
+    return ", ".join(sorted({t.origin for t in trials} - {"initial"})) or "initial design"
+
+
+def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
+    """The few numbers that stand at the top: pairs of a value and what it is."""
+    done = sum(t.is_complete for t in data.trials)
+    running = sum(t.state is TrialState.RUNNING for t in data.trials)
+    rows = front_rows(data.trials)
+    failed = sum(row.count for row in failure_rows(data.trials))
+    tiles = [(str(done), f"trials measured, {failed} failed" + (f", {running} running" if running else ""))]
+    if rows:
+        best = rows[-1]
+        tiles.append((str(len(rows)), "points on the front"))
+        tiles.append((f"{best.value:.4f}", f"best {best.split} {best.metric}, single seed, at {best.percent:.3g} %"))
+    if data.retrained:
+        searched = {t.measurement.split for t in data.trials if t.measurement is not None}
+        fresh = [s for s in data.retrained if s.split not in searched] or data.retrained
+        top = max(fresh, key=lambda s: s.mean)
+        spread = f"± {top.std:.4f}, {top.n} seeds" if top.std is not None else "single seed"
+        tiles.append((f"{top.mean:.4f}", f"highest of {len(fresh)} retrained, {top.split} {top.metric}, {spread}"))
+    tiles.append((duration(timing(data.trials).wall), "from first start to last end"))
+    return tuple(tiles)
+
+
+def sections(data: ReportData) -> tuple[Section, ...]:
+    """The whole report in order; parts without content are left out."""
+    curves, learning = progress(data), learning_data(data.trials)
+    found = [one.point for one in data.retrained if not one.is_baseline]
+    baselines = [one.point for one in data.baselines]
+    front = front_table(data.trials, is_answering=data.is_answering)
+    metrics = " / ".join(sorted({s.metric for s in data.retrained}))
+    parts = [
+        Section("Facts", (), (), fact_tables(data.facts)),
+        Section("How to read the numbers", (*caveats(data), _COUNTS_RULE)),
+        Section("Front", (), (front_data(data.trials, baselines),), (front,)),
+    ]
+    if data.retrained:
+        shown = (results_data(found, baselines, metric=metrics),)
+        parts.append(Section("Retrained architectures", (), shown, (retrained_table(data.retrained),)))
+    if any(t.measurement for t in data.trials):
+        parts.append(Section("Layers and sizes", (), (layers_data(data.trials),)))
+        parts.append(Section("Search", (), tuple(p for p in (curves, cloud_data({"study": data.trials})) if p)))
+    if learning.curves:
+        parts.append(Section("Learning curves", (), (learning,)))
+    if data.signal:
+        parts.append(Section("Does the proxy have signal?", data.verdict, (), (records_table(data.signal),)))
+    failures = failures_table(data.trials)
+    none_failed = () if failures.rows else ("No trial failed.",)
+    parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))
+    parts.append(Section("Time", (), (), (timing_table(data.trials, data.retrained, is_answering=data.is_answering),)))
+    parts.append(Section("All trials", (), (), (trials_table(data.trials),), is_folded=True))
+    return tuple(parts)

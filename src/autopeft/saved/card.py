@@ -1,0 +1,59 @@
+"""The model card of a saved model, in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autopeft.architecture import Architecture
+from autopeft.markup import Markdown, fenced, markdown_templates
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """The model card of what ``architecture.json`` holds. Names, labels and facts of the user's stay text."""
+    counts, head = record["counts"], {"library_name": "autopeft", "base_model": record["backbone"]["name"]}
+    labels = ", ".join(map(_one_line, record["label_names"])) or "a number"
+    return (
+        markdown_templates(Path(__file__).parent)
+        .get_template("card.md.jinja")
+        .render(
+            head=Markdown(yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=10**6)),
+            name=record["backbone"]["name"],
+            architecture=Architecture.from_dict(record["architecture"]),
+            counts={kind: f"{value:,}" for kind, value in counts.items()},
+            share=f"{100 * counts['nominal'] / counts['backbone']:.3f}",
+            example=fenced(_example(record), "python"),
+            facts=[("labels", labels), *((name, _plain(value)) for name, value in sorted(record["facts"].items()))],
+        )
+    )
+
+
+def _example(record: Mapping[str, Any]) -> str:
+    call = (
+        'logits = model(**model.tokenizer(["a text"], return_tensors="pt")).logits'
+        if record["n_outputs"]
+        else f'model.generate(**model.tokenizer([{_quoted(_source(record))}], return_tensors="pt"))'
+    )
+    return f'import autopeft\n\nmodel = autopeft.load("path/to/this/folder")\n{call}'
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    """How an input of a text-to-text model begins, see `autopeft.tasks._task.Task.source_text`."""
+    return " ".join([record["prompt"], *(f"{name}: ..." for name in record["inputs"])])
+
+
+def _quoted(text: str) -> str:
+    """A string of Python in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(label: str) -> str:
+    return " ".join(label.split())
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
