@@ -99,7 +99,7 @@ def test_other_data_or_weights_under_the_same_names_are_refused(tmp_path: Path) 
     (tmp_path / "train.csv").write_text(text)
     weights = load_file(tmp_path / "model" / "model.safetensors")
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model" / "model.safetensors")
-    with pytest.raises(StudyMismatchError, match=r"the weights of .*model had the digest"):
+    with pytest.raises(StudyMismatchError, match=r"of the model .*model its weights had the digest"):
         search(changed, tmp_path / "run")
 
 

