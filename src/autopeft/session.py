@@ -457,7 +457,7 @@ def _own_files(files: FileSettings) -> tuple[Task, Loader]:
         path(files.test),
         text=files.text,
         label=files.label,
-        kind=files.kind,  # type: ignore[arg-type]  # checked there, with the other mistakes
+        kind=files.kind,
         choices=files.choices,
         delimiter=files.delimiter,
     )

@@ -28,11 +28,10 @@ def test_its_metrics_and_protocols_exist(task: Task) -> None:
     assert set(task.protocols) <= set(PROTOCOLS)
 
 
-def test_its_kind_agrees_with_its_classes(task: Task) -> None:
-    if task.kind == "classification":
-        assert task.outputs == len(task.label_names) >= 2
-    else:
-        assert task.outputs == 1
+def test_its_kind_is_known_and_agrees_with_its_metrics_and_classes(task: Task) -> None:
+    assert task.answers.name == task.kind
+    assert task.outputs == task.answers.n_outputs(len(task.label_names))
+    assert task.label_names or not task.answers.is_stratified
     assert len(set(task.label_names)) == len(task.label_names)
 
 

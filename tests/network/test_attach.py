@@ -16,7 +16,7 @@ from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach, count, prices
 from autopeft.spaces.lattice import Axis, SearchSpace
 from autopeft.training.evaluator import checkpointing
-from autopeft.training.learner import EncoderLearner
+from autopeft.training.learners import EncoderLearner
 from tiny import SENTIMENT, backbone, everywhere, fill, inputs, output
 
 

@@ -23,10 +23,10 @@ from autopeft.settings import Settings
 from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.learner import EncoderLearner
+from autopeft.training.learners import EncoderLearner
+from autopeft.training.learners.text_to_text import TextToTextLearner
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline, retrain
-from autopeft.training.text_to_text import TextToTextLearner
 from small_case import Case, make
 
 TEXTS = [(f"{'good' if number % 2 else 'bad'} w{number}",) for number in range(40)]  # more than one batch

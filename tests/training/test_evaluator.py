@@ -24,7 +24,7 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator, _Memory
 from autopeft.training.heads import Head, head_parameters, loss_of, pooled
-from autopeft.training.learner import EncoderLearner
+from autopeft.training.learners import EncoderLearner
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 from tiny import LEADS, SENTIMENT, backbone, everywhere, fitting, output, sentiment, splits

@@ -14,12 +14,11 @@ from autopeft.errors import DataError, SettingsError
 from autopeft.network.attach import attach
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
-from autopeft.training import text_to_text
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.learner import learner_for
+from autopeft.training.learners import learner_for, text_to_text
+from autopeft.training.learners.text_to_text import TextToTextLearner
 from autopeft.training.recipe import Recipe
-from autopeft.training.text_to_text import TextToTextLearner
 from tiny import SENTIMENT, backbone, everywhere, fill, sentiment, splits
 
 CPU = torch.device("cpu")

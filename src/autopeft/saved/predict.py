@@ -17,7 +17,7 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table
 from autopeft.tasks._task import Task, plain
 from autopeft.training.batches import collate
-from autopeft.training.learner import learner_for
+from autopeft.training.learners import learner_for
 
 _BATCH = 32
 _MOST_TOKENS = 512
@@ -106,7 +106,7 @@ def _task(record: Mapping[str, Any]) -> Task:
 
 
 def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool) -> Examples:
-    n_inputs, is_choice = len(task.inputs), task.kind == "multiple_choice"
+    n_inputs, is_choice = len(task.inputs), task.answers.has_candidates
     if is_choice and task.format is plain:
         n_candidates = len(task.label_names)
         _check(task, texts, range(3, _ANY) if is_encoder else range(1 + n_candidates, 2 + n_candidates))
@@ -124,8 +124,7 @@ def _row(task: Task, parts: Sequence[str], *, is_listed: bool) -> Row:
         *single, last = task.inputs
         listed = list(parts[len(single) :])
         return {**dict(zip(single, parts, strict=False)), last: listed, task.label: listed}
-    label = 0.0 if task.kind == "regression" else task.label_names[0]
-    return {**dict(zip(task.inputs, parts, strict=True)), task.label: label}
+    return {**dict(zip(task.inputs, parts, strict=True)), task.label: task.answers.a_label(task)}
 
 
 def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None:
@@ -133,21 +132,14 @@ def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None
     if texts and not wrong:
         return
     wanted = f"{allowed.start} text(s)"
-    if task.kind == "multiple_choice" and task.format is plain:
+    if task.answers.has_candidates and task.format is plain:
         wanted = f"a question and {'two or more' if allowed.stop == _ANY else allowed.start - 1} candidates"
     got = wrong[0] if wrong else "none"
     raise DataError(f"The model takes {wanted} an input, but got {got}; it was trained on {', '.join(task.inputs)}.")
 
 
 def _answer(task: Task, examples: Examples, row: int, output: Any) -> dict[str, Any]:
-    """The label and its probability, from what `autopeft.training.learner.Learner.outputs` gives for one example."""
+    """The label and its probability, from what `autopeft.training.learners.Learner.outputs` gives for one example."""
     if isinstance(output, str):
-        return {"label": output if examples.names else task.parse_prediction(output), "score": 1.0}
-    if task.kind == "regression":
-        return {"label": float(output), "score": 1.0}
-    shares = np.exp(output - np.logaddexp.reduce(output))
-    best = int(shares.argmax())
-    names: Sequence[str] = task.label_names
-    if examples.choices and len(names) != len(output):
-        names = examples.names[row] if examples.names else [parts[-1] for parts in examples.choices[row]]
-    return {"label": names[best], "score": float(shares[best])}
+        return {"label": task.answers.shown_text(task, examples, output), "score": 1.0}
+    return task.answers.shown(task, examples, row, output)

@@ -29,7 +29,7 @@ from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indic
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
 from autopeft.training.batches import Encoded
-from autopeft.training.learner import Learner
+from autopeft.training.learners import Learner
 from autopeft.training.loop import fit
 from autopeft.training.recipe import Recipe
 

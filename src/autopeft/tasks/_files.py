@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from autopeft.errors import DataError, SettingsError
+from autopeft.tasks import _answers
+from autopeft.tasks._answers import label_key
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._metrics import METRICS
 from autopeft.tasks._protocols import Source, Splits, cut
 from autopeft.tasks._tables import Table, listed, read
-from autopeft.tasks._task import Kind, Task, label_key, missing_columns, plain, read_labels, text_mistakes
+from autopeft.tasks._task import Task, missing_columns, plain, read_labels, text_mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +43,8 @@ MOST_CLASSES = 200
 _NARROWEST = 1e6 * sys.float_info.min
 """A range of numbers must be wider, to be divided into steps."""
 
-KindOrAuto = Literal["auto", "classification", "regression", "multiple_choice"]
-
-_METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1"),
-    "regression": ("spearman", "pearson"),
-    "multiple_choice": ("accuracy",),
-}
-_ALLOWED: Mapping[str, tuple[str, ...]] = {**_METRICS, "classification": ("accuracy", "macro_f1", "matthews")}
-"""What may be asked for besides: F1 where there are two classes. The others need more than one label a row."""
+AUTO = "auto"
+"""The kind of answer that is decided from the labels; the others are those of `autopeft.tasks._answers`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class _Wish:
     text: tuple[str, ...]
     label: str
     choices: tuple[str, ...]
-    kind: KindOrAuto
+    kind: str
 
 
 def from_files(
@@ -88,7 +83,7 @@ def from_files(
     *,
     text: Sequence[str],
     label: str = "label",
-    kind: KindOrAuto = "auto",
+    kind: str = AUTO,
     choices: Sequence[str] = (),
     delimiter: str | None = None,
     metrics: Sequence[str] = (),
@@ -129,16 +124,17 @@ def from_files(
     kind_found, label_names, decided, mistakes = _decide(tables, wish)
     mistakes += [item for table in tables.values() for item in _text_mistakes(table, wish)]
     _fail_on([*mistakes, *_metric_mistakes(metrics, kind_found, label_names)])
+    answers = _answers.lookup(kind_found)
     task = Task(
         name=name or f"files/{Path(train).name.partition('.')[0]}",
         kind=kind_found,
         inputs=wish.text,
         label=label,
         label_names=label_names,
-        metrics=tuple(metrics) or _METRICS[kind_found],
+        metrics=tuple(metrics) or answers.metrics,
         hub=None,
         parts=tuple((role, role) for role in tables),
-        format=_multiple_choice(wish) if kind_found == "multiple_choice" else plain,
+        format=_multiple_choice(wish) if answers.has_candidates else plain,
         about=f"The file {train}.",
     )
     if kind_found == "regression":
@@ -161,11 +157,13 @@ def _fail_on(mistakes: Sequence[str]) -> None:
 
 def _wish_mistakes(wish: _Wish, metrics: Sequence[str]) -> list[str]:
     mistakes = []
-    if wish.kind not in get_args(KindOrAuto):
-        mistakes.append(f"the kind is one of {', '.join(get_args(KindOrAuto))}, but got {wish.kind!r}")
+    known = (AUTO, *_answers.names())
+    if wish.kind not in known:
+        mistakes.append(f"the kind is one of {', '.join(known)}, but got {wish.kind!r}")
     if not 1 <= len(wish.text) <= 2 or (wish.choices and len(wish.text) != 1):
         mistakes.append(f"one or two text columns are wanted (one beside choices), but got {list(wish.text)}")
-    is_choice = bool(wish.choices) if wish.kind == "auto" else wish.kind == "multiple_choice"
+    is_known = wish.kind in _answers.names()
+    is_choice = _answers.lookup(wish.kind).has_candidates if is_known else bool(wish.choices)
     if is_choice != bool(wish.choices) or len(wish.choices) == 1:
         mistakes.append(f"two or more columns of choices go with multiple choice, but got {list(wish.choices)}")
     named = [*wish.text, *wish.choices, wish.label]
@@ -177,10 +175,10 @@ def _wish_mistakes(wish: _Wish, metrics: Sequence[str]) -> list[str]:
     return mistakes
 
 
-def _metric_mistakes(metrics: Sequence[str], kind: Kind, classes: Sequence[str]) -> list[str]:
-    allowed = _ALLOWED[kind] + (("f1",) if kind == "classification" and len(classes) == 2 else ())
+def _metric_mistakes(metrics: Sequence[str], kind: str, classes: Sequence[str]) -> list[str]:
+    answers = _answers.lookup(kind)
+    allowed, what = answers.allowed(len(classes)), answers.describe(len(classes))
     unfit = [name for name in metrics if name in METRICS and name not in allowed]
-    what = f"{kind} of {len(classes)} classes" if kind == "classification" else kind.replace("_", " ")
     return [f"the metrics {unfit} do not fit a {what}: {', '.join(allowed)} do"] if unfit else []
 
 
@@ -224,26 +222,26 @@ def _text_mistakes(table: Table, wish: _Wish) -> list[str]:
     return [f"{table.source}: {mistake}" for mistake in text_mistakes(table, (*wish.text, *wish.choices))]
 
 
-def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[Kind, tuple[str, ...], list[str], list[str]]:
+def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[str, tuple[str, ...], list[str], list[str]]:
     """The kind, the classes, what was decided, and the mistakes among the labels."""
     values = [row.get(wish.label) for row in tables["train"].rows]
     mistakes = [item for table in tables.values() for item in _label_mistakes(table, wish.label)]
     if wish.choices:
         mistakes += [item for table in tables.values() for item in _choice_mistakes(table, wish)]
         return "multiple_choice", wish.choices, [f"Multiple choice among {', '.join(wish.choices)}."], mistakes
-    kind = _kind(values) if wish.kind == "auto" else wish.kind
+    kind = _kind(values) if wish.kind == AUTO else wish.kind
     if kind == "regression":
         probe = Task("probe", "regression", wish.text, wish.label)
         mistakes = [f"{t.source}: {item}" for t in tables.values() for item in read_labels(probe, t)[1]]
         mistakes = mistakes or _range_mistake(tables["train"], wish.label)
         return "regression", (), [f"{wish.label!r} is taken for a number to be predicted (regression)."], mistakes
     classes = _classes(values)
-    mistakes += _slips(tables["train"], wish) if wish.kind == "auto" else []
+    mistakes += _slips(tables["train"], wish) if wish.kind == AUTO else []
     decided = [f"{wish.label!r} is taken for {len(classes)} classes: {', '.join(classes[:20])}."]
     return "classification", classes, decided, [*mistakes, *_class_mistakes(tables, wish.label, classes)]
 
 
-def _kind(values: Sequence[Any]) -> Kind:
+def _kind(values: Sequence[Any]) -> str:
     numbers = [_as_float(value) for value in values if not _is_missing(value)]
     known = [number for number in numbers if number is not None]
     fractional = any(not number.is_integer() for number in known)

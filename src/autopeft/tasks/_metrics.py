@@ -87,6 +87,20 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     return float(any(normalised(prediction) == normalised(gold) for gold in answers))
 
 
+def rouge_l(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 of the longest common subsequence of words with any gold answer (Lin 2004, section 3), 0 to 1.
+
+    Words are runs of letters and digits in lower case; nothing is stemmed, articles stay.
+    """
+    words = _words(prediction)
+    return max((_lcs_f1(words, _words(gold)) for gold in answers), default=0.0)
+
+
+def mean_rouge_l(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
+    """Mean of `rouge_l` over the examples."""
+    return float(np.mean([rouge_l(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
+
+
 def mean_token_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
     """Mean of `token_f1` over the examples."""
     return float(np.mean([token_f1(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
@@ -95,6 +109,23 @@ def mean_token_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) 
 def mean_exact_match(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
     """Mean of `exact_match` over the examples."""
     return float(np.mean([exact_match(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _lcs_f1(first: Sequence[str], second: Sequence[str]) -> float:
+    if not first or not second:
+        return float(first == second)
+    lengths = [0] * (len(second) + 1)  # of the common subsequence of what is read of `first`, and a prefix of `second`
+    for word in first:
+        diagonal = 0
+        for column, other in enumerate(second, start=1):
+            above = lengths[column]
+            lengths[column] = diagonal + 1 if word == other else max(above, lengths[column - 1])
+            diagonal = above
+    return 2 * lengths[-1] / (len(first) + len(second))
 
 
 def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:
@@ -122,6 +153,11 @@ def _chosen_names(predictions: NDArray[Any], examples: Examples) -> list[str]:
     return [names[int(taken)] for names, taken in zip(examples.names, predictions, strict=True)]
 
 
+TEXT_METRICS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = MappingProxyType(
+    {"token_f1": mean_token_f1, "exact_match": mean_exact_match, "rouge_l": mean_rouge_l}
+)
+"""The metrics that compare what was said with gold answers as text, by name."""
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "accuracy": lambda taken, examples: accuracy(examples.labels, taken),
@@ -134,6 +170,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "group_exact_match": lambda taken, examples: grouped_exact_match(examples.labels, taken, examples.groups),
         "token_f1": lambda taken, examples: mean_token_f1(_chosen_names(taken, examples), examples.answers),
         "exact_match": lambda taken, examples: mean_exact_match(_chosen_names(taken, examples), examples.answers),
+        "rouge_l": lambda taken, examples: mean_rouge_l(_chosen_names(taken, examples), examples.answers),
     }
 )
 """Every metric by name. "f1a" is F1 over all answers of all questions, "group_exact_match" over whole questions."""
@@ -144,3 +181,10 @@ def measure(names: Sequence[str], predictions: NDArray[Any], examples: Examples)
     if len(examples) == 0 or not np.isfinite(predictions).all():
         return dict.fromkeys(names, math.nan)
     return {name: METRICS[name](predictions, examples) for name in names}
+
+
+def measure_texts(names: Sequence[str], said: Sequence[str], examples: Examples) -> dict[str, float]:
+    """Each metric of `names` that compares strings, of texts beside the gold answers; NaN where there are none."""
+    if len(examples) == 0:
+        return dict.fromkeys(names, math.nan)
+    return {name: TEXT_METRICS[name](said, examples.answers) for name in names}

@@ -32,8 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import DataError, SettingsError, UnknownNameError
+from autopeft.tasks._answers import lookup
 from autopeft.tasks._examples import Examples, repeated_inputs
-from autopeft.tasks._task import Kind, Task
+from autopeft.tasks._task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Splits:
         validation: what the search looks at.
         open_test: gives the test part. Nothing but the final retraining may call it (through `test`).
         facts: where each part came from, protocol and seed.
-        kind: the kind of the task.
+        kind: the kind of answer, see `Task.kind`.
         label_names: the classes in the order of their ids.
     """
 
@@ -73,7 +74,7 @@ class Splits:
     validation: Examples
     open_test: Callable[[], Examples]
     facts: Mapping[str, Any]
-    kind: Kind = "classification"
+    kind: str = "classification"
     label_names: tuple[str, ...] = ()
 
     @cached_property
@@ -102,13 +103,7 @@ class Splits:
             "words": examples.words(),
             "digest": examples.digest(),
         }
-        if self.kind == "classification":
-            counts = examples.balance()
-            facts["classes"] = {self.label_names[int(label)]: count for label, count in counts.items()}
-            facts["majority"] = max(counts.values(), default=0) / max(len(examples), 1)
-        elif self.kind == "regression":
-            facts["labels"] = _spread(examples.labels)
-        return facts
+        return {**facts, **lookup(self.kind).facts(examples, self.label_names)}
 
 
 Protocol = Callable[[Task, Source, int], Splits]
@@ -288,7 +283,7 @@ def _manner(whole: Examples, task: Task, stratify: bool = True) -> str:
     """How `_cut` goes about it."""
     if whole.groups and stratify:
         return "in whole groups"
-    return "stratified" if stratify and task.kind == "classification" else "at random"
+    return "stratified" if stratify and task.answers.is_stratified else "at random"
 
 
 def _cut(
@@ -305,7 +300,7 @@ def _cut(
         raise DataError(f"Cutting {size} examples from {len(allowed)} leaves none to train on.")
     if whole.groups and stratify:
         held = _whole_groups([whole.groups[index] for index in allowed], size, generator)
-    elif stratify and task.kind == "classification":
+    elif stratify and task.answers.is_stratified:
         held = stratified(whole.labels[allowed], size, generator, spare)
     else:
         held = np.sort(generator.permutation(len(allowed))[:size])
@@ -362,14 +357,3 @@ def _prepared(splits: Splits, task: Task, seed: int, limit: int | None) -> Split
         facts["train"] += f", {len(train):,} kept"
     facts["train_limit"] = limit
     return Splits(train.expanded(), splits.validation, splits.open_test, facts, task.kind, task.label_names)
-
-
-def _spread(labels: NDArray[Any]) -> dict[str, float]:
-    if len(labels) == 0:
-        return {}
-    return {
-        "mean": float(labels.mean()),
-        "deviation": float(labels.std()),
-        "least": float(labels.min()),
-        "most": float(labels.max()),
-    }

@@ -7,25 +7,19 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import DataError
+from autopeft.tasks._answers import Answers, Labels, lookup
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._metrics import mean_exact_match, mean_token_f1, measure
 from autopeft.tasks._tables import Table, listed
-
-_WHOLE = re.compile(r"-?\d+\.0+")  # pandas writes whole numbers so where one is missing
 
 _HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone, as JSON may escape it, is no text and cannot be encoded
 
-Kind = Literal["classification", "regression", "multiple_choice"]
 Format = Callable[["Task", Table], Examples]
 Fetch = Callable[[str], Table]
-
-_NO_CLASS = -1  # no class has this number
 
 
 @dataclass(frozen=True)
@@ -48,20 +42,21 @@ def plain(task: Task, table: Table) -> Examples:
     labels, wrong = read_labels(task, table)
     if mistakes or wrong:
         raise DataError(f"{table.source} cannot be used: {listed([*mistakes, *wrong])}.")
-    return Examples(labels, texts=[tuple(row[name] for name in task.inputs) for row in table.rows])
+    texts = [tuple(row[name] for name in task.inputs) for row in table.rows]
+    return Examples(labels.values, texts=texts, answers=labels.answers)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of text classification, regression or multiple choice.
+    """A task as data. What depends on the kind of answer is asked of `answers`.
 
     Args:
         name: benchmark and task, for example ``glue/mrpc``; also the folder of its files.
-        kind: what is predicted.
+        kind: the kind of answer, a name of `autopeft.tasks._answers`: "classification", "regression", ...
         inputs: names of the one or two text columns; for text-to-text models also the names of the fields.
         label: name of the label column.
-        label_names: the classes in the order of their ids; empty for regression; for multiple choice the names of
-            the choices, or empty where they differ from example to example.
+        label_names: the classes in the order of their ids; empty for numbers and texts; for multiple choice the names
+            of the choices, or empty where they differ from example to example.
         metrics: what it is scored by (names of `autopeft.tasks._metrics.METRICS`); the first is the objective.
         hub: where it is on the Hub, or None when it is only local.
         parts: role (train, validation, test) and the name of the split that plays it. The test splits of GLUE
@@ -78,7 +73,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: str
     inputs: tuple[str, ...]
     label: str = "label"
     label_names: tuple[str, ...] = ()
@@ -100,6 +95,15 @@ class Task:
             object.__setattr__(self, "verbalisers", tuple(str(number) for number in range(len(self.label_names))))
 
     @property
+    def answers(self) -> Answers:
+        """What is asked for, as a strategy.
+
+        Raises:
+            UnknownNameError: there is no such kind.
+        """
+        return lookup(self.kind)
+
+    @property
     def short_name(self) -> str:
         """The name without the benchmark: ``mrpc``."""
         return self.name.rpartition("/")[2]
@@ -112,7 +116,7 @@ class Task:
     @property
     def outputs(self) -> int:
         """Width of a head: the number of classes; 1 for a regression and for the score of one choice."""
-        return len(self.label_names) if self.kind == "classification" else 1
+        return self.answers.n_outputs(len(self.label_names))
 
     def under(self, protocol: str) -> Task:
         """This task with the metric first that the paper of `protocol` reports (BIPEFT: F1 for MRPC, and so on)."""
@@ -139,20 +143,14 @@ class Task:
                 a sequence of the scores of each example's choices, or an array padded to ``(n, most choices)``
                 whose padding is ignored. A NaN anywhere gives NaN for its example.
         """
-        if self.kind == "multiple_choice":
-            rows = [np.asarray(row, np.float64)[: len(own)] for row, own in zip(outputs, examples.choices, strict=True)]
-            return np.array([_argmax(row) for row in rows])
-        array = np.asarray(outputs, np.float64)
-        if self.kind == "regression":
-            return array.reshape(len(examples))
-        return np.array([_argmax(row) for row in array])
+        return self.answers.decide(outputs, examples)
 
     def score(self, outputs: Any, examples: Examples) -> dict[str, float]:
         """The task's metrics of a model's outputs (see `decide`), objective first.
 
         NaN or infinite predictions give NaN in every metric: the caller makes a typed failure of it.
         """
-        return measure(self.metrics, self.decide(outputs, examples), examples)
+        return self.answers.measure(self.metrics, self.decide(outputs, examples), examples)
 
     def baseline(self, examples: Examples, seen: Examples | None = None) -> dict[str, float]:
         """The metrics of saying always the same: for each metric the label that is best for it, or the mean.
@@ -163,23 +161,17 @@ class Task:
             examples: what is scored.
             seen: where the label or mean is learnt; the scored examples themselves by default.
         """
-        source = (examples if seen is None else seen).labels
+        source = examples if seen is None else seen
         if len(source) == 0 or len(examples) == 0:
             return dict.fromkeys(self.metrics, math.nan)
-        if self.kind == "regression":
-            return measure(self.metrics, np.full(len(examples), source.mean()), examples)
-        values, counts = np.unique(source, return_counts=True)
-        labels = values[np.argsort(-counts, kind="stable")]  # of equals the most frequent
-        learnt = [self._always(label, examples if seen is None else seen) for label in labels]
-        scored = learnt if seen is None else [self._always(label, examples) for label in labels]
-        best = {name: max(range(len(labels)), key=lambda i: learnt[i][name]) for name in self.metrics}
+        constants = self.answers.constants(source)
+        learnt = [self._always(constant, source) for constant in constants]
+        scored = learnt if seen is None else [self._always(constant, examples) for constant in constants]
+        best = {name: max(range(len(constants)), key=lambda i: learnt[i][name]) for name in self.metrics}
         return {name: scored[index][name] for name, index in best.items()}
 
-    def _always(self, label: int, examples: Examples) -> dict[str, float]:
-        constant = np.full(len(examples), label)
-        if self.kind == "multiple_choice":
-            constant = np.minimum(constant, [len(own) - 1 for own in examples.choices])
-        return measure(self.metrics, constant, examples)
+    def _always(self, constant: Any, examples: Examples) -> dict[str, float]:
+        return self.answers.measure(self.metrics, self.answers.always(constant, examples), examples)
 
     def source_text(self, examples: Examples, index: int) -> str:
         """The input of a text-to-text model: the task's short name, then every field with a colon.
@@ -191,44 +183,16 @@ class Task:
         return " ".join([self.short_name, *(f"{name}: {text}" for name, text in named)])
 
     def target_text(self, examples: Examples, index: int) -> str:
-        """What a text-to-text model is to say: the verbaliser of the class, a number, or an entity.
+        """What a text-to-text model is to say: the verbaliser of the class, a number, an entity, or the text."""
+        return self.answers.target(self, examples, index)
 
-        A number is rounded to the nearest multiple of `step` (the BIPEFT release rounds to 0.1 by a slip).
-        """
-        label = examples.labels[index]
-        if self.kind == "regression":
-            per_unit = 1 / self.step
-            return f"{round(per_unit * float(label)) / per_unit:.{max(0, -math.floor(math.log10(self.step)))}f}"
-        if examples.names:
-            return examples.names[index][int(label)]
-        return self.verbalisers[int(label)] if self.verbalisers else str(int(label))
-
-    def parse_prediction(self, text: str) -> float | int | None:
-        """The class id or number that `text` stands for, or None when it stands for none. Case does not count."""
-        said = text.strip().lower()
-        if self.kind == "regression":
-            return _number(said)
-        if not self.verbalisers:
-            return int(said) if said.isdecimal() else None
-        known = [word.strip().lower() for word in self.verbalisers]
-        return known.index(said) if said in known else None
+    def parse_prediction(self, text: str) -> Any:
+        """The class id, number or text that `text` stands for, or None when it stands for none."""
+        return self.answers.parse(self, text)
 
     def score_texts(self, said: Sequence[str], examples: Examples) -> dict[str, float]:
-        """The metrics of a text-to-text model's answers. What cannot be parsed is wrong.
-
-        Of two classes it counts as the opposite one, of more as none of them; a number counts as `unparsable` (-1 in
-        T5 and BIPEFT). Entities are compared as strings.
-        """
-        if examples.names:
-            return _score_entities(self.metrics, said, examples)
-        parsed = [self.parse_prediction(text) for text in said]
-        if self.kind == "classification" and len(self.label_names) == 2:
-            pairs = zip(parsed, examples.labels, strict=True)
-            filled = [1 - int(right) if value is None else value for value, right in pairs]
-        else:
-            wrong = self.unparsable if self.kind == "regression" else _NO_CLASS
-            filled = [wrong if value is None else value for value in parsed]
-        return measure(self.metrics, np.array(filled), examples)
+        """The metrics of a text-to-text model's answers. What cannot be parsed is wrong."""
+        return self.answers.score_texts(self, said, examples)
 
     def _own_fields(self, examples: Examples, index: int) -> list[tuple[str, str]]:
         if examples.texts:
@@ -285,59 +249,11 @@ def text_mistakes(table: Table, columns: Sequence[str], *, is_part_enough: bool 
     return mistakes
 
 
-def read_labels(task: Task, table: Table) -> tuple[NDArray[Any], list[str]]:
-    """The labels of `table` as numbers, shape ``(n,)``, and a phrase for every kind of wrong one.
-
-    A class may be given by its id (a number, or digits in a CSV) or by its name.
-    """
+def read_labels(task: Task, table: Table) -> tuple[Labels, list[str]]:
+    """The labels of `table`, and a phrase for those that cannot be read; see `Answers.read`."""
     values = [row.get(task.label) for row in table.rows]
-    if task.kind == "regression":
-        numbers = [_number(value) for value in values]
-        wrong = [(n, value) for n, (value, read) in enumerate(zip(values, numbers, strict=True), 1) if read is None]
-        wanted = "a finite number"
-        labels = np.array([0.0 if number is None else number for number in numbers], dtype=np.float64)
-    else:
-        classes = _class_ids(task.label_names, values)
-        wrong = [(n, value) for n, (value, read) in enumerate(zip(values, classes, strict=True), 1) if read is None]
-        wanted = f"one of {', '.join(task.label_names[:20])} (or its number from 0)"
-        labels = np.array([-1 if number is None else number for number in classes], dtype=np.int64)
-    if not wrong:
-        return labels, []
-    shown = ", ".join(f"row {number}: {value!r}" for number, value in wrong[:5])
-    return labels, [f"{len(wrong)} values of {task.label!r} are not {wanted}: {shown}"]
-
-
-def _class_ids(names: Sequence[str], values: Sequence[Any]) -> list[int | None]:
-    ids = {name: number for number, name in enumerate(names)}
-    if not any(name.isdecimal() for name in names):  # where names are digits, a digit is a name and no id
-        ids |= {str(number): number for number in range(len(names))}
-    return [ids.get(label_key(value)) for value in values]
-
-
-def label_key(value: Any) -> str:
-    """The text by which a raw label is compared with the names of the classes: 1, 1.0, "1", "1.0" and True are one."""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value).strip()
-    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
-
-
-def _number(value: Any) -> float | None:
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _argmax(row: NDArray[np.float64]) -> float:
-    return math.nan if np.isnan(row).any() else int(row.argmax())
-
-
-def _score_entities(names: Sequence[str], said: Sequence[str], examples: Examples) -> dict[str, float]:
-    compare = {"token_f1": mean_token_f1, "exact_match": mean_exact_match}
-    return {name: compare[name](said, examples.answers) for name in names}
+    found = task.answers.read(task, values)
+    if not found.wrong:
+        return found, []
+    shown = ", ".join(f"row {position + 1}: {values[position]!r}" for position in found.wrong[:5])
+    return found, [f"{len(found.wrong)} values of {task.label!r} are not {found.wanted}: {shown}"]

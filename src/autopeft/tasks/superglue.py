@@ -122,7 +122,7 @@ def _labels(task: Task, table: Table) -> Any:
     labels, wrong = read_labels(task, table)
     if mistakes or wrong:
         raise DataError(f"{table.source} cannot be used: {listed([*mistakes, *wrong])}.")
-    return labels
+    return labels.values
 
 
 def _fields(table: Table, names: tuple[str, ...]) -> list[tuple[tuple[str, str], ...]]:

@@ -29,10 +29,9 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.layer_drop import LayerDrop
-from autopeft.training.learner import Learner, learner_for
+from autopeft.training.learners import Answer, Learner, learner_for
 from autopeft.training.loop import Fit, autocast, fit
 from autopeft.training.recipe import Recipe
-from autopeft.training.text_to_text import Answer
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
 _LATENCY_PASSES = 5
@@ -65,7 +64,7 @@ class Evaluator:
             answer: how a text-to-text model's answer is read.
 
         Raises:
-            SettingsError: see `autopeft.training.learner.learner_for`.
+            SettingsError: see `autopeft.training.learners.learner_for`.
             UnknownNameError: `recipe.rate_factors` names a method that there is not.
         """
         _check_factors(recipe)

@@ -13,15 +13,13 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods import lookup
-
-Problem = Literal["classification", "regression", "multiple_choice"]
+from autopeft.tasks import _answers as answers
 
 
 class Head(nn.Module):
@@ -56,7 +54,7 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, backbone: Backbone, head: Head, problem: Problem = "classification") -> None:
+    def __init__(self, backbone: Backbone, head: Head, problem: str = "classification") -> None:
         super().__init__(backbone.model.config)
         self.backbone = backbone.model
         self._source = backbone
@@ -151,8 +149,6 @@ def pooled(hidden: Tensor, mask: Tensor | None, pooling: Literal["first", "last"
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def loss_of(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
-    """Cross-entropy over classes or choices, mean squared error for regression, in float32."""
-    if problem == "regression":
-        return functional.mse_loss(logits.squeeze(-1).float(), labels.float())
-    return functional.cross_entropy(logits.float(), labels)
+def loss_of(logits: Tensor, labels: Tensor, problem: str) -> Tensor:
+    """The loss of the kind of answer called `problem`, in float32: see `autopeft.tasks._answers`."""
+    return answers.lookup(problem).loss(logits, labels)

@@ -22,7 +22,7 @@ from autopeft.network.dropout import quick_dropout
 from autopeft.objective import Epoch
 from autopeft.training.batches import Batch, Encoded, collate, training_order
 from autopeft.training.consistency import loss_with_consistency
-from autopeft.training.learner import Learner
+from autopeft.training.learners import Learner
 from autopeft.training.recipe import Recipe
 
 _CHECK_EVERY = 50

@@ -1,63 +1,25 @@
-"""What lies between a task and a backbone: encoding, the loss of a batch, and the outputs that are scored.
-
-Two kinds: an encoder with a head, and a text-to-text model that is asked for the label as text.
-"""
+"""An encoder (or a decoder without its vocabulary) with a head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autopeft.backbones import Backbone, seeded
-from autopeft.errors import DataError, SettingsError
+from autopeft.errors import DataError
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.heads import Head, HeadedModel, head_parameters, loss_of
-from autopeft.training.text_to_text import Answer, TextToTextLearner
-
-
-class Learner(Protocol):
-    """A task as seen by one backbone.
-
-    Attributes:
-        model: the module that is put into training and evaluation mode.
-        n_head: parameters of the head, 0 where there is none.
-        pad: the token id with which batches are padded.
-    """
-
-    model: nn.Module
-    n_head: int
-    pad: int
-
-    def encode(self, examples: Examples, max_length: int) -> Encoded:
-        """Token ids of `examples`, truncated to `max_length` tokens."""
-        ...
-
-    def reset(self, seed: int) -> list[nn.Parameter]:
-        """A fresh head; returns its parameters."""
-        ...
-
-    def forward(self, batch: Batch) -> Forward:
-        """One pass over a batch, differentiable: its mean loss and what it answered."""
-        ...
-
-    def outputs(self, batch: Batch) -> list[Any]:
-        """What the model gives for every example of a batch, in the form that `score` takes."""
-        ...
-
-    def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
-        """The task's metrics of the outputs for `examples`."""
-        ...
+from autopeft.training.heads import Head, HeadedModel, head_parameters
 
 
 class EncoderLearner:
-    """A backbone with a classification, regression or multiple-choice head."""
+    """A backbone with a head for classes, numbers or the scores of choices."""
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         """Raises:
@@ -97,18 +59,17 @@ class EncoderLearner:
         return list(self._headed.head.parameters())
 
     def forward(self, batch: Batch) -> Forward:
-        """Cross-entropy or mean squared error, and the logits or values."""
+        """The loss of the task's kind of answer, and what two passes are compared by."""
         logits = self._by_example(self.model(**batch.inputs).logits, batch.sizes)
-        loss = loss_of(logits, batch.labels, self.task.kind)
-        return Forward(loss, logits.squeeze(-1) if self.task.kind == "regression" else logits)
+        answers = self.task.answers
+        return Forward(answers.loss(logits, batch.labels), answers.compared(logits))
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
         logits = self.model(**batch.inputs).logits.float()
         if batch.sizes is not None:
             return [part.squeeze(-1).cpu().numpy() for part in torch.split(logits, list(batch.sizes))]
-        values = logits.squeeze(-1) if self.task.kind == "regression" else logits
-        return list(values.cpu().numpy())
+        return list(self.task.answers.shape(logits).cpu().numpy())
 
     def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
         """The task's metrics."""
@@ -121,16 +82,3 @@ class EncoderLearner:
             return logits
         parts = [part.squeeze(-1) for part in torch.split(logits, list(sizes))]
         return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
-
-
-def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Learner:
-    """The kind of learner that fits the backbone.
-
-    Raises:
-        SettingsError: `answer` is "generate" and the backbone gives no text.
-    """
-    if backbone.family.is_text_to_text:
-        return TextToTextLearner(backbone, task, answer)
-    if answer == "generate":
-        raise SettingsError(f"{backbone.name} gives no text, so the answer 'generate' cannot be had from it.")
-    return EncoderLearner(backbone, task)

@@ -7,7 +7,7 @@ BIPEFT paper's way; an answer that cannot be parsed is wrong).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +22,7 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-
-Answer = Literal["score", "generate"]
-"""How an answer is read: the likelihoods of the labels compared, or greedy decoding."""
-
-_MOST_NEW_TOKENS = 20
+from autopeft.training.learners._learner import Answer
 
 _MOST_ROWS = 256
 """Decoder rows, examples times labels, that are scored at a time."""
@@ -49,8 +45,8 @@ class TextToTextLearner:
         self.model: nn.Module = backbone.model
         self.tokenizer = backbone.tokenizer
         self.pad, self.n_head = int(self.tokenizer.pad_token_id), 0
-        # A number has no finite list of words to compare.
-        self.answer: Answer = "generate" if task.kind == "regression" or not task.verbalisers else answer
+        # A number or a text has no finite list of words to compare.
+        self.answer: Answer = answer if task.answers.is_listed and task.verbalisers else "generate"
         self._labels = self._tokens(task.verbalisers) if task.verbalisers else Ragged.of([])
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
@@ -105,6 +101,6 @@ class TextToTextLearner:
     def _texts(self, batch: Batch) -> list[str]:
         with torch.no_grad():
             found = self.backbone.model.generate(
-                **batch.inputs, max_new_tokens=_MOST_NEW_TOKENS, do_sample=False, num_beams=1
+                **batch.inputs, max_new_tokens=self.task.answers.most_tokens, do_sample=False, num_beams=1
             )
         return list(self.tokenizer.batch_decode(found, skip_special_tokens=True))

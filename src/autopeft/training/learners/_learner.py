@@ -1,0 +1,49 @@
+"""What lies between a task and a backbone: encoding, the loss of a batch, and the outputs that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from autopeft.tasks._examples import Examples
+from autopeft.training.batches import Batch, Encoded
+from autopeft.training.consistency import Forward
+
+Answer = Literal["score", "generate"]
+"""How a text-to-text model's answer is read: the likelihoods of the labels compared, or greedy decoding."""
+
+
+class Learner(Protocol):
+    """A task as seen by one backbone.
+
+    Attributes:
+        model: the module that is put into training and evaluation mode.
+        n_head: parameters of the head, 0 where there is none.
+        pad: the token id with which batches are padded.
+    """
+
+    model: nn.Module
+    n_head: int
+    pad: int
+
+    def encode(self, examples: Examples, max_length: int) -> Encoded:
+        """Token ids of `examples`, truncated to `max_length` tokens."""
+        ...
+
+    def reset(self, seed: int) -> list[nn.Parameter]:
+        """A fresh head; returns its parameters."""
+        ...
+
+    def forward(self, batch: Batch) -> Forward:
+        """One pass over a batch, differentiable: its mean loss and what it answered."""
+        ...
+
+    def outputs(self, batch: Batch) -> list[Any]:
+        """What the model gives for every example of a batch, in the form that `score` takes."""
+        ...
+
+    def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
+        """The task's metrics of the outputs for `examples`."""
+        ...
