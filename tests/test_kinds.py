@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,23 @@ def test_every_module_is_read_in_the_order_of_the_files(kind: str) -> None:
 
 def test_a_dotted_path_names_what_is_elsewhere(kind: str) -> None:
     assert lookup("thing", f"{kind}.ant:OTHER", kind) == 4
+
+
+def test_what_lies_in_the_folder_of_the_call_is_found_last(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "json.py").write_text("MIXER = 'the wrong one'\n")
+    (here / "my_lab_of_kinds.py").write_text("import json\nMIXER = json.dumps('mine')\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert lookup("thing", "z", kind) == 1
+    assert str(here) not in sys.path  # nobody has named anything there
+    assert lookup("thing", "my_lab_of_kinds:MIXER", kind) == '"mine"'
+    assert lookup("thing", "my_lab_of_kinds:MIXER", kind) == '"mine"'
+    assert sys.path[-1] == str(here)
+    assert sys.path.count(str(here)) == 1
 
 
 @pytest.mark.parametrize("path", ["no_such_module:X", "json:no_such_attribute"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft.errors import BudgetError, DataError, SettingsError, StudyMismatchError
+from autopeft.errors import BudgetError, DataError, InputError, SettingsError, StudyMismatchError
 from autopeft.reports.rows import search_seconds
 from autopeft.searches import _checkpoint as disk
 from autopeft.searches._halves import HalvedTask
@@ -151,7 +151,7 @@ def test_a_second_process_joins_with_the_stored_settings(case: Case, tmp_path: P
     Session.build(asked).begin(tmp_path).close()
     with join(tmp_path) as study:
         assert study.n_finished() == 4
-    assert worker_command(tmp_path)[1:] == ["-m", "autopeft", "worker", str(tmp_path)]
+    assert worker_command(tmp_path)[1:] == ["-P", "-m", "autopeft", "worker", str(tmp_path)]
 
 
 def test_workers_do_the_trials_in_processes_of_their_own(
@@ -159,15 +159,16 @@ def test_workers_do_the_trials_in_processes_of_their_own(
 ) -> None:
     started: list[tuple[list[str], int, Path]] = []
 
-    def ran(*call: Any, environment: dict[str, str], on_poll: Any) -> None:
+    def ran(*call: Any, environment: dict[str, str], devices: tuple[str, ...], on_poll: Any) -> None:
         started.append(call)
+        assert devices == ("cpu", "cpu:0")
         assert "AUTOPEFT_STORAGE" not in environment  # the study is a file of its own
         on_poll()
         join(tmp_path).close()  # a worker ends the search while the launcher looks
 
     monkeypatch.setattr("autopeft.session.run_workers", ran)
     events: list[Event] = []
-    with search(case.settings(workers=2), tmp_path, events.append) as study:
+    with search(case.settings(devices=["cpu", "cpu:0"]), tmp_path, events.append) as study:
         assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]
         assert [type(event) for event in events] == [Told] * 3
         assert [event.trial.number for event in events] == [trial.number for trial in study.trials()]
@@ -202,6 +203,21 @@ def test_a_named_space_is_built_under_its_budget(case: Case) -> None:
 def test_what_a_task_needs_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No files of glue/mrpc were found"):
         Session.build(Settings(model="no/such", task="mrpc", data=str(tmp_path), space=SpaceSettings()))
+
+
+def test_every_device_has_a_worker_and_the_first_does_what_comes_before(case: Case, tmp_path: Path) -> None:
+    asked = case.settings(devices=["cpu:0", "cpu"])
+    assert (resolved(asked).workers, resolved(asked).device) == (2, "cpu:0")
+    assert resolved(asked.with_changes(workers=5)).workers == 5
+    assert resolved(resolved(asked)) == resolved(asked)
+    assert asked.identity() == case.settings().identity()
+    answering = resolved(asked.with_changes(sampler="bipeft"))
+    assert (answering.workers, answering.device) == (1, "cpu:0")
+    with pytest.raises(InputError, match="`devices` are such as"):
+        Session.build(case.settings(devices=["cpu", "nowhere"]))
+    Session.build(asked).begin(tmp_path).close()
+    with join(tmp_path, device="cpu") as study:  # a worker has one device, whatever its launcher deals out
+        assert study.n_finished() == 3
 
 
 def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:

@@ -2,13 +2,15 @@
 
 A kind is a package whose modules each export one mapping, ``MEMBERS``, from name to member; a module whose name
 begins with an underscore is what the members stand on, and is passed over. A user's own member is named by a dotted
-path, ``my_lab.mixers:MIXER``.
+path, ``my_lab.mixers:MIXER``; its package is installed, or lies in the folder in which the program is called.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -53,7 +55,19 @@ def lookup(what: str, name: str, *packages: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UnknownNameError(what, name, known)
+    _append_current_folder()
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"The {what} {name!r} cannot be imported: {error}.") from error
+
+
+def _append_current_folder() -> None:
+    """Let packages in the folder of the call be imported, after everything else.
+
+    At the end of the path, and only when somebody names one: a ``queue.py`` that happens to lie there must never take
+    the place of Python's own, which is why workers are started without that folder on their path.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)

@@ -37,7 +37,7 @@ from autopeft.tasks._task import Task
 from autopeft.tracking import tracked
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, middle, sweep
-from autopeft.workers import run_workers
+from autopeft.workers import check_devices, run_workers
 from autopeft.writing import STUDY as STUDY_FOLDER
 from autopeft.writing import check_folder
 
@@ -85,6 +85,7 @@ class Session:
             InputError: something that the settings name does not exist or does not fit.
         """
         settings = resolved(settings)
+        check_devices(settings.devices, os.environ)
         tracking.check(settings.trackers)
         task, splits = _data(settings)
         backbone = Backbone.from_pretrained(
@@ -239,6 +240,8 @@ def answers_budgets(sampler: str) -> bool:
 def resolved(settings: Settings) -> Settings:
     """`settings` with what depends on the sampler filled in: initial design, workers, the space where none is named.
 
+    Of several devices each has a worker at least; what is done before there are workers is done on the first.
+
     Raises:
         UnknownNameError: there is no such sampler.
     """
@@ -249,11 +252,12 @@ def resolved(settings: Settings) -> Settings:
     space = settings.space
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
         space = replace(space, name=samplers.lookup(settings.sampler).default_space)
-    workers = settings.workers
+    workers = max(settings.workers, len(settings.devices))
     if is_answering and workers > 1:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
         workers = 1
-    return settings.with_changes(initial=initial, space=space, workers=workers)
+    device = settings.devices[0] if settings.devices else settings.device
+    return settings.with_changes(initial=initial, space=space, workers=workers, device=device)
 
 
 def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], None] | None = None) -> Study:
@@ -295,6 +299,7 @@ def carry_out(
         session.settings.workers,
         Path(folder) / "logs",
         environment=worker_environment(storage, os.environ),
+        devices=session.settings.devices,
         on_poll=ends.look_again,
     )
     ends.look()
@@ -330,12 +335,14 @@ def worker_command(folder: str | Path, *, trust_remote_code: bool = False) -> li
     """The command line of one worker of the study in `folder`.
 
     Everybody on a machine can read command lines, so that the database is no part of it: see `worker_environment`.
+    The folder of the call is not on the path of a worker (``-P``), where a ``queue.py`` of the user's would take the
+    place of Python's; a dotted path finds what is there all the same, see `autopeft.kinds`.
 
     Args:
         trust_remote_code: handed on from whoever gave the flag; the study's folder cannot say so.
     """
     trust = ["--trust-remote-code"] if trust_remote_code else []
-    return [sys.executable, "-m", "autopeft", "worker", str(folder), *trust]
+    return [sys.executable, "-P", "-m", "autopeft", "worker", str(folder), *trust]
 
 
 def worker_environment(storage: str | None, base: Mapping[str, str]) -> dict[str, str]:
@@ -356,7 +363,7 @@ def join(
         SettingsError: the folder holds no settings.
     """
     settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
-    session = Session.build(settings.with_changes(device=device) if device else settings)
+    session = Session.build(settings.with_changes(device=device or settings.device, devices=()))
     study = session.study(folder, storage)
     try:
         session.check_inputs(study)

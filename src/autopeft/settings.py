@@ -70,7 +70,7 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `trackers` and `device`.
+    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `trackers`, `device`, `devices`.
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
@@ -93,6 +93,7 @@ class Settings:
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
+        devices: one for each worker in turn, such as "cuda:0" and "cuda:1"; empty lets all use `device`.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
         trust_remote_code: whether code that the model brings is run. No file can say so, and none is written that does:
             whoever runs the program does, with ``--trust-remote-code``.
@@ -120,6 +121,7 @@ class Settings:
     workers: int = 1
     trackers: tuple[str, ...] = ()
     device: str = "cpu"
+    devices: tuple[str, ...] = ()
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
-        for name in ("trials", "max_retries", "workers", "trackers", "device"):
+        for name in ("trials", "max_retries", "workers", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
         return _without_later(found)

@@ -1,12 +1,14 @@
 """Several worker processes on one machine: start them, watch them, pass signals on, report what they left.
 
-Workers coordinate through the study alone, so that the launcher need not understand what they do. It restarts none:
-what a lost worker had begun is repeated by the others, or by the next call of the same command.
+Workers coordinate through the study alone, so that the launcher need not understand what they do. What a lost worker
+had begun is repeated by whoever claims next. A worker that dies is started again; one that ends with a verdict of its
+own (0 done, 1 failed, 2 cannot be served) or because it was asked to is not: the same would happen again, or is wanted.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +25,20 @@ from autopeft.errors import AutopeftError, InputError
 _logger = logging.getLogger(__name__)
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_MAX_THREADS")
+DEVICE_VARIABLE = "AUTOPEFT_DEVICE"
+"""The environment variable by which a worker is told its device."""
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before a dead worker is started again; as often as there are pauses, in a row.
+
+More than the losses after which a trial is given up: otherwise one trial that kills workers would end the search.
+"""
+
+_HEALTHY_SECONDS = 600.0
+"""A worker that lived that long did not die of how it was started: its pauses begin anew."""
+
+_VERDICTS = range(3)
+_ASKED_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
 _TAIL_BYTES = 1 << 16
@@ -37,27 +53,76 @@ class WorkerEnd:
         code: its exit code; -n when signal n ended it.
         log: the file that holds its output.
         tail: the last lines that it wrote, without those of earlier calls.
+        n_restarts: how often it had been started again.
     """
 
     pid: int
     code: int
     log: Path
     tail: str
+    n_restarts: int = 0
 
     @property
     def reason(self) -> str:
-        """Its exit code, or the name of the signal that ended it."""
-        return f"exit code {self.code}" if self.code >= 0 else f"signal {_signal_name(-self.code)}"
+        """Its exit code, or the name of the signal that ended it; and how often it had been started again."""
+        again = f" after {self.n_restarts} new starts" if self.n_restarts else ""
+        return (f"exit code {self.code}" if self.code >= 0 else f"signal {_signal_name(-self.code)}") + again
+
+    @property
+    def is_death(self) -> bool:
+        """Whether it neither came to a verdict nor was asked to end."""
+        asked = {code for number in _ASKED_TO_END for code in (-number, 128 + number)}
+        return self.code not in _VERDICTS and self.code not in asked
 
 
-@dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
-    log: Path
-    offset: int
+    """A process, and what it takes to start it again.
+
+    Attributes:
+        again_at: when it is started again, on the monotonic clock; None while that is open, infinite for never.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self._command, self._log, self._environment = command, log, environment
+        self._n_in_a_row = self._n_restarts = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.again_at: float | None = None
+        self._began = time.monotonic()
+        self.process, self._offset = _started(self._command, self._log, self._environment)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it runs or will be started again, or that is not decided yet."""
+        return self.again_at is None or self.again_at < math.inf
 
     def end(self) -> WorkerEnd:
-        return WorkerEnd(self.process.pid, self.process.wait(), self.log, _tail(self.log, self.offset))
+        """How it ended; waits for that."""
+        tail = _tail(self._log, self._offset)
+        return WorkerEnd(self.process.pid, self.process.wait(), self._log, tail, self._n_restarts)
+
+    def plan(self, pauses: Sequence[float]) -> None:
+        """Decide whether a process that has ended is started again, and say why it died."""
+        end = self.end()
+        if time.monotonic() > self._began + _HEALTHY_SECONDS:
+            self._n_in_a_row = 0
+        if not end.is_death or self._n_in_a_row >= len(pauses):
+            self.again_at = math.inf
+            return
+        pause = pauses[self._n_in_a_row]
+        self._n_in_a_row += 1
+        self.again_at = time.monotonic() + pause
+        _logger.warning(
+            "A worker (process %d) died: %s%s. It is started again in %g s (%d of %d). Its output is in %s.",
+            *(end.pid, end.reason, ", as where memory is short" if end.code == -signal.SIGKILL else "", pause),
+            *(self._n_in_a_row, len(pauses), self._log),
+        )
+
+    def start_again(self) -> None:
+        """A new process of the same command, whose output follows that of the one before."""
+        self._n_restarts += 1
+        self._start()
 
 
 class _Signals:
@@ -82,9 +147,10 @@ def run_workers(
     environment: Mapping[str, str] | None = None,
     devices: Sequence[str] = (),
     grace_seconds: float = 30.0,
+    pauses: Sequence[float] = PAUSES,
     on_poll: Callable[[], None] | None = None,
 ) -> tuple[WorkerEnd, ...]:
-    """Run `command` in `n` processes and return when all have ended.
+    """Run `command` in `n` processes and return when all have ended; what dies is started again.
 
     Each process has its share of the cores (`OMP_NUM_THREADS` and its like, at least 1, unless the environment
     already sets them), and writes its output to ``worker-<i>.log`` in `folder`, after what is there. SIGINT and
@@ -93,7 +159,9 @@ def run_workers(
 
     Args:
         environment: of the processes; by default that of this one.
-        devices: values of ``CUDA_VISIBLE_DEVICES``, dealt out in turn; empty leaves it as it is.
+        devices: dealt out in turn, see `environment_of_device`; empty leaves that to the command.
+        pauses: before a worker that died is started again, as often as there are pauses in a row. None is once
+            another has ended well: then the work is done.
         on_poll: called about ten times a second while workers run, for a progress bar.
 
     Returns:
@@ -108,16 +176,16 @@ def run_workers(
     """
     if n < 1 or not command:
         raise InputError(f"Workers need a command and a number of at least 1, but got {list(command)} and {n}.")
-    limits = environment_of_workers(n, os.environ if environment is None else environment)
+    base = os.environ if environment is None else environment
+    limits = environment_of_workers(n, base)
     Path(folder).mkdir(parents=True, exist_ok=True)
     workers: list[_Worker] = []
     with _all_ended(workers), _signals(workers) as signals:
         for index in range(n):
-            device = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
-            workers.append(_start(command, Path(folder) / f"worker-{index}.log", {**limits, **device}))
-            if signals.received:  # it came too early for this one
-                _send(workers[-1:], signals.received[0])
-        _watch(signals, grace_seconds, on_poll or _ignore)
+            device = environment_of_device(devices[index % len(devices)], base) if devices else {}
+            workers.append(_Worker(command, Path(folder) / f"worker-{index}.log", {**limits, **device}))
+            _pass_on_early(signals, workers[-1])
+        _watch(signals, grace_seconds, pauses, on_poll or _ignore)
         ends = tuple(worker.end() for worker in workers)
     if signals.received:
         _raise_received(signals.received[0])
@@ -131,6 +199,45 @@ def environment_of_workers(n: int, base: Mapping[str, str]) -> dict[str, str]:
     return {**dict.fromkeys(_THREAD_LIMITS, share), "TOKENIZERS_PARALLELISM": "false", **base}
 
 
+def environment_of_device(device: str, base: Mapping[str, str]) -> dict[str, str]:
+    """What tells a worker its device: the variable `DEVICE_VARIABLE`, and of several GPUs none but its own is seen.
+
+    Args:
+        device: as PyTorch names it. ``cuda:1`` is the second of those that `base` lets a process see.
+
+    Raises:
+        InputError: `base` hides it.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        return {DEVICE_VARIABLE: device}
+    hidden = base.get("CUDA_VISIBLE_DEVICES")
+    seen = None if hidden is None else [name.strip() for name in hidden.split(",") if name.strip()]
+    if seen is not None and int(number) >= len(seen):
+        raise InputError(f"There is no device {device!r}: CUDA_VISIBLE_DEVICES is {hidden!r}.")
+    return {"CUDA_VISIBLE_DEVICES": number if seen is None else seen[int(number)], DEVICE_VARIABLE: "cuda"}
+
+
+def check_devices(devices: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Look for devices before anything is trained; none is used, which would take memory of each.
+
+    Raises:
+        InputError: one is no name of a device, or this machine does not have it.
+    """
+    if not devices:
+        return
+    import torch
+
+    for name in devices:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise InputError(f"`devices` are such as cpu, cuda:0 or cuda:1, but got {name!r}.") from None
+        environment_of_device(name, environment)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"There is no device {name!r}: this process sees {torch.cuda.device_count()} GPUs.")
+
+
 def available_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -138,7 +245,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> _Worker:
+def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A process, and where its output begins in the log."""
     with log.open("ab") as output:
         offset = output.tell()
         try:
@@ -153,19 +261,45 @@ def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) ->
             )
         except OSError as error:
             raise InputError(f"The command of the workers cannot be started: {command[0]}: {error}.") from error
-    return _Worker(process, log, offset)
+    return process, offset
 
 
-def _watch(signals: _Signals, grace_seconds: float, on_poll: Callable[[], None]) -> None:
-    """Wait until all have ended; kill what outlives the grace after a signal."""
+def _watch(signals: _Signals, grace_seconds: float, pauses: Sequence[float], on_poll: Callable[[], None]) -> None:
+    """Wait until all have ended; start dead ones again; kill what outlives the grace after a signal."""
     deadline = None
-    while any(worker.process.poll() is None for worker in signals.workers):
-        if signals.received and deadline is None:
+    while True:
+        if not signals.received:
+            _tend(signals, pauses)
+        elif deadline is None:
             deadline = time.monotonic() + grace_seconds
-        if deadline is not None and time.monotonic() > deadline:
+        elif time.monotonic() > deadline:
             _send(signals.workers, signal.SIGKILL)
+        is_waiting = not signals.received  # after a signal nobody is started again
+        if not any(w.is_at_work if is_waiting else w.process.poll() is None for w in signals.workers):
+            return
         on_poll()
         time.sleep(_POLL_SECONDS)
+
+
+def _tend(signals: _Signals, pauses: Sequence[float]) -> None:
+    """Plan what becomes of workers that have ended, and start those whose pause is over."""
+    codes = [worker.process.poll() for worker in signals.workers]
+    for worker, code in zip(signals.workers, codes, strict=True):
+        if code is None:
+            continue
+        if 0 in codes:  # somebody found that nothing is left to do
+            worker.again_at = math.inf
+        elif worker.again_at is None:
+            worker.plan(pauses)
+        elif time.monotonic() >= worker.again_at:
+            worker.start_again()
+            _pass_on_early(signals, worker)
+
+
+def _pass_on_early(signals: _Signals, worker: _Worker) -> None:
+    """A signal that came while `worker` was being started did not reach it."""
+    if signals.received:
+        _send([worker], signals.received[0])
 
 
 def _send(workers: Sequence[_Worker], number: int) -> None:

