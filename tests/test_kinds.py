@@ -75,4 +75,5 @@ def test_methods_are_such_a_kind() -> None:
     assert methods.names() == tuple(members("autopeft.methods"))
     with pytest.raises(UnknownNameError, match="Did you mean 'serial'"):
         methods.lookup("serail")
-    assert methods.lookup("autopeft.methods.lora:MEMBERS") is not None
+    with pytest.raises(SettingsError, match="does not declare"):  # found by its path, and no method
+        methods.lookup("autopeft.methods.lora:MEMBERS")
