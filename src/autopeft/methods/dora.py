@@ -1,0 +1,122 @@
+"""Weight-decomposed low-rank adaptation, DoRA (Liu et al. 2024, arXiv 2402.09353, section 4).
+
+A frozen weight W is taken apart into the lengths of its rows and their directions; the lengths are trained, and the
+directions changed by a low-rank product: ``W' = m (W + c B A) / ‖W + c B A‖``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autopeft.architecture import Cost, Line
+from autopeft.backbones import LINEAR, Seam, Site, linear_weight
+from autopeft.errors import ArchitectureError
+from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
+
+
+class Decomposed(nn.Module):
+    """``y' = m / n (y - b) + b + m / n c B A x``, with ``n`` the lengths of the rows of ``W + c B A``.
+
+    As in the paper (section 4.3), no gradient flows through ``n``. A is Kaiming-uniform(a=√5), B zero and m the lengths
+    of the rows of W, so an untrained module leaves the output unchanged up to rounding.
+
+    Args:
+        frozen: the linear map at the site; its weight is looked up at every call and never trained.
+        site: where that is.
+        rank: number of units.
+        scale: ``c``.
+    """
+
+    def __init__(self, frozen: nn.Module, site: Site, rank: int, scale: float) -> None:
+        super().__init__()
+        # In a list it is no part of this module's parameters, and still follows the backbone.
+        self._frozen, self._site, self.scale = [frozen], site, scale
+        self.down = nn.Linear(site.d_in, rank, bias=False)
+        self.up = nn.Linear(rank, site.d_out, bias=False)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        self.magnitude = nn.Parameter(linear_weight(frozen, site)[0].detach().float().norm(dim=1))
+
+    def forward(self, x: Tensor, y: Tensor, mask: Mask = None, gate: Tensor | None = None) -> Tensor:
+        """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`.
+
+        `gate` is a scalar. `y` is the output of the frozen map, before any other module has changed it.
+        """
+        part = self.cut(mask if isinstance(mask, int) else len(self.down.weight))
+        down, up = part["down.weight"], part["up.weight"]
+        if isinstance(mask, Tensor):
+            up = up * mask
+        weight, bias = linear_weight(self._frozen[0], self._site)
+        with torch.no_grad():
+            length = torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale).norm(dim=1)
+        ratio = (self.magnitude / length).to(y.dtype)
+        base = y if bias is None else y - bias.to(y.dtype)
+        change = (ratio - 1) * base + ratio * self.scale * functional.linear(functional.linear(x, down), up)
+        factor = 1 if gate is None else gate
+        # Without any unit the module is absent, and so are its lengths.
+        added: Tensor = change * factor * mask[0] if isinstance(mask, Tensor) else change * factor
+        return y + added
+
+    def cut(self, size: int) -> dict[str, Tensor]:
+        """The first rows of A and columns of B, and the lengths as they are."""
+        return {
+            "down.weight": self.down.weight[:size],
+            "up.weight": self.up.weight[:, :size].contiguous(),
+            "magnitude": self.magnitude,
+        }
+
+
+@dataclass(frozen=True)
+class DoRA(Traits):
+    """DoRA with scale ``alpha / r`` given as one number. Nominal and stored ``(d_in + d_out) r + d_out``."""
+
+    name: str
+    scale: float
+    roles: tuple[str, ...] = ("q", "v")
+    # Before anything else at the site: it scales the frozen map's own output.
+    order: int = 0
+    reads: Reads = Reads.INPUT
+    seam: Seam = "delta"
+    is_sized: bool = True
+
+    def cost(self, site: Site) -> Cost:
+        """Per unit of rank a row of A and a column of B; once, a length for every row of the frozen weight.
+
+        Raises:
+            ArchitectureError: the site is no linear map.
+        """
+        _check(self.name, site)
+        line = Line(site.d_out, site.d_in + site.d_out)
+        return Cost(nominal=line, stored=line)
+
+    def trained(self, placements: Sequence[tuple[Site, int]]) -> int:
+        """All that is stored is trained."""
+        return sum_of_stored(self, placements)
+
+    def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
+        """One `Decomposed` a site.
+
+        Raises:
+            ArchitectureError: a site is no linear map.
+        """
+        for site, _ in placements:
+            _check(self.name, site)
+        return {site.key: Decomposed(frozen[site.key], site, size, self.scale) for site, size in placements}
+
+
+def _check(name: str, site: Site) -> None:
+    if site.role not in LINEAR or site.entry != site.exit:
+        raise ArchitectureError(f"{name} stands at linear maps only ({', '.join(LINEAR)}), but {site.key} is none.")
+
+
+MEMBERS = {
+    "dora": DoRA(
+        "dora", scale=1.0, is_gated_apart=True, about="DoRA with alpha = r: lengths and directions of frozen weights"
+    )
+}
