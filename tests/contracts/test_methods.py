@@ -277,7 +277,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: str, method: st
 @pytest.mark.parametrize(("family", "method"), CASES)
 def test_half_precision_runs(family: str, method: str) -> None:
     found = backbone(family)
-    with fill(attach(found, everywhere(found, method))) as attached:
+    # Weights at which no attention is so sure that a rounding turns it to another token.
+    with fill(attach(found, everywhere(found, method)), std=0.1) as attached:
         exact = output(found).detach()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = output(found)

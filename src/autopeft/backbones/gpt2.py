@@ -1,0 +1,44 @@
+"""GPT-2: a pre-LN causal decoder whose maps are `Conv1D`s, with queries, keys and values in one."""
+
+from __future__ import annotations
+
+from autopeft.backbones import Family, Role, Stack
+
+_DECODER = Stack(
+    layers="h",
+    roles={
+        "q": Role("attn.c_attn", part=(0, 3)),
+        "k": Role("attn.c_attn", part=(1, 3)),
+        "v": Role("attn.c_attn", part=(2, 3)),
+        "o": Role("attn.c_proj"),
+        "kv": Role("attn", seam="kv"),
+        "attention": Role("attn", linear_in="attn.c_attn", linear_out="attn.c_proj"),
+        "attention_norm": Role("ln_1"),
+        "ffn_in": Role("mlp.c_fc"),
+        "ffn_hidden": Role("mlp.c_proj", is_before=True),
+        "ffn_out": Role("mlp.c_proj"),
+        "ffn": Role("mlp", linear_in="mlp.c_fc", linear_out="mlp.c_proj"),
+        "ffn_norm": Role("ln_2"),
+    },
+    outside={"final_norm": Role("ln_f")},
+)
+
+MEMBERS = {
+    "gpt2": Family(
+        model_types=("gpt2",),
+        stacks={"decoder": _DECODER},
+        pooling="last",
+        positions="wpe",
+        tiny={
+            "hidden_size": 32,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_inner": 64,
+            "vocab_size": 99,
+            "n_positions": 64,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
+    )
+}
