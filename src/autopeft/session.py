@@ -455,16 +455,14 @@ def _whole_data(settings: Settings) -> tuple[Task, Splits]:
 
 
 def _own_files(files: FileSettings) -> tuple[Task, Loader]:
-    def path(name: str | None) -> Path | None:
-        return None if name is None else Path(name)
-
     return from_files(
-        Path(files.train),
-        path(files.validation),
-        path(files.test),
+        files.train,
+        files.validation,
+        files.test,
         text=files.text,
         label=files.label,
         kind=files.kind,
         choices=files.choices,
         delimiter=files.delimiter,
+        encoding=files.encoding,
     )

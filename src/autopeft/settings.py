@@ -25,16 +25,26 @@ from autopeft.writing import whole
 
 @dataclass(frozen=True)
 class FileSettings:
-    """A user's own files. `text` names one or two columns; `choices` the columns of a multiple choice."""
+    """A user's own files: each part a file, a folder of files, a pattern with ``*``, or a list of these.
 
-    train: str
+    `text` names one or two columns; `choices` the columns of a multiple choice; `encoding` is that of text files, None
+    for UTF-8 or what a byte-order mark says.
+    """
+
+    train: str | tuple[str, ...]
     text: tuple[str, ...]
     label: str = "label"
-    validation: str | None = None
-    test: str | None = None
+    validation: str | tuple[str, ...] | None = None
+    test: str | tuple[str, ...] | None = None
     kind: str = "auto"
     choices: tuple[str, ...] = ()
     delimiter: str | None = None
+    encoding: str | None = None
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """What is named for each part that is given."""
+        given = {part: getattr(self, part) for part in _PARTS}
+        return {part: (said,) if isinstance(said, str) else said for part, said in given.items() if said is not None}
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ class Settings:
         for name in ("trials", "max_retries", "workers", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
+        found["files"] = None if self.files is None else _without_later(found["files"])
         return _without_later(found)
 
     def with_changes(self, **changes: Any) -> Settings:
@@ -158,13 +169,20 @@ class Settings:
 
     def inputs(self) -> dict[str, str | None]:
         """The files and folders that are read, by what a message calls them; the model may be a name of the Hub."""
-        own = {} if self.files is None else {f"the {part} file": getattr(self.files, part) for part in _PARTS}
-        return {"the base model": self.model, "the data": self.data, **own}
+        own = {} if self.files is None else self.files.parts()
+        named = {
+            f"the {part} file" + (f" {number}" if len(paths) > 1 else ""): path
+            for part, paths in own.items()
+            for number, path in enumerate(paths, start=1)
+        }
+        return {"the base model": self.model, "the data": self.data, **named}
 
 
 _PARTS = ("train", "validation", "test")
 
-_CAME_LATER: Mapping[str, Any] = MappingProxyType({"consistency": 0.0, "rate_factors": {}, "label_words": False})
+_CAME_LATER: Mapping[str, Any] = MappingProxyType(
+    {"consistency": 0.0, "rate_factors": {}, "label_words": False, "encoding": None}
+)
 """Settings that studies written before them lack, with the value that they then had."""
 
 

@@ -156,7 +156,7 @@ def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapp
     chosen = {} if signal is None else {"learning_rate": signal.chosen}
     facts: dict[str, Any] = {
         "model": settings.model,
-        "task": settings.task or (settings.files.train if settings.files else ""),
+        "task": settings.task or (", ".join(settings.files.parts()["train"]) if settings.files else ""),
         "protocol": settings.protocol,
         "sampler": settings.sampler,
         "sampler settings": study.settings.get("sampler_settings", {}),

@@ -25,7 +25,10 @@ def asked(
     model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
     task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
-    train: Annotated[Path | None, typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet.")] = None,
+    train: Annotated[
+        list[str],
+        typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet; a folder, or again for more."),
+    ] = [],  # noqa: B006
     validation: Annotated[
         Path | None, typer.Option("--validation-file", help="What the search looks at; else cut from the train file.")
     ] = None,
@@ -34,6 +37,10 @@ def asked(
     ] = None,
     text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What labels are: classification or regression; guessed unless said.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of your text files, such as cp1252; else UTF-8.")] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
     budget: Annotated[
@@ -65,8 +72,10 @@ def asked(
         "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
-        "files.train": train, "files.validation": validation, "files.test": test, "files.text": text or None,
-        "files.label": label, "space.methods": methods.split(",") if methods else None,
+        "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
+        "files.test": test, "files.text": text or None,
+        "files.label": label, "files.kind": kind, "files.encoding": encoding,
+        "space.methods": methods.split(",") if methods else None,
         "sampler_options.preset": preset,
     }  # fmt: skip
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)

@@ -156,5 +156,5 @@ def _score(value: float | None) -> str:
 
 
 def _name(settings: Settings) -> str:
-    what = settings.task or (Path(settings.files.train).stem if settings.files else "own")
+    what = settings.task or (Path(settings.files.parts()["train"][0]).stem if settings.files else "own")
     return f"{what.replace('/', '-')}-{Path(settings.model).name}"

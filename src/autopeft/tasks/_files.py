@@ -1,4 +1,4 @@
-"""A task of a user's own files: CSV, TSV, JSON, JSON lines or Parquet, the text ones gzip-compressed or not.
+"""A task of a user's own files: CSV, TSV, JSON, JSON lines or Parquet, the text ones compressed or not.
 
 Every mistake that can be found before training is found here, and those found together are listed together.
 """
@@ -20,10 +20,12 @@ import numpy as np
 from autopeft.errors import DataError, SettingsError
 from autopeft.tasks import _answers
 from autopeft.tasks._answers import label_key
+from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._metrics import METRICS
 from autopeft.tasks._protocols import Source, Splits, cut
-from autopeft.tasks._tables import Table, listed, read
+from autopeft.tasks._slips import slips
+from autopeft.tasks._tables import Table, files_of, listed, read, together
 from autopeft.tasks._task import Task, missing_columns, plain, read_labels, text_mistakes
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,9 @@ MOST_CLASSES = 200
 
 _NARROWEST = 1e6 * sys.float_info.min
 """A range of numbers must be wider, to be divided into steps."""
+
+Part = str | Path | Sequence[str | Path]
+"""The files of one part: a path, a folder, a pattern, or several of them."""
 
 AUTO = "auto"
 """The kind of answer that is decided from the labels; the others are those of `autopeft.tasks._answers`."""
@@ -63,7 +68,8 @@ class Loader:
 
     def __call__(self, protocol: str = "holdout", seed: int = 0, train_limit: int | None = None) -> Splits:
         """The splits; see `autopeft.tasks._protocols.cut`. Only "holdout" is allowed for files."""
-        return cut(self.task, self.source, protocol, seed, train_limit)
+        splits = cut(self.task, self.source, protocol, seed, train_limit)
+        return replace(splits, facts={**splits.facts, "decided": list(self.decided)})
 
 
 @dataclass(frozen=True)
@@ -77,56 +83,60 @@ class _Wish:
 
 
 def from_files(
-    train: Path,
-    validation: Path | None = None,
-    test: Path | None = None,
+    train: Part,
+    validation: Part | None = None,
+    test: Part | None = None,
     *,
     text: Sequence[str],
     label: str = "label",
     kind: str = AUTO,
     choices: Sequence[str] = (),
     delimiter: str | None = None,
+    encoding: str | None = None,
     metrics: Sequence[str] = (),
     name: str | None = None,
 ) -> tuple[Task, Loader]:
     """A task of one's own files, and the loader of its splits.
 
     The kind "auto" decides: columns of choices are given: multiple choice; labels with a fractional part and at
-    least ten distinct values: regression; otherwise classification. Classes are sorted as numbers when all are
-    whole numbers, else as text. What was decided is logged and kept in `Loader.decided`.
+    least ten distinct values: regression; otherwise classification, unless the labels look like slips
+    (`autopeft.tasks._slips`), which are refused until a kind is said. Classes are sorted as numbers when all are
+    whole numbers, else as text. What was decided, and why, is logged and kept in `Loader.decided`.
 
     A validation or test part that is not given is cut from train (protocol "holdout").
 
     Args:
-        train: the file that is trained on.
-        validation: the file that the search looks at.
-        test: the file that the final result is reported on.
+        train: what is trained on: a file, several, a folder of files, or a pattern with ``*``; the rows of several
+            follow each other in the order of their names (of a list, in its own), and rows are counted through.
+        validation: what the search looks at.
+        test: what the final result is reported on.
         text: one or two columns of text; for multiple choice the one column of context.
         label: the column of labels; for multiple choice the number of the right choice from 0, or the name of
             its column.
         kind: what to make of the labels.
         choices: for multiple choice, the columns of the choices, two at least.
         delimiter: of CSV files, where it should not be guessed: one character, or "tab".
+        encoding: of text files, such as "cp1252"; UTF-8, or what a byte-order mark says, unless given.
         metrics: names of `autopeft.tasks._metrics.METRICS`, objective first; by default accuracy and macro-F1,
             Spearman and Pearson, or accuracy.
         name: of the task; ``files/<name of the train file>`` by default.
 
     Raises:
-        SettingsError: `delimiter` is no delimiter.
+        SettingsError: `delimiter` is no delimiter, or `encoding` no encoding.
         DataError: files, columns or values that cannot be used; all that were found, with where they are.
     """
     delimiter = _delimiter(delimiter)
     wish = _Wish((text,) if isinstance(text, str) else tuple(text), label, tuple(choices), kind)
     _fail_on(_wish_mistakes(wish, metrics))
     given = {"train": train, "validation": validation, "test": test}
-    tables = _read_all({role: Path(path) for role, path in given.items() if path is not None}, delimiter)
-    _fail_on([mistake for table in tables.values() for mistake in _column_mistakes(table, wish)])
+    check_encoding(encoding)
+    tables = _read_all({role: part for role, part in given.items() if part is not None}, wish, delimiter, encoding)
     kind_found, label_names, decided, mistakes = _decide(tables, wish)
     mistakes += [item for table in tables.values() for item in _text_mistakes(table, wish)]
     _fail_on([*mistakes, *_metric_mistakes(metrics, kind_found, label_names)])
     answers = _answers.lookup(kind_found)
     task = Task(
-        name=name or f"files/{Path(train).name.partition('.')[0]}",
+        name=name or f"files/{_first(train).name.partition('.')[0]}",
         kind=kind_found,
         inputs=wish.text,
         label=label,
@@ -199,14 +209,28 @@ def _delimiter(said: str | None) -> str | None:
     raise SettingsError(f"A delimiter is one character, no quotation mark and no line end, or 'tab', but got {said!r}.")
 
 
-def _read_all(paths: Mapping[str, Path], delimiter: str | None) -> dict[str, Table]:
+def _first(part: Part) -> Path:
+    return Path(part) if isinstance(part, str | Path) else Path(part[0])
+
+
+def _read_all(parts: Mapping[str, Part], wish: _Wish, delimiter: str | None, encoding: str | None) -> dict[str, Table]:
+    """One table a part. What several files have wrong is told together, columns file by file."""
     tables: dict[str, Table] = {}
-    mistakes = []
-    for role, path in paths.items():
+    mistakes: list[str] = []
+    for role, part in parts.items():
+        found = []
         try:
-            tables[role] = read(path, delimiter)
+            wanted = [part] if isinstance(part, str | Path) else part
+            for path in (path for one in wanted for path in files_of(one)):
+                table = read(path, delimiter, encoding)
+                mistakes += _column_mistakes(table, wish)
+                found.append(table)
         except DataError as error:
             mistakes.append(str(error).removesuffix("."))
+        if found:
+            tables[role] = together(found)
+        elif not mistakes:
+            mistakes.append(f"no file is named for the {role} part")
     _fail_on(mistakes)
     return tables
 
@@ -215,7 +239,7 @@ def _column_mistakes(table: Table, wish: _Wish) -> list[str]:
     missing = missing_columns(table, (*wish.text, *wish.choices, wish.label))
     if not missing:
         return []
-    return [f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns)}"]
+    return [f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns) or 'none'}"]
 
 
 def _text_mistakes(table: Table, wish: _Wish) -> list[str]:
@@ -228,17 +252,45 @@ def _decide(tables: Mapping[str, Table], wish: _Wish) -> tuple[str, tuple[str, .
     mistakes = [item for table in tables.values() for item in _label_mistakes(table, wish.label)]
     if wish.choices:
         mistakes += [item for table in tables.values() for item in _choice_mistakes(table, wish)]
-        return "multiple_choice", wish.choices, [f"Multiple choice among {', '.join(wish.choices)}."], mistakes
+        return "multiple_choice", wish.choices, [f"multiple choice among {', '.join(wish.choices)}"], mistakes
     kind = _kind(values) if wish.kind == AUTO else wish.kind
     if kind == "regression":
         probe = Task("probe", "regression", wish.text, wish.label)
         mistakes = [f"{t.source}: {item}" for t in tables.values() for item in read_labels(probe, t)[1]]
         mistakes = mistakes or _range_mistake(tables["train"], wish.label)
-        return "regression", (), [f"{wish.label!r} is taken for a number to be predicted (regression)."], mistakes
+        return "regression", (), [_said_of_numbers(values, wish)], mistakes
     classes = _classes(values)
-    mistakes += _slips(tables["train"], wish) if wish.kind == AUTO else []
-    decided = [f"{wish.label!r} is taken for {len(classes)} classes: {', '.join(classes[:20])}."]
-    return "classification", classes, decided, [*mistakes, *_class_mistakes(tables, wish.label, classes)]
+    is_guessed = wish.kind == AUTO
+    mistakes += (_slips(tables["train"], wish) or _odd_labels(tables["train"], wish)) if is_guessed else []
+    decided = [_said_of_classes(values, classes, wish)]
+    return "classification", classes, decided, [*mistakes, *_class_mistakes(tables, wish.label, classes, is_guessed)]
+
+
+def _said_of_classes(values: Sequence[Any], classes: Sequence[str], wish: _Wish) -> str:
+    counts = Counter(label_key(value) for value in values if not _is_missing(value))
+    rarest = ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items(), key=lambda c: c[::-1])[:3])
+    why = "as was said" if wish.kind != AUTO else f"since there are no {MANY_VALUES} different numbers with a fraction"
+    return f"classification of {wish.label!r}, {why}: {len(classes)} classes, the rarest {rarest}"
+
+
+def _said_of_numbers(values: Sequence[Any], wish: _Wish) -> str:
+    numbers = [number for number in map(_as_float, values) if number is not None] or [math.nan]
+    why = "as was said" if wish.kind != AUTO else f"since {len(set(numbers)):,} different numbers have a fraction"
+    return f"regression of {wish.label!r}, {why}: from {min(numbers):g} to {max(numbers):g}"
+
+
+def _odd_labels(train: Table, wish: _Wish) -> list[str]:
+    """What looks like a slip, and how to say that it is none."""
+    values = [value for row in train.rows if not _is_missing(value := row.get(wish.label))]
+    if len({_type(value) for value in values}) > 1 or any(isinstance(value, list | dict) for value in values):
+        return []  # told already
+    found = slips(values, [label_key(value) for value in values])
+    if not found:
+        return []
+    return [
+        f"{train.source}: {wish.label!r} would be classes, but {'; '.join(found)}: mend the labels, or say that "
+        "they are meant by --kind classification, or --kind regression (`files.kind`)"
+    ]
 
 
 def _kind(values: Sequence[Any]) -> str:
@@ -291,15 +343,15 @@ def _label_mistakes(table: Table, label: str) -> list[str]:
     return mistakes
 
 
-def _class_mistakes(tables: Mapping[str, Table], label: str, classes: Sequence[str]) -> list[str]:
+def _class_mistakes(tables: Mapping[str, Table], label: str, classes: Sequence[str], is_guessed: bool) -> list[str]:
     train = tables["train"]
     mistakes = []
     if len(classes) < 2:
         mistakes.append(f"{train.source}: two classes at least are wanted in {label!r}, but there is {list(classes)}")
-    if len(classes) > MOST_CLASSES:
+    if is_guessed and len(classes) > MOST_CLASSES:
         mistakes.append(
             f"{train.source}: {label!r} has {len(classes):,} distinct values in {len(train):,} rows, more than "
-            f"{MOST_CLASSES} classes: is it the right column, or a regression?"
+            f"{MOST_CLASSES} classes: is it the right column, or a regression? Else say --kind classification"
         )
     for role in ("validation", "test"):
         if role in tables:

@@ -206,8 +206,9 @@ def bipeft(task: Task, source: Source, seed: int) -> Splits:
 
 
 def data_lines(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The parts that a search sees, in words, from what `Splits.describe` tells: size, origin, classes."""
-    found = {}
+    """What is predicted and the parts that a search sees, in words, from what `Splits.describe` tells."""
+    decided = facts.get("decided")  # what was made of a user's own labels; a benchmark's are known
+    found = {"answer": "; ".join(decided)} if decided else {}
     for part in ("train", "validation"):
         own = facts[part]
         classes = ", ".join(f"{name} {count:,}" for name, count in list(own.get("classes", {}).items())[:20])

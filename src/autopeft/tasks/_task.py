@@ -217,7 +217,9 @@ def missing_columns(table: Table, wanted: Sequence[str]) -> list[str]:
     """One phrase for each column of `wanted` that `table` lacks, with the nearest that it has."""
     phrases = []
     for name in dict.fromkeys(wanted):
-        if name not in table.columns:
+        if name in table.repeated:
+            phrases.append(f"the column {name!r} stands twice")
+        elif name not in table.columns:
             near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
             phrases.append(f"there is no column {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     return phrases
