@@ -6,18 +6,24 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy
 
-from autopeft.errors import InputError, StudyMismatchError
+from autopeft import session
+from autopeft.errors import AutopeftError, InputError, StudyMismatchError
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_holding, made, start
+from small_case import Case
+from small_case import call as autopeft
 
 
 def _programs() -> Path | None:
@@ -85,6 +91,70 @@ def test_a_study_is_made_resumed_and_checked(url: str) -> None:
 def test_an_empty_database_holds_no_study(url: str) -> None:
     with pytest.raises(InputError):
         Study.open(url)
+
+
+SECRET = "S3cret@PW/{0}"
+
+
+def other_role(url: str, *grants: str) -> str:
+    """The URL of the database for a new role with a password, and no rights but the ones that are granted."""
+    name = f"role_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
+        for grant in grants:
+            connection.exec_driver_sql(f"{grant} TO {name}")
+    engine.dispose()
+    return url.replace("://postgres@", f"://{name}:{SECRET}@")
+
+
+def test_a_role_that_may_only_select_can_read(url: str) -> None:
+    with made(url) as study:
+        study.run(formula, Blind(SPACE), 3)
+    reader = other_role(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public")
+    with Study.open(reader) as study:
+        assert study.n_finished() == len(study.trials()) == 3
+        assert len(study.front()) >= 1
+        with pytest.raises(AutopeftError, match="permission denied") as caught:
+            study.note("x", 1)
+        assert "S3cret" not in f"{study.location} {caught.value} {caught.value.__cause__}"
+
+
+def command_lines() -> str:
+    """What every user of this machine can read."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()))
+    return "\n".join(found)
+
+
+def test_a_password_is_in_no_output_and_on_no_worker_s_command_line(
+    case: Case, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = other_role(url, "GRANT ALL ON SCHEMA public")
+    monkeypatch.setenv("AUTOPEFT_STORAGE", owner)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    seen: list[str] = []
+    watched = session._Ends.look_again
+
+    def look_again(ends: session._Ends) -> None:
+        seen.append(command_lines())
+        watched(ends)
+
+    monkeypatch.setattr("autopeft.session._Ends.look_again", look_again)
+    folder = tmp_path / "run"
+    found = autopeft("-v", "search", case.write(tmp_path / "asked.yaml"), "--out", folder, "--workers", 2)
+    assert found.code == 0, found.err
+    assert any("autopeft worker" in lines and str(folder) in lines for lines in seen)
+    assert autopeft("report", folder).code == 0
+    texts = [found.out, found.err, *seen, *(path.read_bytes().decode(errors="replace") for path in files(folder))]
+    assert not any("S3cret" in text for text in texts)
+    assert ":***@127.0.0.1" in found.out  # the line that begins with "Next:"
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_four_processes_share_a_search(url: str) -> None:

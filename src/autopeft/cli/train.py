@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,7 +55,6 @@ def train(
     """Retrain an architecture on several seeds and measure it on the test part."""
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
     settings = options.for_retraining(source, changes, sets, trust_remote_code=trust_remote_code)
-    from autopeft.reports.rows import retraining_file
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 
@@ -67,7 +67,7 @@ def train(
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
-    files = [*([to] if to else []), *([retraining_file(source, name)] if source.is_dir() else [])]
+    files = _results(source, name, to)
     found = retrain(
         session.evaluator,
         name,
@@ -85,11 +85,19 @@ def train(
     _show_retrained(told, as_json, save)
 
 
+def _results(source: Path, name: str, to: Path | None) -> list[Path]:
+    """Where the results go: the file that was asked for, and the study, unless that may only be read."""
+    from autopeft.reports.rows import retraining_file
+
+    is_kept = source.is_dir() and os.access(source, os.W_OK)
+    return [*([to] if to else []), *([retraining_file(source, name)] if is_kept else [])]
+
+
 def _check_outputs(
     source: Path, save: Path | None, to: Path | None, read: Mapping[str, str | Path | None], overwrite: bool
 ) -> None:
     """Better told now than after hours: see `autopeft.writing`."""
-    if source.is_dir():
+    if source.is_dir() and to is None:  # a study that may only be read is retrained to a file elsewhere
         check_place("The study", source, is_folder=True)
     kept = {"the study's retrainings": source / "retrained"} if source.is_dir() else {}
     check_folder("--save", save, SAVED_MODEL, {**read, **kept}, overwrite=overwrite)

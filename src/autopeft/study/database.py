@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from autopeft.errors import AutopeftError, StorageError
 from autopeft.masking import Secrets, masked, parts_of
+from autopeft.study.read_only import for_reading, may_write
 
 _logger = logging.getLogger(__name__)
 
@@ -48,10 +49,18 @@ class Store:
         backend: Optuna's storage, whose public methods everything is read and written with.
         label: the path, or the URL without its password; for messages.
         secrets: what messages of the database and its driver must not repeat.
+        then: called when it is closed.
     """
 
-    def __init__(self, backend: RDBStorage, label: str, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        backend: RDBStorage,
+        label: str,
+        secrets: Secrets | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         self.backend = backend
+        self._then = then
         self.label = label
         self.secrets = secrets or Secrets()
         self._local = threading.local()
@@ -75,6 +84,8 @@ class Store:
         """Close every connection. The store cannot be used afterwards."""
         self.backend.remove_session()
         self.backend.engine.dispose()
+        if self._then is not None:
+            self._then()
 
     def _begin(self, connection: sqlalchemy.Connection) -> None:
         if getattr(self._local, "is_exclusive", False):
@@ -82,7 +93,7 @@ class Store:
 
 
 def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
-    """Open the storage at a path or URL.
+    """Open the storage at a path or URL; a file that may only be read is opened for that.
 
     Args:
         storage: path of a SQLite file, or a database URL.
@@ -95,6 +106,8 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
     path = sqlite_path(storage)
     if path is not None:
         _prepare_file(path, is_new_allowed)
+        if not is_new_allowed and not may_write(path):
+            return _reading(path)
         url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
         return Store(_connected(url, str(path), Secrets()), str(path))
     label, secrets = masked(str(storage)), Secrets.of(str(storage))
@@ -235,20 +248,29 @@ def _keep_write_ahead_log(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
+def _reading(path: Path) -> Store:
+    """A store on a file that may only be read; whoever writes to it is told so by SQLite."""
+    way = for_reading(path)
+    try:
+        kwargs = {"creator": way.connect}
+        backend = RDBStorage("sqlite:///read-only", engine_kwargs=kwargs, skip_table_creation=True)
+    except (RuntimeError, SQLAlchemyError, StorageInternalError) as error:
+        way.close()
+        raise StorageError(f"The storage {path} cannot be read: {_reason(error)}.") from error
+    return Store(backend, str(path), then=way.close)
+
+
 def _check_is_study(path: Path) -> None:
     if not path.is_file():
         raise StorageError(f"There is no study at {path}.")
     try:
-        has_studies = _retried(lambda: _has_studies(path))
-    except sqlite3.Error as error:
+        way = _retried(lambda: for_reading(path))
+        with closing(way):
+            has_studies = _retried(way.has_studies)
+    except (OSError, sqlite3.Error) as error:
         raise StorageError(f"The storage {path} cannot be read: {error}.") from error
     if not has_studies:
         raise StorageError(f"There is no study at {path}: the file holds none.")
-
-
-def _has_studies(path: Path) -> bool:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall())
 
 
 def _connected(url: str, label: str, secrets: Secrets) -> RDBStorage:

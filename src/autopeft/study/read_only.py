@@ -1,0 +1,81 @@
+"""A SQLite file that may only be read: protected, in a protected folder, or on a disk that is mounted for reading.
+
+SQLite wants to write even to read: beside a file with a write-ahead log it makes an index of that log. Where it cannot,
+a file whose log is empty is read as one that does not change, and a file with a log is copied, log and all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_QUERY = "SELECT 1 FROM sqlite_master WHERE name = 'studies'"
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    """How a file can be read.
+
+    Args:
+        uri: SQLite's, with everything that keeps it from writing.
+        close: removes what was made for reading; to be called at the end.
+    """
+
+    uri: str
+    close: Callable[[], None] = lambda: None
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that cannot write, usable from any thread."""
+        return sqlite3.connect(self.uri, uri=True, timeout=60, check_same_thread=False)
+
+    def has_studies(self) -> bool:
+        """Whether the file holds the tables of studies.
+
+        Raises:
+            sqlite3.Error: it cannot be read this way, or is no database.
+        """
+        with closing(self.connect()) as connection:
+            return bool(connection.execute(_QUERY).fetchall())
+
+
+def may_write(path: Path) -> bool:
+    """Whether this process may write the file and, as SQLite must, beside it."""
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def for_reading(path: Path) -> ReadOnly:
+    """The way to read the file at `path`, of those that there are the one that sees most of what others write.
+
+    Raises:
+        sqlite3.Error: there is none, or it is no database.
+    """
+    plain = ReadOnly(f"{path.absolute().as_uri()}?mode=ro")
+    try:
+        plain.has_studies()
+        return plain
+    except sqlite3.OperationalError as error:
+        if may_write(path) or ("unable to open" not in str(error) and "readonly" not in str(error)):
+            raise
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or not log.stat().st_size:
+        return ReadOnly(f"{plain.uri}&immutable=1")
+    return _copied(path, log)
+
+
+def _copied(path: Path, log: Path) -> ReadOnly:
+    """A copy of file and log in a folder of our own: the end of a killed search is in the log alone."""
+    folder = TemporaryDirectory(prefix="autopeft-")
+    try:
+        for part in (path, log):
+            shutil.copyfile(part, Path(folder.name) / part.name)
+    except BaseException:
+        folder.cleanup()
+        raise
+    # The copy may be written, by its name alone: SQLite then takes the log into account.
+    return ReadOnly(f"{(Path(folder.name) / path.name).as_uri()}?mode=rw", folder.cleanup)
