@@ -71,3 +71,12 @@ def test_crashes_at_different_lines_are_different() -> None:
         elsewhere = caught
     for error in [raised(KeyError(1)), raised(KeyError(1)), elsewhere, elsewhere, elsewhere]:
         watch.failed(failure_of(error), error)
+
+
+def test_what_is_stored_of_a_failure_holds_no_password() -> None:
+    try:
+        raise RuntimeError("cannot reach mlflow at postgresql://me:S3cret@PW@host/db?token=S3cret")
+    except RuntimeError as error:
+        found = failure_of(error)
+    assert found.message == "RuntimeError: cannot reach mlflow at postgresql://me:***@host/db?token=***"
+    assert "S3cret" not in found.traceback

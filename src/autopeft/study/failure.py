@@ -6,6 +6,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from autopeft.errors import AutopeftError, TrialFailure, is_out_of_memory
+from autopeft.masking import mask_text
 from autopeft.trial import Failure, FailureKind
 
 _SAME_CRASHES = 3
@@ -13,8 +14,8 @@ _SAME_CRASHES = 3
 
 def failure_of(error: Exception) -> Failure:
     """What is stored about an exception that `evaluate` raised: its kind, message and traceback."""
-    text = "".join(traceback.format_exception(error))
-    message = str(error) or type(error).__name__
+    text = mask_text("".join(traceback.format_exception(error)))  # it is stored, and shown in reports
+    message = mask_text(str(error)) or type(error).__name__
     if isinstance(error, TrialFailure) or _kind_of(error) != "crash":
         return Failure(_kind_of(error), message, text)
     return Failure("crash", f"{type(error).__name__}: {message}", text)

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from autopeft.errors import SettingsError
+from autopeft.masking import mask_text
 
 _logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Heart:
                 if not self._beat():
                     return
             except Exception as error:  # A missed beat is made good by the next one; the training must go on.
-                _logger.warning("A lease could not be renewed: %s", error)
+                _logger.warning("A lease could not be renewed: %s", mask_text(str(error)))
 
 
 def _place() -> str:
