@@ -84,7 +84,8 @@ def test_what_pefts_names_cannot_hold_is_refused(
 ) -> None:
     backbone = Backbone(AutoModel.from_pretrained(base), name=str(base))
     architecture = Architecture(placements)
-    record = {"format": 1, "architecture": architecture.as_dict(), "backbone": {}, "problem": "", "label_names": []}
+    record = {"format": 1, "architecture": architecture.as_dict(), "label_names": []}
+    record |= {"backbone": {"name": "x", "model_type": "bert", "dtype": "float32"}, "problem": "regression"}
     (tmp_path / "architecture.json").write_text(json.dumps({**record, "n_outputs": 0}))
     with pytest.raises(ArchitectureError, match=message):
         to_peft(tmp_path, tmp_path / "peft", backbone=backbone)

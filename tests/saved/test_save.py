@@ -27,7 +27,8 @@ from autopeft.errors import ArchitectureError
 from autopeft.network.attach import attach
 from autopeft.saved import save as saving
 from autopeft.saved.card import card
-from autopeft.saved.save import FORMAT, Described, load, read_record, save
+from autopeft.saved.record import FORMAT, read_record
+from autopeft.saved.save import Described, load, save
 from autopeft.training.heads import Head, HeadedModel
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, tokenizer
 
@@ -100,7 +101,9 @@ def test_the_record_says_what_a_user_needs(tmp_path: Path) -> None:
         == mixed(found)
         == Architecture.load(tmp_path / "architecture.json")
     )
-    assert record["backbone"] == {"name": "bert", "model_type": "bert", "dtype": "float32"}
+    assert holds(record["backbone"], {"name": "bert", "model_type": "bert", "dtype": "float32", "folders": []})
+    assert record["backbone"]["identity"] == found.identity()
+    assert record["digests"].keys() == {"weights", "record"}
     assert record["label_names"] == ["bad", "good"]
     assert record["inputs"] == ["text"]
     assert (record["problem"], record["n_outputs"]) == ("classification", 2)
@@ -225,6 +228,10 @@ def test_regression_has_one_output_and_no_labels(tmp_path: Path) -> None:
     assert "| labels | a number |" in (tmp_path / "README.md").read_text()
 
 
+def holds(there: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return {**there, **wanted} == there
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', "null", '{"format": 1, "architecture": 3}'])
 def test_a_folder_that_holds_something_else_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ArchitectureError, match=r"does not hold a saved model: architecture\.json"):
@@ -238,6 +245,9 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     found = backbone()
     saved(tmp_path, found, mixed(found))
     (tmp_path / "model.safetensors").unlink()
+    record = json.loads((tmp_path / "architecture.json").read_text())
+    del record["digests"]
+    (tmp_path / "architecture.json").write_text(json.dumps(record))
     with pytest.raises(ArchitectureError, match=r"model\.safetensors"):
         load(tmp_path, backbone=found)
     assert found.occupant is None
@@ -257,6 +267,7 @@ def test_weights_of_another_architecture_are_refused_and_nothing_stays_attached(
     saved(tmp_path, found, mixed(found))
     record = json.loads((tmp_path / "architecture.json").read_text())
     record["architecture"] = Architecture((Placement("encoder.0.ffn", "serial", 7),)).as_dict()
+    del record["digests"]
     (tmp_path / "architecture.json").write_text(json.dumps(record))
     with pytest.raises(ArchitectureError, match="do not belong to this architecture"):
         load(tmp_path, backbone=found)

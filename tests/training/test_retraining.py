@@ -11,7 +11,8 @@ import pytest
 import tiny
 from autopeft.errors import SettingsError
 from autopeft.network.attach import count
-from autopeft.saved.save import load, read_record
+from autopeft.saved.record import read_record
+from autopeft.saved.save import load
 from autopeft.session import Session
 from autopeft.training.rate_sweep import sweep
 from autopeft.training.retraining import BASELINES, baseline, retrain, write_cell

@@ -20,6 +20,9 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where the base model is now, if not where it was.", metavar="MODEL")
+    ] = None,
     pair: Annotated[
         bool,
         typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates."),
@@ -32,7 +35,7 @@ def predict(
 
     lines = texts or lines_of(sys.stdin.buffer.read())
     rows = [tuple(line.split("\t")) if pair else (line,) for line in lines]
-    found = predictions(folder, rows, trust_remote_code=trust_remote_code)
+    found = predictions(folder, rows, model=model, trust_remote_code=trust_remote_code)
     if as_json:
         print_json(found)
         return

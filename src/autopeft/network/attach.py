@@ -138,9 +138,7 @@ class Attached:
     def fold(self) -> None:
         """Replace reparametrisations by their values; do this after training and before saving."""
         for module in self.modules.values():
-            fold = getattr(module, "fold", None)
-            if fold is not None:
-                fold()
+            _fold(module)
 
     def detach(self) -> None:
         """Take everything away again. Idempotent."""
@@ -214,6 +212,12 @@ class Attached:
             )
         for name, parameter in own.items():
             parameter.copy_(state[name])
+
+    def base_identity(self) -> dict[str, Any]:
+        """`Backbone.identity` of the weights that the backbone came with, also while they are being trained."""
+        original = self._original
+        own = None if original is None else {name: original[name] for name in self.backbone.own_parameters()}
+        return self.backbone.identity(own)
 
     # -- hooks ---------------------------------------------------------------------------------------------
 
@@ -387,6 +391,29 @@ def _build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Modul
     for method, placed in _by_method(backbone, architecture):
         modules.update({(site, method.name): module for site, module in method.build(placed, frozen).items()})
     return modules
+
+
+def stored_shapes(backbone: Backbone, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `Attached.state` gives after folding, by name; nothing takes memory.
+
+    Raises:
+        ArchitectureError, UnknownNameError, BackboneError: as `attach`.
+    """
+    with torch.device("meta"):
+        modules = _build(backbone, architecture)
+    found = {}
+    if any(methods.lookup(name).seam == "backbone" for name in architecture.methods):
+        found = {f"model/full/{name}": tuple(value.shape) for name, value in backbone.own_parameters().items()}
+    for (site, method), module in modules.items():
+        _fold(module)
+        found.update({f"{site}/{method}/{name}": tuple(p.shape) for name, p in module.named_parameters()})
+    return found
+
+
+def _fold(module: nn.Module) -> None:
+    fold = getattr(module, "fold", None)
+    if fold is not None:
+        fold()
 
 
 def _check(backbone: Backbone, architecture: Architecture) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autopeft import methods
@@ -20,7 +20,9 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods.lora import LoRA
-from autopeft.saved.save import WEIGHTS, read_record
+from autopeft.saved.record import read_record
+from autopeft.saved.save import check_base, load_base
+from autopeft.saved.weights import read_weights
 from autopeft.writing import EXPORT, PRODUCER, check_folder, whole
 
 _FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
@@ -48,9 +50,10 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
     check_exportable(architecture)
-    backbone = backbone or Backbone.from_pretrained(record["backbone"]["name"])
+    backbone = backbone or load_base(Path(folder), record)
+    check_base(Path(folder), record, backbone)
     _check_paths(architecture, backbone)
-    state = load_file(Path(folder) / WEIGHTS)
+    state = read_weights(Path(folder), record, backbone)
     config, found = peft_config(architecture, backbone), peft_state(architecture, backbone, state)
     with whole(path / "adapter_config.json") as facts, whole(path / "adapter_model.safetensors") as weights:
         facts.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

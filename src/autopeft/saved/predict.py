@@ -12,7 +12,8 @@ import torch
 
 from autopeft import tasks
 from autopeft.errors import DataError
-from autopeft.saved.save import load, read_record
+from autopeft.saved.record import read_record
+from autopeft.saved.save import load
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table
 from autopeft.tasks._task import Task, plain
@@ -28,7 +29,12 @@ _FORMATS = ("plain", "question_and_choices")
 
 
 def predictions(
-    folder: str | Path, texts: Sequence[tuple[str, ...]], *, device: str = "cpu", trust_remote_code: bool = False
+    folder: str | Path,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    model: str | Path | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """The label (or number) and its probability (1 for a number and for free text) for every input.
 
@@ -38,6 +44,7 @@ def predictions(
         texts: the texts of each input. For a known task those of its `Task.inputs`, in that order; for
             ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
             question (or context) and then the candidates, as many as in training, though an encoder takes any number.
+        model: where the base model is now, if not where it was.
         trust_remote_code: whether code that the base model brings is run.
 
     Raises:
@@ -48,14 +55,14 @@ def predictions(
     record = read_record(folder)
     task = _task(record)
     examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
-    model: Any = load(folder, device=device, trust_remote_code=trust_remote_code)
-    learner = learner_for(model.attached.backbone, task, record["facts"].get("answer", "score"))
-    learner.model = model  # with the head that was trained
+    loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
+    learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
+    learner.model = loaded  # with the head that was trained
     encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
     found: list[dict[str, Any]] = []
     for rows in np.split(np.arange(len(texts)), range(_BATCH, len(texts), _BATCH)):
         with torch.inference_mode():
-            outputs = learner.outputs(collate(encoded, rows, learner.pad, model.device))
+            outputs = learner.outputs(collate(encoded, rows, learner.pad, loaded.device))
         answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
         found += [{"text": "\t".join(texts[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
     return found

@@ -8,36 +8,33 @@ fine-tuned in full) and ``README.md`` (a model card). Nothing is pickled.
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
-from autopeft.errors import ArchitectureError
+from autopeft.backbones._identity import differences
+from autopeft.errors import ArchitectureError, BackboneError
 from autopeft.network.attach import Attached, attach, count
 from autopeft.saved.card import card
+from autopeft.saved.record import FORMAT, RECORD, base_of, file_digest, folders_of, read_record, sealed
+from autopeft.saved.weights import HEAD, WEIGHTS, check_digest, read_weights
 from autopeft.training.heads import Head, HeadedModel, check_savable
 from autopeft.writing import SAVED_MODEL, check_folder, whole
 
-WEIGHTS = "model.safetensors"
-"""The file in a saved folder with the added modules and the head."""
-
-FORMAT = 1
-"""Version of the folder's format."""
-
-_HEAD = "head/"
-_NEEDED = frozenset(("architecture", "backbone", "problem", "label_names", "n_outputs"))
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,92 +75,114 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
     state = {name: value.contiguous() for name, value in attached.state().items()}
     head = model.head if isinstance(model, HeadedModel) else None
     if head is not None:
-        state.update({_HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
-    record = _record(attached, head, about)
+        state.update({HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
     # All are written before one takes its place, and the first here does so last: it makes the folder a saved model.
     with (
-        whole(path / "architecture.json") as facts,
+        whole(path / RECORD) as facts,
         whole(path / "README.md") as page,
         whole(path / WEIGHTS) as weights,
     ):
-        facts.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        page.write_text(card(record), encoding="utf-8")
         save_file(state, weights, metadata={"format": "pt"})
+        record = sealed(_record(attached, head, about, path), file_digest(weights))
+        facts.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        page.write_text(card(record))
 
 
 def load(
-    folder: str | Path, *, backbone: Backbone | None = None, device: str = "cpu", trust_remote_code: bool = False
+    folder: str | Path,
+    *,
+    backbone: Backbone | None = None,
+    model: str | Path | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The saved model, ready to be called: logits equal those at saving time bit for bit, given the same backbone.
 
     Args:
         folder: what `save` wrote.
         backbone: the backbone if it is in memory already; otherwise it is loaded from where it came.
+        model: where the backbone is now, if not where it was: see `autopeft.saved.record.base_of`.
 
     Returns:
         A `HeadedModel`, or the text-to-text model, in evaluation mode, with the modules attached; the tokenizer
         is its attribute ``tokenizer``, what ``architecture.json`` holds its attribute ``record``.
 
     Raises:
-        ArchitectureError: the folder is not such a folder, or `backbone` is of another type than the one it was
-            trained on or holds an architecture already.
+        ArchitectureError: the folder is not such a folder, its files are not those that were saved, or the backbone
+            is not the one that it was trained on or holds an architecture already.
         BackboneError: the backbone cannot be loaded.
     """
     path = Path(folder)
     record = read_record(path)
-    backbone = backbone or Backbone.from_pretrained(
-        record["backbone"]["name"],
-        dtype=getattr(torch, record["backbone"]["dtype"]),
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    state = _weights(path, record, backbone)
+    backbone = backbone or load_base(path, record, model, device=device, trust_remote_code=trust_remote_code)
+    check_base(path, record, backbone)
+    state = read_weights(path, record, backbone)
     attached = attach(backbone, Architecture.from_dict(record["architecture"]))
     try:
-        attached.load_state({name: value for name, value in state.items() if not name.startswith(_HEAD)})
-        head = {name.removeprefix(_HEAD): value for name, value in state.items() if name.startswith(_HEAD)}
-        model = _with_head(backbone, record, head)
+        attached.load_state({name: value for name, value in state.items() if not name.startswith(HEAD)})
+        head = {name.removeprefix(HEAD): value for name, value in state.items() if name.startswith(HEAD)}
+        found = _with_head(backbone, record, head)
     except BaseException:
         attached.detach()
         raise
     attached.train(False)
-    model.tokenizer, model.record, model.attached = backbone.tokenizer, record, attached
-    if model is backbone.model:
-        model.save_pretrained = partial(_save_pretrained, backbone)
-    return model.eval()
+    found.tokenizer, found.record, found.attached = backbone.tokenizer, record, attached
+    if found is backbone.model:
+        found.save_pretrained = partial(_save_pretrained, backbone)
+    return found.eval()
 
 
-def _weights(path: Path, record: Mapping[str, Any], backbone: Backbone) -> dict[str, Tensor]:
-    wanted, given = record["backbone"]["model_type"], backbone.model.config.model_type
-    if given != wanted:
-        raise ArchitectureError(f"{str(path)!r} was trained on a {wanted!r}, but got a {given!r} as its backbone.")
-    try:
-        return load_file(path / WEIGHTS, device=str(backbone.device))
-    except (OSError, SafetensorError) as error:
-        raise ArchitectureError(f"The weights {str(path / WEIGHTS)!r} cannot be read: {error}.") from error
-
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """What ``architecture.json`` of a saved folder holds.
+def load_base(
+    folder: Path,
+    record: Mapping[str, Any],
+    model: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> Backbone:
+    """The backbone that a saved folder was trained on, loaded from `model` or from where it came.
 
     Raises:
-        ArchitectureError: it is missing, unreadable or of a later format.
+        BackboneError: it cannot be loaded.
+        ArchitectureError: the weights of the folder are not those that were saved; the backbone has not been loaded.
     """
-    path = Path(folder) / "architecture.json"
+    with suppress(OSError):  # told with the other mistakes of that file, when it is read
+        check_digest(folder, record)
+    name = str(model) if model is not None else base_of(record, folder)
+    dtype: torch.dtype = getattr(torch, record["backbone"]["dtype"])
     try:
-        record = cast(dict[str, Any], json.loads(path.read_text()))
-        version = int(record["format"])
-        missing = sorted(_NEEDED - record.keys()) if version <= FORMAT else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArchitectureError(f"{str(folder)!r} does not hold a saved model: {path.name}: {error}.") from error
-    if version > FORMAT:
-        raise ArchitectureError(f"{str(folder)!r} has format {version}; this version reads up to {FORMAT}.")
-    if missing:
-        raise ArchitectureError(f"{str(folder)!r} does not hold a saved model: {path.name} lacks {', '.join(missing)}.")
-    return record
+        return Backbone.from_pretrained(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    except BackboneError as error:
+        if model is not None:
+            raise
+        hint = f"The base of {str(folder)!r} is looked for there; say where it is now with `model` (--model)."
+        raise BackboneError(f"{error} {hint}") from error
 
 
-def _record(attached: Attached, head: Head | None, about: Described) -> dict[str, Any]:
+def check_base(folder: Path, record: Mapping[str, Any], backbone: Backbone) -> None:
+    """Refuse a backbone that the saved folder was not trained on.
+
+    Raises:
+        ArchitectureError: its type, its weights, its tokenizer or its configuration is another. What folders of earlier
+            versions do not say is not compared.
+    """
+    about, given = record["backbone"], backbone.model.config.model_type
+    if given != about["model_type"]:
+        raise ArchitectureError(
+            f"{str(folder)!r} was trained on a {about['model_type']!r}, but got a {given!r} as its backbone."
+        )
+    if "identity" not in about:
+        return
+    here = backbone.identity()
+    if here["dtype"] != about["identity"].get("dtype"):
+        _log.warning("%s was trained in %s and is used in %s.", folder, about["identity"].get("dtype"), here["dtype"])
+    if wrong := list(differences(about["identity"], here)):
+        raise ArchitectureError(
+            f"{str(folder)!r} was trained on another model than {backbone.name!r} is now: {'; '.join(wrong)}."
+        )
+
+
+def _record(attached: Attached, head: Head | None, about: Described, folder: Path) -> dict[str, Any]:
     n_head = 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
     return {
         "format": FORMAT,
@@ -172,6 +191,8 @@ def _record(attached: Attached, head: Head | None, about: Described) -> dict[str
             "name": attached.backbone.name,
             "model_type": attached.backbone.model.config.model_type,
             "dtype": str(attached.backbone.model.dtype).removeprefix("torch."),
+            "folders": folders_of(attached.backbone.name, folder),
+            "identity": attached.base_identity(),
         },
         "counts": count(attached.backbone, attached.architecture, n_head).as_dict(),
         "problem": about.problem,
