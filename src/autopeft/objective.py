@@ -182,7 +182,16 @@ def hypervolume_curve(
     """Hypervolume after each of the first 1, 2, ... points: never falls. Shape ``(len(points),)``."""
     if scale == "log":
         *points, reference = [(math.log10(max(cost, _FREE)), value) for cost, value in (*points, reference)]
-    return np.array([hypervolume(points[: n + 1], reference) for n in range(len(points))], dtype=np.float64)
+    # A dominated point adds nothing, so only the front so far is summed: time grows with its length, which is short.
+    found: list[float] = []
+    front: list[tuple[float, float]] = []
+    for cost, value in points:
+        if not any(other[0] <= cost and other[1] >= value for other in front):
+            front = [other for other in front if other[0] < cost or other[1] > value] + [(cost, value)]
+            found.append(hypervolume(front, reference))
+        else:
+            found.append(found[-1])
+    return np.array(found, dtype=np.float64)
 
 
 def reference_point(initial: Sequence[tuple[float, float]], largest_cost: float) -> tuple[float, float]:

@@ -48,12 +48,30 @@ def test_front_data_hold_trials_front_labels_and_the_floor() -> None:
     data = front_data(trials, [NamedPoint("Serial", 0.8, 0.62)])
     assert data.trials == ((1.0, 0.6), (2.0, 0.7), (3.0, 0.65))
     assert [(point.key, point.cost, point.value) for point in data.front] == [(0, 1.0, 0.6), (2, 2.0, 0.7)]
-    assert data.labels == ("serial 1 · layer 1", "serial 3 · layer 1")
+    assert data.labels == ("serial 1 · layer 1, initial", "serial 3 · layer 1, initial")
     assert data.labelled == (0, 1)
     assert data.metric == "validation accuracy"
     assert data.shown_from == 0.6
     assert "3 measured trials: 2 points" in data.alt
     assert "Serial 0.62 at 0.8 %" in data.alt
+
+
+def test_baselines_on_other_examples_stand_in_a_panel_of_their_own() -> None:
+    trials = [measured(0, 1000, 0.6), measured(1, 2000, 0.7)]
+    same, other = NamedPoint("a", 1, 0.6, split="validation"), NamedPoint("b", 1, 0.1, seeds=3, split="test")
+    data = front_data(trials, [same, other])
+    assert (data.baselines, data.beside) == ((same,), (other,))
+    assert data.shown_from >= 0.6  # a figure of other examples does not move the axis
+    assert "In a panel of their own, on other examples: b: 0.1 (3 seeds, test) at 1 %." in data.alt
+
+
+def test_every_dot_says_who_found_it() -> None:
+    trials = [measured(0, 1000, 0.6), measured(1, 2000, 0.7, origin="saas"), *(measured(i, 3000, 0.65) for i in (2, 3))]
+    marks = front_data(trials).marks
+    assert [mark.title[:30] for mark in marks["front-points"]] == [
+        "#0, found by initial, seed 7: ", "#1, found by saas, seed 7: val",
+    ]  # fmt: skip
+    assert len(marks["trial-dots"]) + len(marks["low-dots"]) == 4
 
 
 def test_a_diverged_trial_lies_below_what_is_shown() -> None:

@@ -70,6 +70,25 @@ def test_the_front_is_a_step_line_through_its_points_on_a_logarithmic_cost() -> 
     assert labels[:3] == ["trials (4)", "1 trial below 0.168", "Pareto front"]  # 0.1 + 0.05 * 3 * (0.55 - 0.1)
 
 
+def test_test_means_are_drawn_in_another_panel_than_validation() -> None:
+    other = NamedPoint("b", 0.5, 0.9, seeds=3, split="test")
+    (ax,) = picture(front_data(_TRIALS, [other])).axes
+    below, main = ax.child_axes
+    assert (main.get_ylabel(), below.get_ylabel()) == ("validation accuracy", "test, mean")
+    assert not any(0.9 in np.asarray(line.get_ydata(), dtype=float) for line in main.lines)
+    assert any(0.9 in np.asarray(line.get_ydata(), dtype=float) for line in below.lines)
+
+
+def test_only_points_of_one_group_are_joined_and_share_a_colour() -> None:
+    points = [NamedPoint(f"{who} {cost}", cost, 0.6, split="test", group=who) for who in "ab" for cost in (1.0, 2.0)]
+    (ax,) = picture(results_data(points)).axes
+    joined = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert [list(np.asarray(line.get_xdata())) for line in joined] == [[1.0, 2.0], [1.0, 2.0]]
+    assert len({line.get_color() for line in joined}) == 2
+    (ax,) = picture(results_data([NamedPoint("a", 1, 0.5), NamedPoint("b", 2, 0.6)])).axes
+    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+
+
 def test_dollars_in_titles_and_names_are_dollars() -> None:
     broken = r"from $1 to \frac$ 2"  # as mathematics this is an error
     figure = picture(results_data([NamedPoint(broken, 0.8, 0.62)], (), metric=broken, title=broken))

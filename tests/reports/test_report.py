@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html as html_module
 import json
 import re
 from dataclasses import replace
@@ -17,6 +19,7 @@ from autopeft.reports.markdown import markdown, markdown_table
 from autopeft.reports.report import as_json, write
 from autopeft.reports.rows import RetrainSummary
 from autopeft.reports.tables import Table, fact_tables, front_table, records_table, retrained_table
+from autopeft.trial import front_of
 from sample_trials import failed, measured, retrained, running
 
 _TRIALS = [
@@ -92,7 +95,10 @@ def test_the_page_is_well_formed_and_stands_alone(page: str) -> None:
     reader = _read(page)
     assert page.startswith("<!DOCTYPE html>")
     assert '<html lang="en">' in page
-    assert not reader.tags & {"script", "link", "iframe", "object"}
+    assert not reader.tags & {"link", "iframe", "object"}
+    (script,) = re.findall("<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in page  # that one and no other may run
     assert all(str(image["src"]).startswith("data:image/svg+xml;base64,") for image in reader.images)
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
@@ -105,11 +111,39 @@ def test_the_page_is_well_formed_and_stands_alone(page: str) -> None:
 def test_every_link_has_its_target_and_every_picture_its_words(page: str) -> None:
     reader = _read(page)
     assert reader.links
-    assert {link.removeprefix("#") for link in reader.links} == set(reader.ids)
+    anchors = {found for found in reader.ids if not found.startswith("marked-")}
+    assert {link.removeprefix("#") for link in reader.links if not link.startswith("#marked-")} == anchors
+    assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids)
     assert len(reader.ids) == len(set(reader.ids))
-    # front, retrained, layers, hypervolume, cloud, learning curves
-    assert len(reader.images) == 6
+    # retrained, layers, hypervolume, cloud, learning curves; the front is in the page itself
+    assert len(reader.images) == 5
     assert all(len(str(image["alt"])) > 40 for image in reader.images)
+
+
+def test_points_of_the_front_say_what_they_are_and_who_found_them(page: str) -> None:
+    told = [html_module.unescape(text) for text in re.findall('class="point"[^>]*><title>(.*?)</title>', page)]
+    assert [text for text in told if text.startswith("#1,")] == [
+        "#1, found by saas, seed 7: validation accuracy 0.7000 at 2 %: serial 2 · layer 1"
+    ] * 2  # as a dot, and as a point of the front
+    values = [json.loads(html_module.unescape(text)) for text in re.findall('data-point="(.*?)"', page)]
+    assert {"trial": "#0", "found by": "initial, seed 7"}.items() <= values[0].items()
+
+
+def test_what_points_say_is_escaped() -> None:
+    evil = html(_data(trials=[measured(0, 1000, 0.6, origin='<script>"&'), measured(1, 2000, 0.7)]))
+    assert "found by &lt;script&gt;&#34;&amp;, seed 7" in evil
+    assert evil.count("<script>") == 1
+
+
+def test_a_page_of_thousands_of_trials_stays_small_and_the_json_has_them_all() -> None:
+    many = [measured(i, 1000 + (i * 7919) % 3001, 0.5 + 0.3 * ((i * 104729) % 1999) / 1999) for i in range(3000)]
+    data = _data(trials=many)
+    page = html(data)
+    assert len(page) < 1_000_000
+    assert "500 of 3,000 trials, in order: the front, the best and the last." in page
+    front = {point.key for point in front_of(many).points}
+    assert front == {int(n) for n in re.findall(r"<title>#(\d+), found by", page)}
+    assert [trial["number"] for trial in json.loads(as_json(data))["trials"]] == list(range(3000))
 
 
 def test_pictures_are_whole_svg_files(page: str) -> None:

@@ -38,7 +38,7 @@ def contested(experiment: Experiment, cells: Cells) -> tuple[list[str], dict[str
     if table.rows:
         lines += [markdown_table(table), ""]
     lines += [markdown_table(found_table(experiment, cells)), ""]
-    points = [_point(f"{name} {budget}", found) for name, budget, found in _rows(experiment, cells)]
+    points = [_point(f"{name} {budget}", name, found) for name, budget, found in _rows(experiment, cells)]
     metric = str(next(iter(cells.values()))["objective"])
     picture = results_data(points, [], metric=metric, title=experiment.title)
     return [*lines, "## Pictures", ""], {"results": picture}
@@ -128,10 +128,10 @@ def _by_run(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     return {run: fmean(values) for run, values in runs.items()}
 
 
-def _point(name: str, found: Sequence[Mapping[str, Any]]) -> NamedPoint:
+def _point(name: str, rival: str, found: Sequence[Mapping[str, Any]]) -> NamedPoint:
     values = _values(found)
     percent = fmean(Counts(**one["counts"]).percent() for cell in found for one in cell["found"])
     std = stdev(values) if len(values) > 1 else None
     is_one = sum(len(cell["found"]) for cell in found) == 1  # else the runs are of several architectures
     split = str(found[0]["split"])
-    return NamedPoint(name, percent, fmean(values), std, len(values), split, "seeds" if is_one else "runs")
+    return NamedPoint(name, percent, fmean(values), std, len(values), split, "seeds" if is_one else "runs", rival)

@@ -8,13 +8,17 @@ are those of Okabe and Ito (2008), which colour-blind readers tell apart.
 from __future__ import annotations
 
 import io
+import json
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import escape
+
 from autopeft.errors import SettingsError
-from autopeft.pictures.points import NamedPoint, Picture, describe_point
+from autopeft.pictures.points import Mark, MarkedPicture, NamedPoint, Picture, describe_point
 from autopeft.writing import PRODUCER, whole
 
 if TYPE_CHECKING:
@@ -93,6 +97,53 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
         raise SettingsError(f"The folder {str(target.parent)!r} for the picture {target.name!r} does not exist.")
     with whole(target) as part:
         _write(figure, part, target.suffix.lower()[1:], dpi)
+
+
+def inline_svg(data: MarkedPicture, name: str) -> str:
+    """`data` as an SVG element for a page, whose points say in a title what they are; no script is needed for that.
+
+    Args:
+        name: of the picture, put before every identifier so that those of several pictures differ.
+    """
+    text = svg(picture(data))
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.S)
+    text = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", text, count=2)
+    for gid, marks in data.marks.items():
+        text = _with_titles(text, gid, marks)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    return re.sub(r"<!--.*?-->\s*", "", text, flags=re.S).replace("xlink:href", "href")
+
+
+def _with_titles(text: str, gid: str, marks: Sequence[Mark]) -> str:
+    """`text` with a title in every point of the collection called `gid`; the points stand in the order of `marks`."""
+    start = text.find(f'<g id="{gid}">')
+    if start < 0:
+        return text
+    end = _end_of_group(text, start)
+    head, block, tail = text[:start], text[start:end], text[end:]
+    defined = block.find("</defs>") + 1
+    points = list(re.finditer(r"<(use|path)\b([^>]*)/>", block[defined:]))
+    if len(points) != len(marks):  # drawn as an image, or in some other way that holds no points
+        return text
+    parts, last = [block[:defined]], defined
+    for point, mark in zip(points, marks, strict=True):
+        told = escape(json.dumps(dict(mark.values), ensure_ascii=False))
+        parts.append(block[last : defined + point.start()])
+        parts.append(f'<{point[1]}{point[2]} class="point" data-point="{told}">')
+        parts.append(f"<title>{escape(mark.title)}</title></{point[1]}>")
+        last = defined + point.end()
+    return head + "".join(parts) + block[last:] + tail
+
+
+def _end_of_group(text: str, start: int) -> int:
+    """Where the group that begins at `start` is closed."""
+    depth = 0
+    for tag in re.compile(r"<g\b[^>]*?(?P<empty>/?)>|</g>").finditer(text, start):
+        depth += -1 if tag[0] == "</g>" else 0 if tag["empty"] else 1
+        if depth == 0:
+            return tag.start()
+    return len(text)
 
 
 def svg(figure: Figure) -> str:

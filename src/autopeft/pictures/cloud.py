@@ -10,6 +10,7 @@ import numpy as np
 
 from autopeft.pictures.canvas import COLOURS, DOT, MARKERS, cost_axis, frame, legend, say_nothing
 from autopeft.pictures.labels import metric_label
+from autopeft.pictures.points import MOST_DOTS
 from autopeft.trial import Trial
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ class CloudData:
             values = [value for _, value in series.points]
             marker = MARKERS[index % len(MARKERS)]
             label = f"{series.name} ({len(costs)})"
-            ax.scatter(
-                costs, values, s=22, color=colour, marker=marker, alpha=0.75, lw=0, label=label, zorder=2 + index
-            )
+            dots = ax.scatter(costs, values, 22, color=colour, marker=marker, alpha=0.75, lw=0, label=label)
+            dots.set(zorder=2 + index, rasterized=len(costs) > MOST_DOTS)
             low, middle, high = (max(cost, floor) for cost in series.quartiles())
             strip.plot([low, high], [-index, -index], color=colour, lw=3, alpha=0.7, solid_capstyle="round")
             strip.plot(middle, -index, marker, ms=5, color=colour, mec="white", mew=0.6)

@@ -12,7 +12,7 @@ import numpy as np
 from autopeft.objective import FrontPoint
 from autopeft.pictures.canvas import COLOURS, DOT, cost_axis, draw_named, frame, legend, say_nothing, wrapped
 from autopeft.pictures.labels import brief, metric_label
-from autopeft.pictures.points import NamedPoint, evenly
+from autopeft.pictures.points import MOST_DOTS, Mark, NamedPoint, describe_point, evenly
 from autopeft.trial import Trial, front_of
 
 if TYPE_CHECKING:
@@ -25,26 +25,48 @@ class FrontData:
 
     Args:
         trials: cost in percent and metric of every measured trial, in order of number.
+        numbers: of the trials.
         front: the non-dominated trials by increasing cost.
-        labels: `brief` of the architecture of each point of the front.
+        labels: `brief` of the architecture of each point of the front, and who found it.
+        baselines: measured on the trials' own split, or on one that is not known.
         labelled: indices into `front` of the points that carry a label.
         shown_from: metrics below this are drawn as triangles at the lower edge, so that a diverged run does
             not flatten the picture.
+        beside: baselines measured on another split than the trials, in a panel of their own below: a mean on the test
+            part is not to be compared with the best of many values on validation.
+        told: what each trial says of itself.
     """
 
     title: str
     metric: str
     trials: tuple[tuple[float, float], ...]
+    numbers: tuple[int, ...]
     front: tuple[FrontPoint, ...]
     labels: tuple[str, ...]
     labelled: tuple[int, ...]
     baselines: tuple[NamedPoint, ...]
     shown_from: float
+    beside: tuple[NamedPoint, ...] = ()
+    told: tuple[Mark, ...] = ()
+
+    @property
+    def marks(self) -> dict[str, list[Mark]]:
+        """What every dot says, by the part of the drawing that it is in; of many trials, those of the front alone."""
+        told = dict(zip(self.numbers, self.told, strict=True))
+        front = {"front-points": [told[int(point.key)] for point in self.front]}
+        if len(self.trials) > MOST_DOTS:
+            return front
+        pairs = list(zip(self.trials, self.told, strict=True))
+        return front | {
+            "trial-dots": [mark for (_, value), mark in pairs if value >= self.shown_from],
+            "low-dots": [mark for (_, value), mark in pairs if value < self.shown_from],
+        }
 
     @property
     def size(self) -> tuple[float, float]:
         """Inches; taller when there is much to explain beside it."""
-        return 9.6, max(4.6, 0.34 * (len(self.labelled) + len(self.baselines)) + 0.8)
+        main = max(4.6, 0.4 * (len(self.labelled) + len(self.baselines)) + 0.8)
+        return 9.6, main + (max(1.9, 0.34 * len(self.beside) + 0.9) if self.beside else 0.0)
 
     @property
     def alt(self) -> str:
@@ -57,12 +79,19 @@ class FrontData:
             f"{first.value:.4g} at {first.cost:.3g} % to {last.value:.4g} at {last.cost:.3g} % of the parameters."
         )
         names = "; ".join(f"{b.name} {b.mean:.4g} at {b.percent:.3g} %" for b in self.baselines)
-        return f"{text} Baselines: {names}." if names else text
+        others = "; ".join(f"{describe_point(b)} at {b.percent:.3g} %" for b in self.beside)
+        text += f" Baselines: {names}." if names else ""
+        return f"{text} In a panel of their own, on other examples: {others}." if others else text
 
     def draw(self, ax: Axes) -> None:
         """Light dots for trials, a step line for the front with numbered points, a marker for each baseline."""
+        costs = [cost for cost, _ in self.trials] + [b.percent for b in (*self.baselines, *self.beside)]
+        if self.beside:
+            low, gap = 1.1 / self.size[1], 0.7 / self.size[1]  # inches, as shares of the height
+            ax.axis("off")
+            self._draw_beside(ax.inset_axes((0, 0, 1, low)), costs)
+            ax = ax.inset_axes((0, low + gap, 1, 1 - low - gap))
         frame(ax, self.title, self.metric)
-        costs = [cost for cost, _ in self.trials] + [b.percent for b in self.baselines]
         if not self.trials:
             say_nothing(ax)
         floor = cost_axis(ax, costs)
@@ -82,6 +111,13 @@ class FrontData:
         draw_named(ax, self.baselines, floor, colours=COLOURS[1:])
         legend(ax)
 
+    def _draw_beside(self, ax: Axes, costs: Sequence[float]) -> None:
+        splits = ", ".join(sorted({point.split for point in self.beside}))
+        floor = cost_axis(ax, costs)
+        ax.set_ylabel(f"{splits}, mean")
+        draw_named(ax, self.beside, floor, colours=COLOURS[1:])
+        legend(ax, f"on {splits}, not on the trials' split")
+
 
 def front_data(
     trials: Sequence[Trial],
@@ -99,17 +135,41 @@ def front_data(
     front = front_of(trials).points
     points = tuple((m.percent, m.value) for t in measured.values() if (m := t.measurement) is not None)
     values = [value for _, value in points]
+    splits = {m.split for t in measured.values() if (m := t.measurement) is not None}
+    same = [point for point in baselines if not splits or point.split in ("", *splits)]
+    wanted = measured if len(measured) <= MOST_DOTS else [int(point.key) for point in front]
+    told = {number: brief(measured[number].architecture) for number in wanted}
     floor = float(np.quantile(values, 0.05)) if values else 0.0
     return FrontData(
         title=title,
         metric=metric_label(trials),
         trials=points,
+        numbers=tuple(measured),
         front=front,
-        labels=tuple(brief(measured[point.key].architecture) for point in front),
+        labels=tuple(f"{told[int(point.key)]}, {measured[int(point.key)].origin}" for point in front),
         labelled=_legible(front, most_labels),
-        baselines=tuple(baselines),
-        shown_from=min([floor, *(point.value for point in front), *(b.mean for b in baselines)]),
+        baselines=tuple(same),
+        shown_from=min([floor, *(point.value for point in front), *(b.mean for b in same)]),
+        beside=tuple(point for point in baselines if point not in same),
+        told=tuple(_mark(trial, told.get(trial.number, "")) for trial in measured.values()),
     )
+
+
+def _mark(trial: Trial, label: str) -> Mark:
+    """What a trial says: its number, who found it and from which seed, its metric and cost, and what it is."""
+    found = trial.measurement
+    assert found is not None  # only measured trials are drawn
+    title = (
+        f"#{trial.number}, found by {trial.origin}, seed {trial.seed}: {found.split} {found.objective} "
+        f"{found.value:.4f} at {found.percent:.4g} %: {label}"
+    )
+    values: dict[str, str | float] = {
+        "trial": f"#{trial.number}", "found by": f"{trial.origin}, seed {trial.seed}", "architecture": label,
+        f"{found.split} {found.objective}": round(found.value, 6), "% nominal": round(found.percent, 6),
+        "stored parameters": found.counts.stored, "trained parameters": found.counts.trained,
+        "seconds of training": round(found.seconds, 2),
+    }  # fmt: skip
+    return Mark(title, values)
 
 
 def _legible(front: Sequence[FrontPoint], most: int) -> tuple[int, ...]:
@@ -132,10 +192,12 @@ def _draw_trials(ax: Axes, data: FrontData, floor: float) -> None:
     below = [(max(c, floor), data.shown_from) for c, v in data.trials if v < data.shown_from]
     if shown:
         label = f"trials ({len(data.trials)})"
-        ax.scatter([c for c, _ in shown], [v for _, v in shown], 16, DOT, alpha=0.75, lw=0, zorder=2, label=label)
+        dots = ax.scatter([c for c, _ in shown], [v for _, v in shown], 16, DOT, alpha=0.75, lw=0, label=label)
+        dots.set(zorder=2, rasterized=len(data.trials) > MOST_DOTS, gid="trial-dots")
     if below:
         label = f"{len(below)} trial{'s' * (len(below) > 1)} below {data.shown_from:.3g}"
-        ax.scatter([c for c, _ in below], [v for _, v in below], 16, DOT, marker="v", lw=0, zorder=2, label=label)
+        dots = ax.scatter([c for c, _ in below], [v for _, v in below], 16, DOT, marker="v", lw=0, label=label)
+        dots.set(zorder=2, rasterized=len(data.trials) > MOST_DOTS, gid="low-dots")
 
 
 def _draw_steps(ax: Axes, front: Sequence[FrontPoint], floor: float, label: str) -> None:
@@ -144,3 +206,5 @@ def _draw_steps(ax: Axes, front: Sequence[FrontPoint], floor: float, label: str)
     values = [*(point.value for point in front), front[-1].value]
     ax.plot(costs, values, drawstyle="steps-post", color=COLOURS[0], lw=1.6, zorder=3, label=label)
     ax.plot(costs[:-1], values[:-1], "o", ms=3.6, color=COLOURS[0], zorder=4)
+    # Over all else and unseen: large enough to be met with a pointer.
+    ax.scatter(costs[:-1], values[:-1], 130, "black", alpha=0, lw=0, zorder=9, gid="front-points")

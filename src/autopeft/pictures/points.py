@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -36,6 +37,27 @@ class Picture(Protocol):
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What one drawn point says of itself to whoever asks: a line of text, and the numbers that two are compared by."""
+
+    title: str
+    values: Mapping[str, str | float]
+
+
+class MarkedPicture(Picture, Protocol):
+    """A picture whose points can be asked."""
+
+    @property
+    def marks(self) -> Mapping[str, Sequence[Mark]]:
+        """By the name (`gid`) of a collection of points in the drawing: what each of them says, in order."""
+        ...
+
+
+MOST_DOTS = 400
+"""Points of one kind beyond which they are drawn as one image: a vector each would make a page of megabytes."""
+
+
+@dataclass(frozen=True)
 class NamedPoint:
     """A baseline or a retrained architecture: a mean metric at a cost.
 
@@ -46,6 +68,7 @@ class NamedPoint:
         seeds: number of training runs behind the mean; 0 when it is not known.
         split: which examples the metric was computed on; empty when it is not known.
         counted: what `seeds` counts: "runs" where several of them share a seed.
+        group: whose it is, for example a rival's; points of one group share a colour and a line.
 
     Raises:
         DataError: a number is not finite, a cost or deviation is negative, or a single seed has a deviation.
@@ -58,6 +81,7 @@ class NamedPoint:
     seeds: int = 0
     split: str = ""
     counted: Literal["seeds", "runs"] = "seeds"
+    group: str = ""
 
     def __post_init__(self) -> None:
         spread = 0.0 if self.std is None else self.std

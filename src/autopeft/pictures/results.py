@@ -35,18 +35,22 @@ class ResultsData:
         return f"Retrained architectures and baselines, {self.metric}. {'; '.join(parts) or 'There is none'}."
 
     def draw(self, ax: Axes) -> None:
-        """Means with bars of one standard deviation; hollow markers are single seeds."""
+        """Means with bars of one standard deviation, a colour a group; hollow markers are single seeds."""
         frame(ax, self.title, self.metric)
         floor = cost_axis(ax, [point.percent for point in (*self.retrained, *self.baselines)])
         if not self.retrained and not self.baselines:
             say_nothing(ax)
             return
-        if len(self.retrained) > 1:
-            pairs = [(max(point.percent, floor), point.mean) for point in self.retrained]
-            ax.plot(*zip(*pairs, strict=True), color=COLOURS[0], lw=1, ls=":", zorder=1)
-        for index, point in enumerate(self.retrained):
-            draw_named(ax, [point], floor, COLOURS[:1], marker=MARKERS[index % len(MARKERS)])
-        draw_named(ax, self.baselines, floor, colours=COLOURS[1:])
+        groups = list(dict.fromkeys(point.group for point in self.retrained))
+        for number, group in enumerate(groups):
+            own = [point for point in self.retrained if point.group == group]
+            colour = COLOURS[number % len(COLOURS)]
+            if group and len(own) > 1:  # points that nothing relates have no line between them
+                pairs = [(max(point.percent, floor), point.mean) for point in own]
+                ax.plot(*zip(*pairs, strict=True), color=colour, lw=1, ls=":", zorder=1)
+            for index, point in enumerate(own):
+                draw_named(ax, [point], floor, [colour], marker=MARKERS[index % len(MARKERS)])
+        draw_named(ax, self.baselines, floor, colours=COLOURS[max(1, len(groups)) % len(COLOURS) :])
         legend(ax, "mean ± 1 standard deviation; hollow: single seed")
 
 

@@ -16,7 +16,7 @@ from autopeft.pictures.hypervolume import HypervolumeData, hypervolume_data
 from autopeft.pictures.labels import metric_label
 from autopeft.pictures.layers import layers_data
 from autopeft.pictures.learning import learning_data
-from autopeft.pictures.points import Picture
+from autopeft.pictures.points import MarkedPicture, Picture
 from autopeft.pictures.results import results_data
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
 from autopeft.reports.tables import (
@@ -87,6 +87,7 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
+    marked: tuple[MarkedPicture, ...] = ()
     is_folded: bool = False
 
 
@@ -180,7 +181,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     parts = [
         Section("Facts", (), (), fact_tables(data.facts)),
         Section("How to read the numbers", (*caveats(data), _COUNTS_RULE)),
-        Section("Front", (), (front_data(data.trials, baselines),), (front,)),
+        Section("Front", (), (), (front,), (front_data(data.trials, baselines),)),
     ]
     if data.retrained:
         shown = (results_data(found, baselines, metric=metrics),)

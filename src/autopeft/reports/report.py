@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from autopeft.errors import SettingsError
 from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
+from autopeft.trial import Trial
 from autopeft.writing import whole
 
 
@@ -31,6 +33,15 @@ def write(data: ReportData, path: str | Path) -> None:
         part.write_text(render(data), encoding="utf-8")
 
 
+def _trial(trial: Trial) -> dict[str, Any]:
+    """A trial in few words; the study's storage has the rest."""
+    found = trial.measurement
+    measured = {} if found is None else {"value": found.value, "percent": found.percent, "seconds": found.seconds}
+    failure = {} if trial.failure is None else {"failure": trial.failure.kind}
+    about = {"number": trial.number, "origin": trial.origin, "seed": trial.seed, "state": trial.state.value}
+    return {**about, **measured, **failure, "architecture": str(trial.architecture)}
+
+
 def as_json(data: ReportData) -> str:
     """The report for machines: facts, caveats, front, retrained points, failures, times, curves."""
     curves = progress(data)
@@ -41,6 +52,7 @@ def as_json(data: ReportData) -> str:
         "splits": data.splits,
         "caveats": caveats(data),
         "front": [row.as_dict() for row in front_rows(data.trials, is_answering=data.is_answering)],
+        "trials": [_trial(trial) for trial in data.trials],
         "retrained": [summary.as_dict() for summary in data.retrained],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),

@@ -8,7 +8,12 @@ from typing import Any
 
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, search_seconds, timing
-from autopeft.trial import Trial
+from autopeft.trial import Trial, front_of
+
+_MOST_ROWS = 500
+"""Trials that a page lists: every one of thousands would make it megabytes long, and nobody reads them."""
+
+_MOST_NUMBERS = 30
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def retrained_table(retrained: Sequence[RetrainSummary]) -> Table:
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
-    """Every trial with its state."""
+    """Every trial with its state; of very many the front, the best and the last, as the caption says."""
+    shown = _shown(trials)
     rows = tuple(
         (
             f"#{t.number}",
@@ -90,16 +96,40 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             str(t.seed),
             brief(t.architecture),
         )
-        for t in trials
+        for t in shown
     )
     header = ("trial", "origin", "state", "% nominal", metric_label(trials), "seconds", "seed", "architecture")
-    return Table(header, rows, "Every trial, in order", frozenset(header) - {"origin", "state", "architecture"})
+    caption = "Every trial, in order"
+    if len(shown) < len(trials):
+        caption = (
+            f"{len(shown):,} of {len(trials):,} trials, in order: the front, the best and the last. The report in JSON "
+            "(`--to report.json`) has all."
+        )
+    return Table(header, rows, caption, frozenset(header) - {"origin", "state", "architecture"})
+
+
+def _shown(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """All, or the front, the best and the last of very many, in order."""
+    if len(trials) <= _MOST_ROWS:
+        return trials
+    kept = {int(point.key) for point in front_of(trials).points} | {t.number for t in trials[-_MOST_ROWS // 5 :]}
+    best = sorted((t for t in trials if t.measurement), key=lambda t: -t.measurement.value if t.measurement else 0.0)
+    for trial in best:
+        if len(kept) >= _MOST_ROWS:
+            break
+        kept.add(trial.number)
+    return [trial for trial in trials if trial.number in kept]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    shown = ", ".join(f"#{n}" for n in numbers[:_MOST_NUMBERS])
+    return shown if len(numbers) <= _MOST_NUMBERS else f"{shown} and {len(numbers) - _MOST_NUMBERS} more"
 
 
 def failures_table(trials: Sequence[Trial]) -> Table:
     """Failures by kind, the most frequent first."""
     found = failure_rows(trials)
-    rows = tuple((r.kind, str(r.count), ", ".join(f"#{n}" for n in r.numbers), r.message) for r in found)
+    rows = tuple((r.kind, str(r.count), _numbers(r.numbers), r.message) for r in found)
     return Table(("kind", "count", "trials", "last message"), rows, "", frozenset({"count"}))
 
 
