@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # Strategies that train; they may use the rows above.
     ("searches",),
     ("pictures", "reports"),
-    ("settings", "workers", "session", "tracking"),
+    ("settings", "workers", "slurm", "session", "tracking"),
     ("experiments",),
     ("cli",),
     ("__init__", "__main__"),

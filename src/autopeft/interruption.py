@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: SIGTERM and SIGHUP interrupt as SIGINT does; what must be whole is finished."""
+"""Signals that ask a process to end: SIGTERM and the like interrupt as SIGINT does; what must be whole is finished."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What asks a process to end and leaves it the time to tidy up."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""What asks a process to end and leaves it the time to tidy up; the last three are the warnings of batch queues."""
 
 _PATIENCE_SECONDS = 5.0
 
 
 class Interruption(SystemExit):
-    """SIGTERM or SIGHUP asked this process to end. Uncaught, it ends with the customary code, 128 and the number."""
+    """SIGTERM or its like asked this process to end. Uncaught, it ends with the customary code, 128 and the number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -30,7 +30,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP raise `Interruption` in the main thread, as SIGINT does `KeyboardInterrupt`.
+    """Within the block SIGTERM and the like raise `Interruption` in the main thread, as SIGINT `KeyboardInterrupt`.
 
     A signal that is ignored stays so: `nohup` asks for that.
     """
@@ -38,7 +38,7 @@ def signals_interrupt() -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS[1:]:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 stack.callback(signal.signal, number, signal.signal(number, _interrupt))
         yield

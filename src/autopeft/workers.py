@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from autopeft.errors import AutopeftError, InputError
+from autopeft.interruption import SIGNALS
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ _HEALTHY_SECONDS = 600.0
 """A worker that lived that long did not die of how it was started: its pauses begin anew."""
 
 _VERDICTS = range(3)
-_ASKED_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
 _TAIL_BYTES = 1 << 16
@@ -71,7 +71,7 @@ class WorkerEnd:
     @property
     def is_death(self) -> bool:
         """Whether it neither came to a verdict nor was asked to end."""
-        asked = {code for number in _ASKED_TO_END for code in (-number, 128 + number)}
+        asked = {code for number in SIGNALS for code in (-number, 128 + number)}
         return self.code not in _VERDICTS and self.code not in asked
 
 
@@ -316,7 +316,7 @@ def _signals(workers: Sequence[_Worker]) -> Iterator[_Signals]:
         yield handler
         return
     with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, handler))
         yield handler
 

@@ -1,0 +1,68 @@
+"""`autopeft submit`: a search whose workers are jobs of Slurm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from autopeft.cli.app import app
+from autopeft.cli.flags import takes_a_search
+from autopeft.cli.studies import Database
+from autopeft.cli.terminal import say
+from autopeft.errors import SettingsError
+from autopeft.settings import Settings
+from autopeft.writing import STUDY, check_folder
+
+
+@app.command()
+@takes_a_search
+def submit(
+    settings: Settings,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the study, on a disk that every machine sees.")
+    ] = None,
+    slurm: Annotated[
+        list[str], typer.Option(help="An option of the jobs, such as slurm_partition=gpu or timeout_min=600.")
+    ] = [],  # noqa: B006
+    cluster: Annotated[
+        str, typer.Option(help="slurm, or local: the same jobs on this machine, to try them.")
+    ] = "slurm",
+    storage: Database = None,
+) -> None:
+    """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
+    from autopeft import slurm as jobs
+    from autopeft.session import Session, worker_command, worker_environment
+
+    options = _options(slurm)
+    if folder is None:
+        raise SettingsError("Jobs need a folder that every machine sees: give --out.")
+    if cluster not in ("slurm", "local"):
+        raise SettingsError(f"--cluster is slurm or local, but got {cluster!r}.")
+    where: jobs.Cluster = "local" if cluster == "local" else "slurm"
+    jobs.check(where, storage)
+    check_folder("--out", folder, STUDY, settings.inputs())
+    session = Session.build(settings)
+    session.begin(folder, storage).close()
+    command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
+    environment = worker_environment(storage, os.environ)
+    ids = jobs.submit(command, session.settings.workers, folder.resolve() / "jobs", options, environment, where)
+    say(f"Study: {folder}. Jobs: {', '.join(ids)}. Logs: {folder / 'jobs'}.")
+
+
+def _options(pairs: list[str]) -> dict[str, object]:
+    """``key=value`` as a mapping, with numbers as numbers.
+
+    Raises:
+        SettingsError: one has another form.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise SettingsError(f"--slurm takes key=value, but got {pair!r}.")
+        found[key] = yaml.safe_load(value) if value.replace(".", "", 1).isdigit() else value
+    return found
