@@ -369,3 +369,31 @@ def test_a_tokenizer_without_a_padding_token_can_pad_a_loaded_model(tmp_path: Pa
         together = model(**model.tokenizer(["good w1 w2", "bad"], return_tensors="pt", padding=True)).logits
         alone = model(**model.tokenizer(["bad"], return_tensors="pt")).logits
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_what_is_attached_is_part_of_what_is_loaded(family: str, tmp_path: Path) -> None:
+    """`accelerate.save_model` and the like write what `state_dict` gives."""
+    found = backbone(family)
+    before = list(found.model.state_dict())
+    wanted = saved(tmp_path, found, mixed(found))
+    model = load(tmp_path, backbone=found)
+    own = {id(parameter) for parameter in model.attached.parameters()}
+    assert own
+    assert own <= {id(parameter) for parameter in model.parameters()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert "adapters.encoder.0.ffn.serial.down.weight" in state
+    assert model.train().get_submodule("adapters.encoder.0.ffn.serial").training
+    model.eval()
+    with torch.no_grad():
+        for parameter in model.attached.parameters():
+            parameter.zero_()
+        assert not torch.equal(model(**tensors(found)).logits, wanted)
+        model.load_state_dict(state)
+        assert torch.equal(model(**tensors(found)).logits, wanted)
+    with pytest.raises(ArchitectureError, match="load the saved folder once more"):
+        copy.deepcopy(model)
+    model.to(torch.bfloat16)
+    assert {parameter.dtype for parameter in model.attached.parameters()} == {torch.bfloat16}
+    model.to(torch.float32).attached.detach()
+    assert list(found.model.state_dict()) == before

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Counts, Placement, total
-from autopeft.backbones import Backbone, Site, seeded
+from autopeft.backbones import ADDED, Backbone, Site, seeded
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Method, PrefixModule, Reads, is_readable, unreadable
 from autopeft.network.attention import set_prefix
@@ -84,6 +84,15 @@ class _Pass(threading.local):
         return _Pass, ()  # a copy of the model has no pass under way
 
 
+class _Shown(nn.Module):
+    """What makes added modules part of a model."""
+
+    def __deepcopy__(self, memo: object) -> _Shown:
+        raise ArchitectureError(
+            "A copy of this model would compute with the adapters of the original: load the saved folder once more."
+        )
+
+
 class Attached:
     """An architecture on a backbone.
 
@@ -105,6 +114,7 @@ class Attached:
         self._original: dict[str, Tensor] | None = None
         self._pass = _Pass()
         self._latest_visible: Tensor | None = None
+        self._shown: nn.Module | None = None
         for module in self.modules.values():
             module.to(device=backbone.device)
         backbone.occupant = architecture
@@ -127,7 +137,7 @@ class Attached:
         for (_, method), module in self.modules.items():
             found |= {parameter: method for parameter in module.parameters() if parameter not in found}
         if self._original is not None:
-            found |= dict.fromkeys(self.backbone.model.parameters(), "full")
+            found |= dict.fromkeys(self.backbone.own_parameters().values(), "full")
         return [(method, parameter) for parameter, method in found.items()]
 
     def train(self, mode: bool = True) -> None:
@@ -144,6 +154,7 @@ class Attached:
         """Take everything away again. Idempotent."""
         if not self._is_attached:
             return
+        self._hide()
         for site in self.backbone.sites:
             self._unhook(site)
         self._unhook(_PADDING)
@@ -170,11 +181,36 @@ class Attached:
         self.modules.pop(key, None)
         self.masks.pop(key, None)
         self.gates.pop(key, None)
+        if self._shown is not None:
+            self.show(self._shown)
         left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
         if left:
             self._deltas[placement.site][:] = left
         else:
             self._unhook(placement.site)
+
+    def show(self, model: nn.Module) -> None:
+        """Make the added modules part of `model` as ``adapters.<site>.<method>``, until they are detached.
+
+        Its parameters, its state, its precision and its mode are theirs too then, so that nothing that saves or moves a
+        model leaves them behind.
+        """
+        self._hide()
+        room = _Shown()
+        for (site, method), module in self.modules.items():
+            place: nn.Module = room
+            for part in site.split("."):
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place.get_submodule(part)
+            place.add_module(method, module)
+        model.add_module(ADDED, room)
+        self._shown = model
+
+    def _hide(self) -> None:
+        if self._shown is not None:
+            del self._shown._modules[ADDED]
+        self._shown = None
 
     def __enter__(self) -> Attached:
         return self
@@ -191,7 +227,7 @@ class Attached:
         """
         found: dict[str, Tensor] = {}
         if self._original is not None:
-            found = {f"model/full/{name}": p.detach() for name, p in self.backbone.model.named_parameters()}
+            found = {f"model/full/{name}": p.detach() for name, p in self.backbone.own_parameters().items()}
         for (site, method), module in self.modules.items():
             found.update({f"{site}/{method}/{name}": p.detach() for name, p in module.named_parameters()})
         return found

@@ -127,6 +127,7 @@ def load(
         raise
     attached.train(False)
     found.tokenizer, found.record, found.attached = backbone.tokenizer, record, attached
+    attached.show(found)
     if found is backbone.model:
         found.save_pretrained = partial(_save_pretrained, backbone)
     return found.eval()
