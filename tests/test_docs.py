@@ -158,7 +158,7 @@ def test_every_command_is_on_its_page() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_of_a_command_is_listed_with_its_default(name: str) -> None:
-    shared = rows("command-line.md", "What is searched") if name in ("search", "check") else {}
+    shared = rows("command-line.md", "What is searched") if name in ("search", "check", "submit") else {}
     listed = {option: cells[0] for option, cells in {**shared, **rows("command-line.md", f"autopeft {name}")}.items()}
     assert listed == command_rows(COMMANDS[name])
 
