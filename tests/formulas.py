@@ -26,7 +26,7 @@ from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
 from autopeft.trial import Trial, TrialState
 
-QUICK = LeaseRules(beat_seconds=0.2, stale_seconds=2.0, poll_seconds=0.02)
+QUICK = LeaseRules(beat_seconds=0.2, stale_seconds=2.0, poll_seconds=0.02, patience_seconds=20.0)
 """Leases for tests, in which trials take milliseconds."""
 
 

@@ -141,7 +141,9 @@ class Session:
             _make(path)
         where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
         rules, seed = LeaseRules(max_retries=self.settings.max_retries), self.settings.seed
-        return Study.create_or_resume(where, name, self.space, self.task.objective, identity, seed, rules=rules)
+        return Study.create_or_resume(
+            where, name, self.space, self.task.objective, identity, seed, rules=rules, folder=path
+        )
 
     def begin(self, folder: str | Path, storage: str | None = None) -> Study:
         """`study`, and beside it the resolved settings and facts of data and weights, for workers and readers.
@@ -310,7 +312,7 @@ class _Ends:
 
     def __init__(self, study: Study, notify: Callable[[Event], None]) -> None:
         self._study, self._notify = study, notify
-        self._known = {trial.number for trial in study.trials() if trial.finished is not None}
+        self._known = {trial.number for trial in study.trials(with_history=False) if trial.finished is not None}
         self._last = time.monotonic()
 
     def look_again(self) -> None:
@@ -321,7 +323,7 @@ class _Ends:
 
     def look(self) -> None:
         """Tell of what has ended since the last look."""
-        for trial in self._study.trials():
+        for trial in self._study.trials(with_history=False):
             if trial.finished is not None and trial.number not in self._known:
                 self._known.add(trial.number)
                 self._notify(Told(trial) if trial.is_complete else Failed(trial))

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import psutil
 import sqlalchemy
@@ -26,6 +27,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from autopeft.errors import AutopeftError, StorageError
 from autopeft.masking import Secrets, masked, parts_of
+from autopeft.study.blips import is_full, is_passing, pauses
+from autopeft.study.claims import AdvisoryClaimLock, ClaimLock, FileClaimLock, NoClaimLock
+from autopeft.study.lease import Clock
 from autopeft.study.read_only import for_reading, may_write
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +42,14 @@ _NETWORK = frozenset(
     "glusterfs orangefs pvfs2 sshfs s3fs rclone gcsfuse goofys".split()
 )
 _OPENING_RETRIES = 6
+# Without these, libpq waits for ever for a server that does not answer, and two hours for one that has vanished.
+_LIBPQ = MappingProxyType(
+    {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+)
+
+_PRESENT = MappingProxyType(
+    {"postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())", "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))"}
+)
 
 _T = TypeVar("_T")
 
@@ -50,6 +62,11 @@ class Store:
         label: the path, or the URL without its password; for messages.
         secrets: what messages of the database and its driver must not repeat.
         then: called when it is closed.
+        path: of the file, for SQLite.
+
+    Attributes:
+        patience_seconds: how long `attempt` waits for a database that has gone away.
+        on_return: called when it is back after a while.
     """
 
     def __init__(
@@ -58,11 +75,15 @@ class Store:
         label: str,
         secrets: Secrets | None = None,
         then: Callable[[], None] | None = None,
+        path: Path | None = None,
     ) -> None:
         self.backend = backend
         self._then = then
         self.label = label
         self.secrets = secrets or Secrets()
+        self.path = path
+        self.patience_seconds = 600.0
+        self.on_return: Callable[[], None] = _ignore
         self._local = threading.local()
         if backend.engine.name == "sqlite":
             sqlalchemy.event.listen(backend.engine, "begin", self._begin)
@@ -79,6 +100,80 @@ class Store:
             yield
         finally:
             self._local.is_exclusive = False
+
+    def attempt(self, doing: str, step: Callable[[], _T], *, is_space_awaited: bool = False) -> _T:
+        """What `step` returns; it is repeated, with growing pauses, while the database is away, restarting or busy.
+
+        Args:
+            doing: for messages, as in "reading trials".
+            step: may be run again after it has failed, and even after it has succeeded: a connection can break while
+                the answer is on its way.
+            is_space_awaited: whether a full disk is waited for as well.
+
+        Raises:
+            AutopeftError: the database failed otherwise, or for longer than `patience_seconds`.
+        """
+        began = time.monotonic()
+        for n, pause in enumerate(pauses()):
+            try:
+                result = step()
+            except (StorageInternalError, SQLAlchemyError) as error:
+                left = began + self.patience_seconds - time.monotonic()
+                if left <= pause or not (is_passing(error) or (is_space_awaited and is_full(error))):
+                    raise self.failure(doing, error) from self.secrets.shown_cause(error)
+                if n in (0, 5):  # at once, and when it lasts; not at every try
+                    _logger.warning(
+                        "The storage %s is away while %s (%s); it is waited for, %.0f seconds more at most.",
+                        self.label,
+                        doing,
+                        self.secrets.hide(_reason(error)),
+                        left,
+                    )
+                self.backend.remove_session()
+                time.sleep(pause)
+            else:
+                if n:
+                    self.on_return()
+                return result
+        raise AssertionError("pauses never end")
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """Within it, a database that is away is waited for no longer than `seconds`."""
+        before, self.patience_seconds = self.patience_seconds, min(self.patience_seconds, seconds)
+        try:
+            yield
+        finally:
+            self.patience_seconds = before
+
+    def failure(self, doing: str, error: Exception) -> AutopeftError:
+        """The error to raise for one of the database; it says what to do."""
+        cause = self.secrets.hide(_reason(error))
+        hint = " Free some space, then run the same command again." if "full" in cause else ""
+        return AutopeftError(
+            f"The storage {self.label} failed while {doing}: {cause}. Trials told before are kept.{hint}"
+        )
+
+    @property
+    def clock(self) -> Clock:
+        """Whose clock `now` is by. A file is used by one host only, whose clock is good enough."""
+        return "database" if self.backend.engine.name in _PRESENT else "host"
+
+    def now(self) -> float:
+        """Seconds since the epoch, by `clock`. Not repeated where it fails: see `attempt`."""
+        question = _PRESENT.get(self.backend.engine.name)
+        if question is None:
+            return time.time()
+        with self.backend.engine.connect() as connection:
+            return float(connection.execute(sqlalchemy.text(question)).scalar_one())
+
+    def claim_lock(self, key: int) -> ClaimLock:
+        """What lets one worker at a time claim from the study with this key."""
+        if self.path is not None:
+            return FileClaimLock(self.path.with_name(f"{self.path.name}-claims"))
+        if self.backend.engine.name == "postgresql":
+            return AdvisoryClaimLock(self.backend.engine, key)
+        return NoClaimLock()
 
     def close(self) -> None:
         """Close every connection. The store cannot be used afterwards."""
@@ -109,7 +204,7 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
         if not is_new_allowed and not may_write(path):
             return _reading(path)
         url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
-        return Store(_connected(url, str(path), Secrets()), str(path))
+        return Store(_connected(url, str(path), Secrets()), str(path), path=path.absolute())
     label, secrets = masked(str(storage)), Secrets.of(str(storage))
     return Store(_connected(server_url(str(storage)), label, secrets), label, secrets)
 
@@ -221,11 +316,7 @@ def storage_errors(store: Store, doing: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        cause = store.secrets.hide(_reason(error))
-        hint = " Free some space, then run the same command again." if "full" in cause else ""
-        raise AutopeftError(
-            f"The storage {store.label} failed while {doing}: {cause}. Trials told before are kept.{hint}"
-        ) from store.secrets.shown_cause(error)
+        raise store.failure(doing, error) from store.secrets.shown_cause(error)
 
 
 def _prepare_file(path: Path, is_new_allowed: bool) -> None:
@@ -275,11 +366,9 @@ def _check_is_study(path: Path) -> None:
 
 def _connected(url: str, label: str, secrets: Secrets) -> RDBStorage:
     """Connect, and make the tables where they are missing."""
-    is_sqlite = url.startswith("sqlite")
-    kwargs = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
     template = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the text as a template
     try:
-        return _retried(lambda: RDBStorage(template, engine_kwargs=kwargs))
+        return _retried(lambda: RDBStorage(template, engine_kwargs=_engine_options(url)))
     except (ImportError, ArgumentError) as error:
         cause = secrets.shown_cause(error)
         raise StorageError(secrets.hide(_driver_message(url, label, error))) from cause
@@ -287,6 +376,17 @@ def _connected(url: str, label: str, secrets: Secrets) -> RDBStorage:
         # A driver may name the password, or what it took for the host: in the message and in what caused it.
         cause = secrets.shown_cause(error)
         raise StorageError(f"The storage {label} cannot be opened: {secrets.hide(_reason(error))}.") from cause
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    """Options of SQLAlchemy's engine: how long to wait, and how soon a server that has vanished is noticed."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_SECONDS}}
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if re.match(r"postgres(ql)?(\+psycopg2?)?:", url):
+        given = sqlalchemy.make_url(url).query
+        options["connect_args"] = {key: value for key, value in _LIBPQ.items() if key not in given}
+    return options
 
 
 def _retried(action: Callable[[], _T]) -> _T:
@@ -337,3 +437,7 @@ def optuna_logs_as_ours() -> Iterator[None]:
         yield
     finally:
         source.removeFilter(reroute)
+
+
+def _ignore() -> None:
+    """The listener of those who do not mind."""

@@ -3,10 +3,13 @@
 A study knows nothing of training. It is given a callable, ``evaluate(architecture, seed) -> Measurement``, and a
 sampler, and sees to the rest: who evaluates what, what became of it, what is tried again, when the search ends.
 
-Workers do not talk to each other and hold no lock. A worker *claims* a trial by writing it, complete, as running;
-then it reads what was written before its own. The trial with the lower number keeps an architecture, or the last
-place, and the later one is withdrawn: it leaves a gap in the numbers and is seen nowhere. Reading again after having
-written is what makes it safe: of two workers at least one sees the other.
+Workers do not talk to each other. A worker *claims* a trial by writing it, complete, as running; then it reads what was
+written before its own. The trial with the lower number keeps an architecture, or the last place, and the later one is
+withdrawn: it leaves a gap in the numbers and is seen nowhere. Reading again after having written is what makes it
+safe: of two workers at least one sees the other. A lock (`autopeft.study.claims`) makes that rare and lets proposals
+differ.
+
+A database that goes away is waited for. What was measured meanwhile waits in a file (`autopeft.study.untold`).
 """
 
 from __future__ import annotations
@@ -22,25 +25,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState as StoredState
 
 from autopeft.errors import AutopeftError, InputError, ProposalFailure, SpaceExhaustedError
 from autopeft.interruption import reason_of, uninterrupted
 from autopeft.objective import Measurement, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.study.database import Store, open_store, storage_errors
+from autopeft.study.claims import held
+from autopeft.study.database import Store, open_store
 from autopeft.study.events import Asked, Claimed, Evaluate, Event, Failed, HasEarlier, Told
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.identity import Identity, find, find_or_make
-from autopeft.study.lease import Heart, Lease, LeaseRules
-from autopeft.study.record import Candidate, Record, plain, read_trial, reopened, write_trial
-from autopeft.trial import Failure, Trial, TrialState, front_of
+from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
+from autopeft.study.ledger import Ledger
+from autopeft.study.record import Candidate, Record, plain
+from autopeft.study.untold import Shelf, Untold
+from autopeft.trial import Failure, Trial, front_of
 
 _logger = logging.getLogger(__name__)
 
 _FAILED_PROPOSALS = "failed_proposals"
-_REOPENED = "reopened."
+_UNTOLD = "untold"
+_SKEW_SECONDS = 60.0
+_CLAIM_SECONDS = 20.0
+"""How long another worker's claim is waited for at least."""
+_TIDYING_SECONDS = 5.0
+"""How long a database that is away is waited for by a worker that was asked to end."""
 
 
 class Study:
@@ -50,14 +60,24 @@ class Study:
     """
 
     def __init__(
-        self, store: Store, key: int, name: str, identity: Identity, space: SearchSpace | None, rules: LeaseRules
+        self,
+        store: Store,
+        key: int,
+        name: str,
+        identity: Identity,
+        space: SearchSpace | None,
+        rules: LeaseRules,
+        folder: str | Path | None = None,
     ) -> None:
         self._store, self._key, self._identity = store, key, identity
         self._space, self._rules = space, rules
         self.name = name
-        self._records: dict[int, Record] = {}  # what has ended is kept without learning curves: it never changes
-        self._n_read = 0
-        self._reopened: frozenset[int] = frozenset()
+        self._ledger = Ledger(store, key, name)
+        self._watch = Watch(rules)
+        store.patience_seconds, store.on_return = rules.patience_seconds, self._watch.begin_anew
+        if folder is None and store.path is not None:
+            folder = store.path.parent
+        self._shelf = Shelf(None if folder is None else Path(folder) / _UNTOLD)
         self._hearts: dict[int, Heart] = {}
 
     # -- opening -------------------------------------------------------------------------------------------
@@ -73,6 +93,7 @@ class Study:
         seed: int,
         *,
         rules: LeaseRules | None = None,
+        folder: str | Path | None = None,
     ) -> Study:
         """The study called `name`; it is made when there is none.
 
@@ -83,6 +104,8 @@ class Study:
                 such as the number of trials or of workers.
             seed: of the study, and of the training run of every trial: architectures are compared under the same
                 initialisation and order of the data (common random numbers), which lowers the noise of differences.
+            folder: where measurements wait that the storage has not taken yet; by default beside a SQLite file, and
+                nowhere for a database server.
 
         Raises:
             StudyMismatchError: the stored study has another space, objective, seed or settings. The message lists
@@ -92,9 +115,10 @@ class Study:
         """
         asked = Identity.of(space, objective, settings, seed)
         store = open_store(storage, is_new_allowed=True)
-        with _closed_on_error(store), storage_errors(store, f"opening the study {name!r}"):
-            key, stored = find_or_make(store, name, asked)
-        return cls(store, key, name, stored, space, rules or LeaseRules())
+        with _closed_on_error(store):
+            key, stored = store.attempt(f"opening the study {name!r}", partial(find_or_make, store, name, asked))
+            _warn_of_skew(store)
+        return cls(store, key, name, stored, space, rules or LeaseRules(), folder)
 
     @classmethod
     def open(
@@ -104,11 +128,13 @@ class Study:
         *,
         space: SearchSpace | None = None,
         rules: LeaseRules | None = None,
+        folder: str | Path | None = None,
     ) -> Study:
         """A study that exists, for reading; with its `space` also for claiming trials.
 
         Args:
             name: may be left out where the storage holds one study only.
+            folder: see `create_or_resume`.
 
         Raises:
             InputError: there is no such storage (no file is made), it holds no study or several and no name is
@@ -117,9 +143,9 @@ class Study:
             StudyMismatchError: the study has another space than `space`.
         """
         store = open_store(storage, is_new_allowed=False)
-        with _closed_on_error(store), storage_errors(store, "opening a study"):
-            key, found, stored = find(store, name, space)
-        return cls(store, key, found, stored, space, rules or LeaseRules())
+        with _closed_on_error(store):
+            key, found, stored = store.attempt("opening a study", partial(find, store, name, space))
+        return cls(store, key, found, stored, space, rules or LeaseRules(), folder)
 
     def close(self) -> None:
         """Stop renewing leases and close the connections. Trials still claimed will be given up by other workers."""
@@ -163,13 +189,11 @@ class Study:
 
     def note(self, key: str, value: Any) -> None:
         """Store a fact about the study, JSON-ready, in place of an earlier one of the same key."""
-        with storage_errors(self._store, f"noting {key!r}"):
-            self._store.backend.set_study_user_attr(self._key, f"fact.{key}", plain(value))
+        self._ledger.note(f"fact.{key}", value)
 
     def fact(self, key: str, default: Any = None) -> Any:
         """A fact stored by `note`, by any worker; `default` when there is none."""
-        with storage_errors(self._store, f"reading {key!r}"):
-            return self._store.backend.get_study_user_attrs(self._key).get(f"fact.{key}", default)
+        return self._ledger.facts().get(f"fact.{key}", default)
 
     def failed_proposals(self) -> list[dict[str, Any]]:
         """What samplers failed at, oldest first: sampler, seconds, kind, message, traceback, and when."""
@@ -177,13 +201,13 @@ class Study:
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def trials(self) -> tuple[Trial, ...]:
-        """Every trial with its learning curve, read anew, in order of number. Numbers may have gaps."""
-        with storage_errors(self._store, "reading trials"):
-            stored = self._store.backend.get_all_trials(self._key, deepcopy=False)
-            again = self._read_reopened()
-        records = (_as_it_stands(read_trial(item), again) for item in stored)
-        return tuple(sorted((r.trial for r in records if r and not r.is_withdrawn), key=lambda trial: trial.number))
+    def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
+        """Every trial, read anew, in order of number. Numbers may have gaps.
+
+        Args:
+            with_history: whether learning curves are kept; they are most of a measurement.
+        """
+        return self._ledger.trials(with_history=with_history)
 
     def trial(self, number: int) -> Trial:
         """The trial of this number with its learning curve.
@@ -191,16 +215,7 @@ class Study:
         Raises:
             InputError: there is no such trial.
         """
-        backend = self._store.backend
-        try:
-            with storage_errors(self._store, f"reading trial {number}"):
-                key = backend.get_trial_id_from_study_id_trial_number(self._key, number)
-                record = _as_it_stands(read_trial(backend.get_trial(key)), self._read_reopened())
-        except KeyError:
-            record = None
-        if record is None or record.is_withdrawn:
-            raise InputError(f"The study {self.name!r} has no trial {number}.")
-        return record.trial
+        return self._ledger.trial(number)
 
     def front(self) -> ParetoFront:
         """The measured trials that no other one beats in both metric and nominal parameters."""
@@ -230,10 +245,7 @@ class Study:
             chosen = [t.number for t in trials if t.number == number and t.failure is not None and t.is_taken]
             if not chosen:
                 raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
-        with storage_errors(self._store, "reopening trials"):
-            for each in chosen:  # a fact each, so that two who do this at once keep both
-                self._store.backend.set_study_user_attr(self._key, f"{_REOPENED}{each}", time.time())
-        self._n_read = 0  # read all anew
+        self._ledger.reopen(chosen, time.time())
         return tuple(chosen)
 
     # -- ask and tell --------------------------------------------------------------------------------------
@@ -258,9 +270,11 @@ class Study:
             InputError: the study was opened without its space.
         """
         self._check_claim(n_trials)
-        with self._given_back_if_interrupted(), storage_errors(self._store, "claiming a trial"):
+        lock = self._store.claim_lock(self._key)
+        with self._given_back_if_interrupted(), held(lock, max(_CLAIM_SECONDS, self._rules.stale_seconds)):
             while True:
                 self._refresh()
+                self._tell_waiting()
                 self._give_up_lost()
                 if sum(record.is_taken for record in self._records.values()) >= n_trials:
                     return None
@@ -278,17 +292,24 @@ class Study:
 
         Raises:
             InputError: the measurement is of another objective than the study.
-            AutopeftError: the storage failed; the measurement is written to the log.
+            AutopeftError: the storage failed, and for longer than is waited for. The measurement waits in the study's
+                folder and is told by the next worker that claims; where there is no folder it is in the log.
         """
         if measurement.objective != self.objective:
             raise InputError(f"The study maximises {self.objective!r}, but the measurement {measurement.objective!r}.")
-        facts = plain(measurement.as_dict())
+        item = Untold(self.name, trial.number, self._ledger.record(trial.number).lease, measurement)
+        path = self._shelf.keep(item)
         try:
-            with storage_errors(self._store, f"storing the measurement of trial {trial.number}"):
-                return self._complete(trial, measurement, facts)
-        except AutopeftError:
-            _logger.error("Trial %d was measured but not stored: %s", trial.number, facts)
+            told = self._complete(trial, measurement)
+        except BaseException:
+            if path is None:
+                _logger.error("Trial %d was measured but not stored: %s", trial.number, plain(measurement.as_dict()))
+                raise
+            self._stop_heart(trial.number)  # it is not given back: it waits to be told
+            _logger.error("The measurement of trial %d waits in %s: run the same command again.", trial.number, path)
             raise
+        self._shelf.drop(item)
+        return told
 
     def fail(self, trial: Trial, failure: Failure) -> Trial:
         """Store why a claimed trial has no measurement; returns the trial as it now stands.
@@ -299,11 +320,10 @@ class Study:
         facts: dict[str, Any] = {"failure": asdict(failure)}
         if failure.kind == "preempted":
             facts["given_back"] = True
-        with storage_errors(self._store, f"storing the failure of trial {trial.number}"):
-            record = self._record(trial.number)
-            if not self._end(record, facts, StoredState.FAIL):
-                _logger.warning("Trial %d had been given up before it failed: %s", trial.number, failure.message)
-            return self._records[trial.number].trial
+        record = self._ledger.record(trial.number)
+        if not self._ledger.end(record, facts, StoredState.FAIL):
+            _logger.warning("Trial %d had been given up before it failed: %s", trial.number, failure.message)
+        return self._records[trial.number].trial
 
     def run(
         self,
@@ -425,46 +445,51 @@ class Study:
     def _enter(self, candidate: Candidate, n_trials: int) -> Record | None:
         """Write the proposal as a running trial, then look who was first; None when somebody else was."""
         assert self._space is not None
-        lease = Lease.mine(time.time())
-        stored = write_trial(candidate, self._space.choices, self.seed, lease)
-        key = self._store.backend.create_new_trial(self._key, stored)
-        self._refresh()
-        record = next(item for item in self._records.values() if item.key == key)
+        now = self._store.attempt("reading the clock", self._store.now)
+        lease = Lease.mine(now, self._store.clock)
+        record = self._ledger.write(candidate, self._space.choices, self.seed, lease)
         before = [r for r in self._records.values() if r.trial.number < record.trial.number and r.is_taken]
         if len(before) >= n_trials or any(r.fingerprint == record.fingerprint for r in before):
-            self._end(record, {"withdrawn": True}, StoredState.FAIL)
+            self._ledger.withdraw(record)
             return None
-        self._hearts[record.trial.number] = Heart(partial(self._renew, record), self._rules.beat_seconds)
+        self._hearts[record.trial.number] = Heart(partial(self._ledger.renew, record), self._rules.beat_seconds)
         return record
 
     # -- inside: leases ------------------------------------------------------------------------------------
 
-    def _renew(self, record: Record) -> bool:
-        backend = self._store.backend
-        try:
-            backend.set_trial_user_attr(record.key, "lease", record.lease.renewed(time.time()).as_dict())
-            return True
-        except UpdateFinishedTrialError:
-            _logger.info("Trial %d has ended; its lease is not renewed.", record.trial.number)
-            return False
-        finally:
-            backend.remove_session()  # each thread has its own connection
-
     def _give_up_lost(self) -> None:
-        for record in list(self._records.values()):
-            is_held = record.trial.number in self._hearts
-            if record.is_running and not is_held and record.lease.is_lost(time.time(), self._rules.stale_seconds):
-                self._lose(record)
+        others = [r for r in self._records.values() if r.is_running and r.trial.number not in self._hearts]
+        if others:
+            now = self._store.attempt("reading the clock", self._store.now)
+            for record in others:
+                if self._is_lost(record, now):
+                    self._lose(record)
+
+    def _is_lost(self, record: Record, now: float) -> bool:
+        return record.lease.is_lost(lambda: self._watch.is_silent(record.lease, now, self._store.clock))
+
+    def _tell_waiting(self) -> None:
+        """Tell what was measured by workers that could not, and that are no more."""
+        for item in self._shelf.waiting(self.name):
+            record = self._records.get(item.number)
+            if record is None or record.lease.token != item.lease.token or item.number in self._hearts:
+                continue  # of a study of the same name elsewhere; or being told
+            now = self._store.attempt("reading the clock", self._store.now)
+            if not (record.lease.is_mine or self._is_lost(record, now)):
+                continue  # whoever holds it lives and tells it
+            if not record.trial.is_complete and self._complete(record.trial, item.measurement).is_complete:
+                _logger.warning("Trial %d had been measured earlier; that has been stored now.", item.number)
+            self._shelf.drop(item)
 
     def _lose(self, record: Record) -> None:
         same = [r for r in self._records.values() if r.fingerprint == record.fingerprint]
-        again = max((r.trial.number for r in same if r.trial.number in self._reopened), default=-1)
+        again = max((r.trial.number for r in same if r.trial.number in self._ledger.reopened), default=-1)
         n_lost = 1 + sum(r.is_preempted and not r.is_given_back for r in same if r.trial.number > again)
         who = f"process {record.lease.pid} on {record.lease.host}"
         failure = Failure("preempted", f"The worker was lost: {who}.")
         if n_lost > self._rules.max_retries:
             failure = Failure("gave_up", f"The worker was lost {n_lost} times, lastly {who}: not tried again.")
-        if self._end(record, {"failure": asdict(failure), "lost": True}, StoredState.FAIL):
+        if self._ledger.end(record, {"failure": asdict(failure), "lost": True}, StoredState.FAIL):
             _logger.warning("Trial %d: %s", record.trial.number, failure.message)
 
     def _stop_heart(self, number: int) -> None:
@@ -480,86 +505,42 @@ class Study:
             yield
         except BaseException as error:
             reason = Failure("preempted", f"The worker was interrupted: {reason_of(error)}.")
-            with uninterrupted():
+            with uninterrupted(), self._store.hurried(_TIDYING_SECONDS):
                 for number in sorted(set(self._hearts) - before):
                     self._give_back(number, reason)
             raise
 
     def _give_back(self, number: int, reason: Failure) -> None:
         try:
-            self.fail(self._record(number).trial, reason)
+            self.fail(self._ledger.record(number).trial, reason)
         except AutopeftError as error:
             _logger.error("Trial %d could not be given back: %s", number, error)
 
     # -- inside: storage -----------------------------------------------------------------------------------
 
-    def _visible(self) -> list[Record]:
-        return [record for record in self._records.values() if not record.is_withdrawn]
-
-    def _read_reopened(self) -> frozenset[int]:
-        facts = self._store.backend.get_study_user_attrs(self._key)
-        return frozenset(int(key.removeprefix(_REOPENED)) for key in facts if key.startswith(_REOPENED))
-
-    def _record(self, number: int) -> Record:
-        if number not in self._records:
-            self._refresh()
-        if number not in self._records:
-            raise InputError(f"The study {self.name!r} has no trial {number}.")
-        return self._records[number]
+    @property
+    def _records(self) -> dict[int, Record]:
+        return self._ledger.records
 
     def _refresh(self) -> None:
-        """Read what may have changed: running trials, and those that were written since the last time."""
-        backend = self._store.backend
-        with storage_errors(self._store, "reading trials"):
-            if not self._n_read:
-                self._reopened = self._read_reopened()
-                stored = backend.get_all_trials(self._key, deepcopy=False)
-                self._n_read = len(stored)
-            else:
-                running = [r for r in self._records.values() if r.trial.state is TrialState.RUNNING]
-                stored = [backend.get_trial(record.key) for record in running]
-                while (key := self._key_of(self._n_read)) is not None:
-                    stored.append(backend.get_trial(key))
-                    self._n_read += 1
-        for item in stored:
-            record = _as_it_stands(read_trial(item, with_history=False), self._reopened)
-            if record is not None:
-                self._records[record.trial.number] = record
+        self._ledger.refresh()
 
-    def _key_of(self, number: int) -> int | None:
-        try:
-            return self._store.backend.get_trial_id_from_study_id_trial_number(self._key, number)
-        except KeyError:
-            return None
+    def _visible(self) -> list[Record]:
+        return self._ledger.visible()
 
-    def _end(
-        self, record: Record, facts: Mapping[str, Any], state: StoredState, values: Sequence[float] | None = None
-    ) -> bool:
-        """Let a running trial end; False when another worker had ended it before."""
-        backend = self._store.backend
-        try:
-            with self._store.exclusive():
-                for name, value in facts.items():
-                    backend.set_trial_user_attr(record.key, name, plain(value))
-                is_ended = backend.set_trial_state_values(record.key, state, values)
-        except UpdateFinishedTrialError:
-            is_ended = False
-        now = read_trial(backend.get_trial(record.key), with_history=False)
-        assert now is not None
-        self._records[now.trial.number] = now
-        return is_ended
-
-    def _complete(self, trial: Trial, measurement: Measurement, facts: Mapping[str, Any]) -> Trial:
-        record: Record | None = self._record(trial.number)
+    def _complete(self, trial: Trial, measurement: Measurement) -> Trial:
+        """Store a measurement as that of its trial, or as its retry where the trial was given up; see `tell`."""
+        facts = {"measurement": plain(measurement.as_dict())}
         values = (measurement.value, measurement.percent)
+        record: Record | None = self._ledger.record(trial.number)
         assert record is not None
-        if not self._end(record, {"measurement": facts}, StoredState.COMPLETE, values):
+        if not self._ledger.end(record, facts, StoredState.COMPLETE, values):
             record = self._enter_late(record)
             if record is None:
                 _logger.warning("Trial %d had been given up and repeated; its measurement is dropped.", trial.number)
                 self._stop_heart(trial.number)
                 return self._records[trial.number].trial
-            self._end(record, {"measurement": facts}, StoredState.COMPLETE, values)
+            self._ledger.end(record, facts, StoredState.COMPLETE, values)
             self._stop_heart(record.trial.number)
         self._stop_heart(trial.number)
         return self._records[record.trial.number].trial
@@ -572,10 +553,6 @@ class Study:
         return self._enter(self._retry(record.fingerprint), sys.maxsize)
 
 
-def _as_it_stands(record: Record | None, again: frozenset[int]) -> Record | None:
-    return reopened(record) if record is not None and record.trial.number in again else record
-
-
 @contextmanager
 def _closed_on_error(store: Store) -> Iterator[None]:
     try:
@@ -583,6 +560,18 @@ def _closed_on_error(store: Store) -> Iterator[None]:
     except BaseException:
         store.close()
         raise
+
+
+def _warn_of_skew(store: Store) -> None:
+    """Leases go by the database's clock; what a trial's row says of its beginning and end goes by the host's."""
+    behind = store.attempt("reading the clock", store.now) - time.time()
+    if abs(behind) > _SKEW_SECONDS:
+        _logger.warning(
+            "The clock of this host is about %.0f seconds %s that of the database. Leases go by the database's, but "
+            "the times of trials are off: set the clock.",
+            abs(behind),
+            "behind" if behind > 0 else "ahead of",
+        )
 
 
 def _checked(measurement: Measurement) -> Measurement:

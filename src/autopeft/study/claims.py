@@ -1,0 +1,138 @@
+"""One worker claims at a time, where the database can see to that.
+
+What a sampler proposes depends on the trials that it is shown. Two workers that ask at once, shown the same trials, are
+told the same architecture; one of the two rows is then withdrawn. Whoever holds the lock sees what the others have
+claimed, so that proposals differ. Nothing depends on the lock for being right (see `autopeft.study.study`): where it
+cannot be had, because the database has none, the connection broke, or its holder hangs, claims go on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+_logger = logging.getLogger(__name__)
+
+_SPACE = 0x61757470  # "autp": advisory locks are numbers that all programs of a database share
+_FIRST_SECONDS = 0.005
+_MOST_SECONDS = 0.25
+
+
+class ClaimLock(Protocol):
+    """A lock that its holder's end releases, however it ends."""
+
+    def take(self) -> bool:
+        """Take it; False when somebody else holds it."""
+        ...
+
+    def release(self) -> None:
+        """Let go of it, if it is held."""
+        ...
+
+
+class FileClaimLock:
+    """The write lock of an empty SQLite file beside the study's: a claim's own writes go to the study meanwhile.
+
+    Args:
+        path: of the empty file; it is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def take(self) -> bool:
+        """See `ClaimLock`; raises `sqlite3.Error` where the file cannot be made."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            return False
+        return True
+
+    def release(self) -> None:
+        """See `ClaimLock`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class AdvisoryClaimLock:
+    """An advisory lock of PostgreSQL, held by a connection of its own.
+
+    Args:
+        key: of the study; each study is claimed from by itself.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, key: int) -> None:
+        self._engine, self._key = engine, key
+        self._connection: sqlalchemy.Connection | None = None
+
+    def take(self) -> bool:
+        """See `ClaimLock`; raises `SQLAlchemyError` where the database cannot be reached."""
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        question = sqlalchemy.text("SELECT pg_try_advisory_lock(:space, :key)")
+        return bool(self._connection.execute(question, {"space": _SPACE, "key": self._key}).scalar_one())
+
+    def release(self) -> None:
+        """See `ClaimLock`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not given back to the pool, where it would keep the lock if it could not be told to let go.
+            connection.invalidate()
+            connection.close()
+
+
+class NoClaimLock:
+    """For databases without such a lock: nobody waits."""
+
+    def take(self) -> bool:
+        """See `ClaimLock`."""
+        return True
+
+    def release(self) -> None:
+        """See `ClaimLock`."""
+
+
+@contextmanager
+def held(lock: ClaimLock, seconds: float) -> Iterator[bool]:
+    """Within the block the lock is held, or was waited for in vain; says which.
+
+    Args:
+        seconds: how long to wait for another holder, which may have been stopped for good.
+    """
+    try:
+        yield _is_taken(lock, time.monotonic() + seconds)
+    finally:
+        try:
+            lock.release()
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            _logger.debug("A lock on claims ended by itself: %s", error)
+
+
+def _is_taken(lock: ClaimLock, deadline: float) -> bool:
+    pause = _FIRST_SECONDS
+    try:
+        while not lock.take():
+            if time.monotonic() > deadline:
+                _logger.warning("Another worker has been claiming a trial for long; this one does not wait any more.")
+                return False
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(1.5 * pause, _MOST_SECONDS)
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        _logger.debug("Claims go on without a lock: %s", error)
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""The rows of one study: read, written and ended. Each step is repeated while the database is away.
+
+Rows are read as two plain queries. Optuna's own reading builds parameters, distributions and values of every trial as
+well, which only its dashboard shows; that takes ten times as long, and a study of thousands of trials is read often.
+Everything is written by Optuna's public methods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as StoredState
+from sqlalchemy import column, table
+
+from autopeft.errors import InputError
+from autopeft.spaces.lattice import Choice
+from autopeft.study.database import Store
+from autopeft.study.lease import Lease
+from autopeft.study.record import Candidate, Record, plain, read_trial, reopened, write_trial
+from autopeft.trial import Trial, TrialState
+
+_REOPENED = "reopened."
+
+_TRIALS = table(
+    "trials",
+    *map(column, ("trial_id", "study_id", "number", "state")),
+    column("datetime_start", sqlalchemy.DateTime),
+    column("datetime_complete", sqlalchemy.DateTime),
+)
+_FACTS = table("trial_user_attributes", *map(column, ("trial_id", "key", "value_json")))
+
+
+class Ledger:
+    """What a study has written into its storage.
+
+    Args:
+        key: Optuna's identifier of the study.
+        name: of the study, for messages.
+
+    Attributes:
+        records: by number, what was read so far, without learning curves; what has ended never changes.
+        reopened: numbers of failed trials that are to be tried again.
+    """
+
+    def __init__(self, store: Store, key: int, name: str) -> None:
+        self._store, self._key, self._name = store, key, name
+        self.records: dict[int, Record] = {}
+        self.reopened: frozenset[int] = frozenset()
+        self._n_read = 0
+
+    # -- facts of the study ----------------------------------------------------------------------------------------
+
+    def note(self, key: str, value: Any) -> None:
+        """Store a fact about the study, JSON-ready, in place of an earlier one of the same key."""
+        backend = self._store.backend
+        self._store.attempt(f"noting {key!r}", lambda: backend.set_study_user_attr(self._key, key, plain(value)))
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was noted."""
+        return self._store.attempt("reading facts", lambda: self._store.backend.get_study_user_attrs(self._key))
+
+    def reopen(self, numbers: Iterable[int], now: float) -> None:
+        """Let failed trials be tried again: a fact each, so that two who do this at once keep both."""
+        for number in numbers:
+            self.note(f"{_REOPENED}{number}", now)
+        self._n_read = 0  # read all anew
+
+    def _read_reopened(self) -> frozenset[int]:
+        found = (key.removeprefix(_REOPENED) for key in self.facts() if key.startswith(_REOPENED))
+        return frozenset(int(number) for number in found)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read what may have changed: running trials, and those that were written since the last time."""
+        if not self._n_read:
+            self.reopened = self._read_reopened()
+        self._take_in(self._store.attempt("reading trials", self._changed))
+
+    def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
+        """Every trial that was not withdrawn, read anew, by number."""
+        again = self._read_reopened()
+        rows = self._store.attempt("reading trials", lambda: self._rows(sqlalchemy.true()))
+        found = (_as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
+        return tuple(record.trial for record in found if record is not None and not record.is_withdrawn)
+
+    def trial(self, number: int) -> Trial:
+        """The trial of this number, read anew.
+
+        Raises:
+            InputError: there is no such trial.
+        """
+        rows = self._store.attempt(f"reading trial {number}", lambda: self._rows(_TRIALS.c.number == number))
+        record = _as_it_stands(read_trial(rows[0]), self._read_reopened()) if rows else None
+        if record is None or record.is_withdrawn:
+            raise self._unknown(number)
+        return record.trial
+
+    def record(self, number: int) -> Record:
+        """The record of this number, read when it is not known yet.
+
+        Raises:
+            InputError: there is no such trial.
+        """
+        if number not in self.records:
+            self.refresh()
+        if number not in self.records:
+            raise self._unknown(number)
+        return self.records[number]
+
+    def visible(self) -> list[Record]:
+        """What was read so far and has not been withdrawn."""
+        return [record for record in self.records.values() if not record.is_withdrawn]
+
+    def _unknown(self, number: int) -> InputError:
+        return InputError(f"The study {self._name!r} has no trial {number}.")
+
+    def _changed(self) -> list[FrozenTrial]:
+        running = [r.key for r in self.records.values() if r.trial.state is TrialState.RUNNING]
+        return self._rows(sqlalchemy.or_(_TRIALS.c.number >= self._n_read, _TRIALS.c.trial_id.in_(running)))
+
+    def _take_in(self, rows: Sequence[FrozenTrial]) -> None:
+        for row in rows:
+            self._n_read = max(self._n_read, row.number + 1)
+            record = _as_it_stands(read_trial(row, with_history=False), self.reopened)
+            if record is not None:
+                self.records[record.trial.number] = record
+
+    def _rows(self, where: sqlalchemy.ColumnElement[bool]) -> list[FrozenTrial]:
+        """The study's rows for which `where` holds, by number: state, times and attributes, and nothing else."""
+        chosen = sqlalchemy.and_(_TRIALS.c.study_id == self._key, where)
+        facts: dict[int, dict[str, Any]] = {}
+        joined = _FACTS.join(_TRIALS, _TRIALS.c.trial_id == _FACTS.c.trial_id)
+        of_facts = sqlalchemy.select(_FACTS).select_from(joined).where(chosen)
+        with self._store.backend.engine.connect() as connection:
+            # First the states: an attribute that is written in between is seen too early, never too late.
+            rows = connection.execute(sqlalchemy.select(_TRIALS).where(chosen).order_by(_TRIALS.c.number)).all()
+            for key, name, value in connection.execute(of_facts):
+                facts.setdefault(key, {})[name] = json.loads(value)
+        return [_frozen(row, facts.get(row.trial_id, {})) for row in rows]
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> Record:
+        """Write a running trial, complete, and read what others have written meanwhile.
+
+        Should a connection break between the writing and its answer, the row is found by the token of its lease. Of
+        several rows with that token the first one counts; the others are withdrawn.
+        """
+        stored = write_trial(candidate, choices, seed, lease)
+        n_tries = 0
+
+        def step() -> None:
+            nonlocal n_tries
+            n_tries += 1
+            if n_tries > 1:
+                self._take_in(self._changed())
+            if n_tries == 1 or not self._of(lease.token):
+                self._store.backend.create_new_trial(self._key, stored)
+            self._take_in(self._changed())
+
+        self._store.attempt("claiming a trial", step)
+        first, *others = self._of(lease.token)
+        for record in others:
+            self.withdraw(record)
+        return first
+
+    def withdraw(self, record: Record) -> None:
+        """Let a row be seen nowhere any more."""
+        self.end(record, {"withdrawn": True}, StoredState.FAIL)
+
+    def renew(self, record: Record) -> bool:
+        """Show that the holder lives; False when there is nothing left to renew. One try, for a thread of its own."""
+        backend = self._store.backend
+        try:
+            lease = record.lease.renewed(self._store.now())
+            backend.set_trial_user_attr(record.key, "lease", lease.as_dict())
+        except UpdateFinishedTrialError:
+            return False
+        finally:
+            backend.remove_session()  # each thread has its own connection
+        return True
+
+    def end(
+        self,
+        record: Record,
+        facts: Mapping[str, Any],
+        state: StoredState,
+        values: Sequence[float] | None = None,
+    ) -> bool:
+        """Let a running trial end; False when it had ended before, by another worker's word.
+
+        Only its holder completes a trial, so that one found complete was told by an earlier try or process.
+        """
+        backend = self._store.backend
+
+        def step() -> tuple[bool, list[FrozenTrial]]:
+            try:
+                with self._store.exclusive():
+                    for name, value in facts.items():
+                        backend.set_trial_user_attr(record.key, name, plain(value))
+                    is_ended = backend.set_trial_state_values(record.key, state, values)
+            except UpdateFinishedTrialError:
+                is_ended = False
+            return is_ended, self._rows(_TRIALS.c.trial_id == record.key)
+
+        is_told = state is StoredState.COMPLETE
+        doing = f"storing {'the measurement' if is_told else 'the end'} of trial {record.trial.number}"
+        is_ended, rows = self._store.attempt(doing, step, is_space_awaited=is_told)
+        self._take_in(rows)
+        return is_ended or (is_told and self.records[record.trial.number].trial.is_complete)
+
+    def _of(self, token: str) -> list[Record]:
+        found = [record for record in self.records.values() if record.lease.token == token]
+        return sorted(found, key=lambda record: record.trial.number)
+
+
+def _as_it_stands(record: Record | None, again: frozenset[int]) -> Record | None:
+    return reopened(record) if record is not None and record.trial.number in again else record
+
+
+def _frozen(row: Any, facts: dict[str, Any]) -> FrozenTrial:
+    return FrozenTrial(
+        number=row.number,
+        trial_id=row.trial_id,
+        state=StoredState[row.state],
+        value=None,
+        datetime_start=_moment(row.datetime_start),
+        datetime_complete=_moment(row.datetime_complete),
+        params={},
+        distributions={},
+        user_attrs=facts,
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _moment(stored: datetime | None) -> datetime | None:
+    """Optuna keeps times as UTC without saying so."""
+    return None if stored is None else stored.replace(tzinfo=UTC)
