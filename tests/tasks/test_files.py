@@ -152,7 +152,7 @@ def test_whole_numbers_are_classes_in_order_of_number(tmp_path: Path) -> None:
 def test_many_fractional_labels_are_a_regression_and_few_are_classes(tmp_path: Path) -> None:
     many = [{"text": f"t{n}", "label": n / 7} for n in range(30)]
     task, load = from_files(write_jsonl(tmp_path / "many.jsonl", many), text=["text"])
-    assert (task.kind, task.metrics) == ("regression", ("spearman", "pearson"))
+    assert (task.kind, task.metrics) == ("regression", ("spearman", "pearson", "mae", "rmse"))
     assert load().train.labels.dtype == np.float64
     assert "regression" in load.decided[0]
     few = [{"text": f"t{n}", "label": (0.5, 1.5)[n % 2]} for n in range(30)]

@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, UnknownNameError
 from autopeft.network.attach import attach, count
 from autopeft.objective import Measurement
+from autopeft.saved.save import Described, load, save
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
@@ -365,3 +367,49 @@ def test_peak_memory_is_in_bytes_on_every_system(platform: str, wanted: int, mon
     found = memory.peak()
     monkeypatch.undo()
     assert found == wanted
+
+
+PRICES = Task("tiny/prices", "regression", ("text",), metrics=("spearman", "mae", "rmse"))
+
+
+def prices(n: int, seed: int) -> Examples:
+    """Two kinds of houses, of 250,000 and 450,000, give or take."""
+    found = sentiment(n, seed)
+    noise = np.random.default_rng(seed).normal(0, 5000, n)
+    return Examples(250_000 + 200_000.0 * found.labels + noise, texts=found.texts)
+
+
+def test_numbers_of_any_size_are_learnt_and_answered_in_their_own_unit(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=10, batch_size=16, learning_rate=3e-3)
+    found, held = backbone(with_tokenizer=True), prices(48, 1)
+    made = Evaluator(found, PRICES, splits(prices(128, 0), held, PRICES.kind), recipe)
+    constant = PRICES.baseline(held)
+    assert constant["mae"] > 90_000
+    with made.trained(everywhere(found, "lora", 4), seed=0) as run:
+        measured = run.measure()
+        given = made.learner.model.eval()(**found.tokenizer(["good w1"], return_tensors="pt")).logits.item()  # type: ignore[misc]
+        about = Described("regression", (), ("text",), {"task": "files/prices", "format": "plain"})
+        save(tmp_path / "saved", run.attached, made.learner.model, about)
+    assert measured.metrics["mae"] < 0.5 * constant["mae"]
+    assert measured.metrics["mae"] <= measured.metrics["rmse"] < 0.6 * constant["rmse"]
+    assert given == pytest.approx(450_000, rel=0.2)
+    loaded = load(tmp_path / "saved", backbone=found)
+    assert loaded(**found.tokenizer(["good w1"], return_tensors="pt")).logits.item() == given  # type: ignore[misc]
+
+
+def test_a_loss_does_not_depend_on_the_unit_of_the_labels() -> None:
+    """Standardised on the training part: mean and deviation drop out, so two units train alike."""
+    found, train = backbone(with_tokenizer=True), prices(32, 0)
+    small = replace(train, labels=train.labels / 1000 - 7)
+    losses = []
+    for part in (train, small):
+        learner = EncoderLearner(found, PRICES, part)
+        batch = collate(learner.encode(part, 64), np.arange(8), learner.pad, torch.device("cpu"))
+        learner.model.eval()
+        losses.append(learner.forward(batch).loss.item())
+        with torch.no_grad():
+            values = torch.as_tensor(np.stack(learner.outputs(batch)))
+        whole = learner.model(**batch.inputs, labels=batch.labels)
+        assert whole.loss.item() == pytest.approx(losses[-1], rel=1e-6)
+        assert torch.equal(whole.logits.squeeze(-1), values)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -113,7 +113,9 @@ def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dic
 
 def _show_run(so_far: dict[str, Any], files: list[Path]) -> None:
     """Tell of the last run, and write what there is by now: a later run may fail."""
-    say(f"seed {so_far['seeds'][-1]}: {so_far['objective']} {so_far['values'][-1]:.4f} on test", err)
+    objective, last = so_far["objective"], so_far["metrics"][-1]
+    rest = "".join(f", {name} {value:,.4g}" for name, value in last.items() if name != objective)
+    say(f"seed {so_far['seeds'][-1]}: {objective} {so_far['values'][-1]:.4f}{rest} on test", err)
     _write_all(files, so_far)
 
 
@@ -147,7 +149,7 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
     spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f} (n = {summary['n']})"
     say(
         f"{found['name']}: {found['objective']} on test {summary['mean']:.4f} {spread}, "
-        f"median {summary['median']:.4f}; "
+        f"median {summary['median']:.4f}{_other_means(found)}; "
         f"nominal {counts['nominal']:,}, stored {counts['stored']:,}, trained {counts['trained']:,}; "
         f"learning rate {found['learning_rate']:g}"
     )
@@ -157,6 +159,13 @@ def _show_retrained(found: dict[str, Any], as_json: bool, save: Path | None) -> 
         say(f"Search: {search['seconds']:.1f} s, {ratio:.2f} times a retraining run.")
     if save is not None:
         say(f"Saved: {save}. Load it with autopeft.load({str(save)!r}).")
+
+
+def _other_means(found: dict[str, Any]) -> str:
+    """The means over the seeds of the metrics beside the objective."""
+    every = found["metrics"]
+    names = [name for name in every[0] if name != found["objective"]]
+    return "".join(f", {name} {sum(one[name] for one in every) / len(every):,.4g}" for name in names)
 
 
 def _chosen(

@@ -17,8 +17,8 @@ from autopeft.reading import read_json
 from autopeft.rules import COUNT, Rule, one_of, whole_number
 from autopeft.tasks import _answers as answers
 
-FORMAT = 1
-"""Version of the folder's format."""
+FORMAT = 2
+"""Version of the folder's format. Since 2 a regression has the scale of its numbers; one of format 1 has none."""
 
 RECORD = "architecture.json"
 """The file in a saved folder that says what it holds."""
@@ -45,6 +45,10 @@ def _is_problem(value: Any) -> bool:
     )
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 # By the path to it; what is in a mapping that may be missing is looked at where it is there.
 _RULES: Mapping[tuple[str, ...], Rule] = {
     ("format",): COUNT,
@@ -65,6 +69,9 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
 _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("counts",): _MAPPING,
     **{("counts", name): whole_number(int(name == "backbone")) for name in _COUNTED},
+    ("scale",): _MAPPING,
+    ("scale", "mean"): ("a finite number", _is_finite),
+    ("scale", "deviation"): ("a finite number above 0", lambda value: _is_finite(value) and value > 0),
     ("backbone", "identity"): _MAPPING,
     ("backbone", "identity", "config"): _MAPPING,
     ("backbone", "folders"): _TEXTS,

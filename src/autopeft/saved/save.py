@@ -12,7 +12,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from autopeft.network.attach import Attached, attach, count
 from autopeft.saved.card import card
 from autopeft.saved.record import FORMAT, RECORD, base_of, file_digest, folders_of, read_record, sealed
 from autopeft.saved.weights import HEAD, WEIGHTS, check_digest, read_weights
-from autopeft.training.heads import Head, HeadedModel, check_savable
+from autopeft.training.heads import Head, HeadedModel, LabelScale, check_savable
 from autopeft.writing import SAVED_MODEL, check_folder, whole
 
 _log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
     attached.fold()
     state = {name: value.contiguous() for name, value in attached.state().items()}
     head = model.head if isinstance(model, HeadedModel) else None
+    scale = model.scale if isinstance(model, HeadedModel) else None
     if head is not None:
         state.update({HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
     # All are written before one takes its place, and the first here does so last: it makes the folder a saved model.
@@ -83,7 +84,7 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
         whole(path / WEIGHTS) as weights,
     ):
         save_file(state, weights, metadata={"format": "pt"})
-        record = sealed(_record(attached, head, about, path), file_digest(weights))
+        record = sealed({**_record(attached, head, about, path), **_scale_facts(scale)}, file_digest(weights))
         facts.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         page.write_text(card(record))
 
@@ -183,6 +184,10 @@ def check_base(folder: Path, record: Mapping[str, Any], backbone: Backbone) -> N
         )
 
 
+def _scale_facts(scale: LabelScale | None) -> dict[str, Any]:
+    return {} if scale is None else {"scale": asdict(scale)}
+
+
 def _record(attached: Attached, head: Head | None, about: Described, folder: Path) -> dict[str, Any]:
     n_head = 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
     return {
@@ -216,7 +221,8 @@ def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str
         return backbone.model
     head = Head(backbone.hidden_size, int(record["n_outputs"])).to(backbone.device)
     head.load_state_dict(dict(state))
-    model = HeadedModel(backbone, head, record["problem"])
+    scale = LabelScale(**record["scale"]) if record.get("scale") else None
+    model = HeadedModel(backbone, head, record["problem"], scale)
     names = record["label_names"]
     if names:
         model.config.id2label = dict(enumerate(names))

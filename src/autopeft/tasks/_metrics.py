@@ -63,6 +63,16 @@ def pearson(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     return _correlation(stats.pearsonr, labels, predictions)
 
 
+def mae(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Mean absolute error, in the unit of the labels; smaller is better."""
+    return float(np.abs(labels - predictions).mean())
+
+
+def rmse(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Root of the mean squared error, in the unit of the labels; smaller is better."""
+    return float(np.sqrt(np.square(labels - predictions).mean()))
+
+
 def grouped_exact_match(labels: NDArray[Any], predictions: NDArray[Any], groups: Sequence[str]) -> float:
     """Fraction of the groups of which every example is predicted right (MultiRC, Khashabi et al. 2018)."""
     right: dict[str, bool] = {}
@@ -166,6 +176,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "matthews": lambda taken, examples: matthews(examples.labels, taken),
         "spearman": lambda taken, examples: spearman(examples.labels, taken),
         "pearson": lambda taken, examples: pearson(examples.labels, taken),
+        "mae": lambda taken, examples: mae(examples.labels, taken),
+        "rmse": lambda taken, examples: rmse(examples.labels, taken),
+        "neg_mae": lambda taken, examples: -mae(examples.labels, taken),
+        "neg_rmse": lambda taken, examples: -rmse(examples.labels, taken),
         "f1a": lambda taken, examples: f1(examples.labels, taken),
         "group_exact_match": lambda taken, examples: grouped_exact_match(examples.labels, taken, examples.groups),
         "token_f1": lambda taken, examples: mean_token_f1(_chosen_names(taken, examples), examples.answers),
@@ -173,7 +187,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "rouge_l": lambda taken, examples: mean_rouge_l(_chosen_names(taken, examples), examples.answers),
     }
 )
-"""Every metric by name. "f1a" is F1 over all answers of all questions, "group_exact_match" over whole questions."""
+"""Every metric by name. Larger is better but for "mae" and "rmse", which as objectives are "neg_mae" and "neg_rmse".
+
+"f1a" is F1 over all answers of all questions, "group_exact_match" over whole questions."""
 
 
 def measure(names: Sequence[str], predictions: NDArray[Any], examples: Examples) -> dict[str, float]:

@@ -35,7 +35,7 @@ _TASKS = (
         ("sentence1", "sentence2"),
         (),
         kind="regression",
-        metrics=("spearman", "pearson"),
+        metrics=("spearman", "pearson", "mae", "rmse"),
         objectives=(("bipeft", "pearson"),),
         about="Semantic similarity from 0 to 5, 5,749 pairs.",
     ),

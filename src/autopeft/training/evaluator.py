@@ -70,8 +70,9 @@ class Evaluator:
         _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
         self.data_seed, self.answer = data_seed, answer
-        self.learner: Learner = learner_for(backbone, task, answer)
-        self._train = self.learner.encode(_fraction(splits.train, recipe.data_fraction, data_seed), recipe.max_length)
+        train = _fraction(splits.train, recipe.data_fraction, data_seed)
+        self.learner: Learner = learner_for(backbone, task, answer, train)
+        self._train = self.learner.encode(train, recipe.max_length)
         self._validation = splits.validation
         self._encoded_validation = self.learner.encode(splits.validation, recipe.max_length)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -20,6 +22,30 @@ from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods import lookup
 from autopeft.tasks import _answers as answers
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """The unit in which a head gives numbers: it learns ``(number - mean) / deviation``; its answers are turned back.
+
+    Without it, a head that starts near 0 and moves a little at each step never comes to prices of 300,000.
+    """
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, labels: NDArray[Any]) -> LabelScale:
+        """That of the labels that are trained on; labels that are all one keep their unit."""
+        return cls(float(labels.mean()), float(labels.std()) or 1.0)
+
+    def standardised(self, labels: Tensor) -> Tensor:
+        """Labels in the head's unit, in the precision of the labels."""
+        return (labels - self.mean) / self.deviation
+
+    def restored(self, given: Tensor) -> Tensor:
+        """What a head gives in the unit of the labels, in float32 or better."""
+        return given.float() * self.deviation + self.mean
 
 
 class Head(nn.Module):
@@ -48,34 +74,44 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
     """A backbone and a head as one transformers model for sequence classification or regression.
 
     Called like any other: ``model(**tokenizer(texts, return_tensors="pt", padding=True)).logits``, of shape
-    ``(batch, n_outputs)``. What is attached to the backbone is part of what it computes.
+    ``(batch, n_outputs)``. What is attached to the backbone is part of what it computes. Numbers are in the unit of
+    the labels, whatever the `LabelScale` in which the head learnt them; a loss is in that scale.
     """
 
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, backbone: Backbone, head: Head, problem: str = "classification") -> None:
+    def __init__(
+        self, backbone: Backbone, head: Head, problem: str = "classification", scale: LabelScale | None = None
+    ) -> None:
         super().__init__(backbone.model.config)
         self.backbone = backbone.model
         self._source = backbone
         self.head = head
         self.pooling = backbone.family.pooling
-        self.problem = problem
+        self.problem, self.scale = problem, scale
         self.all_tied_weights_keys: dict[str, str] = {}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **inputs: Any
     ) -> SequenceClassifierOutput:
         """Logits ``(batch, n_outputs)``, and the loss when `labels` are given."""
+        given = self.unscaled(input_ids, attention_mask, **inputs)
+        loss = None
+        if labels is not None:
+            loss = loss_of(given, labels if self.scale is None else self.scale.standardised(labels), self.problem)
+        return SequenceClassifierOutput(loss=loss, logits=given if self.scale is None else self.scale.restored(given))
+
+    def unscaled(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Tensor:
+        """What the head itself gives, ``(batch, n_outputs)``: the logits, but numbers in units of `scale`."""
         if self.pooling == "last" and attention_mask is not None:
             # Counted from the first real token: padding on the left would move the text away from what is in front.
             inputs.setdefault("position_ids", (attention_mask.long().cumsum(-1) - 1).clamp_min(0))
         with only_first_token(self._source):
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         read = pooled(hidden, attention_mask, self.pooling)
-        logits = self.head(read.to(self.head.dense.weight.dtype))  # the head may be more precise than the backbone
-        loss = None if labels is None else loss_of(logits, labels, self.problem)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        # The head may be more precise than the backbone.
+        return cast(Tensor, self.head(read.to(self.head.dense.weight.dtype)))
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers, where nothing is attached.

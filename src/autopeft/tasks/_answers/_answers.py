@@ -42,6 +42,7 @@ class Answers(Protocol):
         has_candidates: whether an example brings what may be answered (`Examples.choices`).
         is_listed: whether everything that may be answered can be listed, so that a text-to-text model's likelihoods
             of it can be compared.
+        is_scaled: whether labels have a unit, from which a head is freed (`autopeft.training.heads.LabelScale`).
         is_text_only: whether no head can give it, only a model that writes.
         most_tokens: how many tokens a text-to-text model may write.
         tiny: raw labels of four rows as a table holds them, with which the contract tests try the kind; classes are
@@ -58,6 +59,8 @@ class Answers(Protocol):
     def has_candidates(self) -> bool: ...
     @property
     def is_listed(self) -> bool: ...
+    @property
+    def is_scaled(self) -> bool: ...
     @property
     def is_text_only(self) -> bool: ...
     @property

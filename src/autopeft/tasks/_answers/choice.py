@@ -30,6 +30,7 @@ class Choice:
     is_stratified: bool = False
     has_candidates: bool = True
     is_listed: bool = True
+    is_scaled: bool = False
     is_text_only: bool = False
     most_tokens: int = 20
     tiny: tuple[Any, ...] = ("a", "b", "c", 0)

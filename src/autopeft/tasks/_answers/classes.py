@@ -35,6 +35,7 @@ class Classes:
     is_stratified: bool = True
     has_candidates: bool = False
     is_listed: bool = True
+    is_scaled: bool = False
     is_text_only: bool = False
     most_tokens: int = 20
     tiny: tuple[Any, ...] = ("a", "b", "c", "a")

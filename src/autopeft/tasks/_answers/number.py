@@ -26,17 +26,18 @@ class Number:
     """Finite numbers, float64; a head gives one."""
 
     name: str = "regression"
-    metrics: tuple[str, ...] = ("spearman", "pearson")
+    metrics: tuple[str, ...] = ("spearman", "pearson", "mae", "rmse")
     is_stratified: bool = False
     has_candidates: bool = False
     is_listed: bool = False
+    is_scaled: bool = True
     is_text_only: bool = False
     most_tokens: int = 20
     tiny: tuple[Any, ...] = (1.5, "-2", 0, 3.25)
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
-        """Correlations."""
-        return self.metrics
+        """Correlations and errors; an error is searched for with its sign turned, since a search maximises."""
+        return (*self.metrics, "neg_mae", "neg_rmse")
 
     def describe(self, n_classes: int) -> str:
         """The kind."""

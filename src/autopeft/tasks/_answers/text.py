@@ -31,6 +31,7 @@ class Text:
     is_stratified: bool = False
     has_candidates: bool = False
     is_listed: bool = False
+    is_scaled: bool = False
     is_text_only: bool = True
     most_tokens: int = 96
     tiny: tuple[Any, ...] = ("a b", ["a", "c"], "b", "a b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
+from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.learners._learner import Answer, Learner
 from autopeft.training.learners.encoder import EncoderLearner
@@ -12,8 +13,11 @@ from autopeft.training.learners.text_to_text import TextToTextLearner
 __all__ = ["Answer", "EncoderLearner", "Learner", "TextToTextLearner", "learner_for"]
 
 
-def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Learner:
+def learner_for(backbone: Backbone, task: Task, answer: Answer = "score", train: Examples | None = None) -> Learner:
     """The kind of learner that fits the backbone.
+
+    Args:
+        train: what is trained on, from which numbers get their scale; None where nothing is.
 
     Raises:
         SettingsError: `answer` is "generate", or the task's answer is text, and the backbone gives no text.
@@ -26,4 +30,4 @@ def learner_for(backbone: Backbone, task: Task, answer: Answer = "score") -> Lea
         )
     if answer == "generate":
         raise SettingsError(f"{backbone.name} gives no text, so the answer 'generate' cannot be had from it.")
-    return EncoderLearner(backbone, task)
+    return EncoderLearner(backbone, task, train)

@@ -15,15 +15,18 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.heads import Head, HeadedModel, head_parameters
+from autopeft.training.heads import Head, HeadedModel, LabelScale, head_parameters
 
 
 class EncoderLearner:
     """A backbone with a head for classes, numbers or the scores of choices."""
 
-    def __init__(self, backbone: Backbone, task: Task) -> None:
-        """Raises:
-        DataError: the backbone has no tokenizer.
+    def __init__(self, backbone: Backbone, task: Task, train: Examples | None = None) -> None:
+        """Args:
+            train: what is trained on, from which numbers get their `LabelScale`; without it they keep their unit.
+
+        Raises:
+            DataError: the backbone has no tokenizer.
         """
         if backbone.tokenizer is None:
             raise DataError(f"{backbone.name} has no tokenizer, so texts cannot be encoded.")
@@ -32,13 +35,16 @@ class EncoderLearner:
         self.pad = int(self.tokenizer.pad_token_id)
         self.n_outputs = task.outputs
         self.n_head = head_parameters(backbone.hidden_size, self.n_outputs)
+        self.scale = (
+            LabelScale.of(train.labels) if task.answers.is_scaled and train is not None and len(train) else None
+        )
         self._headed = self._fresh(0)
         self.model: nn.Module = self._headed
 
     def _fresh(self, seed: int) -> HeadedModel:
         with seeded(seed):
             head = Head(self.backbone.hidden_size, self.n_outputs).to(self.backbone.device)
-        return HeadedModel(self.backbone, head, self.task.kind)
+        return HeadedModel(self.backbone, head, self.task.kind, self.scale)
 
     def encode(self, examples: Examples, max_length: int) -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
@@ -60,9 +66,10 @@ class EncoderLearner:
 
     def forward(self, batch: Batch) -> Forward:
         """The loss of the task's kind of answer, and what two passes are compared by."""
-        logits = self._by_example(self.model(**batch.inputs).logits, batch.sizes)
-        answers = self.task.answers
-        return Forward(answers.loss(logits, batch.labels), answers.compared(logits))
+        logits = self._by_example(self._headed.unscaled(**batch.inputs), batch.sizes)
+        answers, labels = self.task.answers, batch.labels
+        labels = labels if self.scale is None else self.scale.standardised(labels)
+        return Forward(answers.loss(logits, labels), answers.compared(logits))
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
