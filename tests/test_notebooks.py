@@ -15,7 +15,7 @@ TITLES = [path.stem for path in NOTEBOOKS]
 
 
 def test_there_are_notebooks() -> None:
-    assert {"own_file", "quick_search"} <= set(TITLES)
+    assert "own_file" in TITLES
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=TITLES)
