@@ -23,6 +23,8 @@ from autopeft.reading import parse_json, read_json
 
 # -- one file, whole -------------------------------------------------------------------------------------------
 
+_LINE = 2**16  # bytes of a first line that are looked at
+
 _OLD_SECONDS = 24 * 3600
 """After which a part whose writer cannot be asked (another machine, a number used again) is taken for abandoned."""
 
@@ -170,6 +172,16 @@ def _is_study(folder: Path) -> bool:
     return {b"model", b"protocol", b"space", b"recipe", b"learning_rates", b"sampler", b"trials", b"workers"} <= lines
 
 
+def _is_predictions(path: Path) -> bool:
+    """Whether the first line is that of `autopeft.saved.predict.write_predictions`."""
+    with path.open("rb") as file:
+        first = file.readline(_LINE)
+    return (
+        first.strip() == b"label,score,text"
+        or re.match(rb'\{"label": .*, "score": [0-9.e-]+, "text": "', first) is not None
+    )
+
+
 def _is_retraining(path: Path) -> bool:
     return {"name", "objective", "seeds", "values", "summary", "counts"} <= _json(path).keys()
 
@@ -204,6 +216,7 @@ SAVED_MODEL = Result(
 EXPORT = Result("an exported adapter", _is_export, frozenset(("adapter_config.json", "adapter_model.safetensors")))
 STUDY = Result("a study", _is_study, is_renewed=True)
 RETRAINING = Result("the results of a retraining", _is_retraining)
+PREDICTIONS = Result("predictions", _is_predictions)
 REPORT = Result("a report", _is_report, is_renewed=True)
 PICTURE = Result("a picture of a front", _is_picture, is_renewed=True)
 SUMMARY = Result("the results of an experiment", _is_summary, is_renewed=True)

@@ -20,6 +20,7 @@ from autopeft.saved.predict import _examples, predictions
 from autopeft.saved.save import load
 from autopeft.session import Session
 from autopeft.settings import Settings
+from autopeft.tasks._tables import read
 from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
@@ -27,7 +28,7 @@ from autopeft.training.learners import EncoderLearner
 from autopeft.training.learners.text_to_text import TextToTextLearner
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline, retrain
-from small_case import Case, make
+from small_case import Case, call, make
 
 TEXTS = [(f"{'good' if number % 2 else 'bad'} w{number}",) for number in range(40)]  # more than one batch
 
@@ -259,3 +260,41 @@ def test_wrong_inputs_are_refused(saved: Path, tmp_path: Path) -> None:
         predictions(saved, [("a",), ("a", "b")])
     with pytest.raises(ArchitectureError, match="does not hold a saved model"):
         predictions(tmp_path, [("a",)])
+
+
+def test_a_bare_string_is_one_text(saved: Path) -> None:
+    assert predictions(saved, "great") == predictions(saved, [("great",)])
+    assert predictions(saved, ["great", "bad"]) == predictions(saved, [("great",), ("bad",)])
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_data_file_is_answered_row_by_row(saved: Path, tmp_path: Path, ending: str) -> None:
+    (tmp_path / "in.csv").write_bytes('id,text,,\n1,"größe, a",,\n2,b,,\n'.encode("cp1252"))
+    to = tmp_path / f"out.{ending}"
+    asked = ("predict", saved, "--file", tmp_path / "in.csv", "--encoding", "cp1252", "--to", to)
+    found = call(*asked)
+    assert found.code == 0, found.err
+    written = read(to).rows
+    expected = predictions(saved, [("größe, a",), ("b",)])
+    assert [(row["text"], row["label"]) for row in written] == [(row["text"], row["label"]) for row in expected]
+    assert [float(row["score"]) for row in written] == [row["score"] for row in expected]
+    assert call(*asked).code == 2  # it is there already
+    assert call(*asked, "--overwrite").code == 0
+
+
+def test_what_predict_cannot_read_or_write_is_refused(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"txt": "a", "label": "x"}\n')
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"label": "x", "text": "a"}\n')
+    for arguments, expected in {
+        ("--file", tmp_path / "in.jsonl"): "no column 'text' (did you mean 'txt'?)",
+        ("--file", tmp_path / "none.csv"): "does not exist",
+        ("--file", tmp_path / "in.jsonl", "--encoding", "hex"): "An encoding is a name",
+        ("--file", tmp_path / "in.jsonl", "--pair"): "--file takes the place",
+        ("a text", "--to", tmp_path / "out.xlsx"): "ends in .csv or .jsonl",
+        ("a text", "--to", mine, "--overwrite"): "does not hold predictions",
+    }.items():
+        found = call("predict", saved, *arguments)
+        assert found.code == 2
+        assert expected in found.err
+    assert mine.read_text() == '{"label": "x", "text": "a"}\n'

@@ -11,7 +11,8 @@ import typer
 from autopeft.cli.app import app
 from autopeft.cli.studies import AsJson, Overwrite, TrustRemoteCode
 from autopeft.cli.terminal import print_json, say
-from autopeft.writing import EXPORT, check_folder
+from autopeft.errors import SettingsError
+from autopeft.writing import EXPORT, PREDICTIONS, check_file, check_folder
 
 
 @app.command()
@@ -27,21 +28,47 @@ def predict(
         bool,
         typer.Option("--pair", help="Every input is texts separated by tabs: a pair, or a question and candidates."),
     ] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="Read the texts from the columns of a data file that the model was trained on.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the data file, such as cp1252; else UTF-8.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write label, score and text to this .csv or .jsonl instead.")] = None,
+    overwrite: Overwrite = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""
-    from autopeft.saved.predict import lines_of, predictions
+    from autopeft.saved.predict import check_predictions_name, predictions, write_predictions
 
-    lines = texts or lines_of(sys.stdin.buffer.read())
-    rows = [tuple(line.split("\t")) if pair else (line,) for line in lines]
-    found = predictions(folder, rows, model=model, trust_remote_code=trust_remote_code)
+    if file is not None and (texts or pair):
+        raise SettingsError("--file takes the place of texts and of --pair: give one of them.")
+    check_predictions_name(to)
+    check_file("--to", to, PREDICTIONS, {"the data file": file}, overwrite=overwrite)
+    found = predictions(
+        folder, _rows(folder, texts, pair, file, encoding), model=model, trust_remote_code=trust_remote_code
+    )
+    if to is not None:
+        write_predictions(found, to)
+        say(f"Predictions: {to} ({len(found):,})")
+        return
     if as_json:
         print_json(found)
         return
     for item in found:
         label, text = (_one_line(str(item[name])) for name in ("label", "text"))
         print(f"{label}\t{item['score']:.4f}\t{text}")  # rich would turn tabs into spaces
+
+
+def _rows(
+    folder: Path, texts: list[str] | None, pair: bool, file: Path | None, encoding: str | None
+) -> list[tuple[str, ...]]:
+    """The inputs: of a data file, of the command line, or of standard input."""
+    from autopeft.saved.predict import lines_of, texts_of
+
+    if file is not None:
+        return texts_of(folder, file, encoding=encoding)
+    lines = texts or lines_of(sys.stdin.buffer.read())
+    return [tuple(line.split("\t")) if pair else (line,) for line in lines]
 
 
 def _one_line(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,22 @@ import numpy as np
 import torch
 
 from autopeft import tasks
-from autopeft.errors import DataError
+from autopeft.errors import DataError, SettingsError
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
+from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._tables import Row, Table
-from autopeft.tasks._task import Task, plain
+from autopeft.tasks._tables import Row, Table, listed, read
+from autopeft.tasks._task import Task, missing_columns, plain, text_mistakes
 from autopeft.training.batches import collate
 from autopeft.training.learners import learner_for
+from autopeft.writing import whole
 
 _BATCH = 32
 _MOST_TOKENS = 512
 _ANY = 1_000_000
+
+_WRITTEN = ("label", "score", "text")
 
 _FORMATS = ("plain", "question_and_choices")
 """Names of the formats that can be told from the kind of the task: see `tasks._task` and `tasks._files`."""
@@ -30,7 +36,7 @@ _FORMATS = ("plain", "question_and_choices")
 
 def predictions(
     folder: str | Path,
-    texts: Sequence[tuple[str, ...]],
+    texts: str | Sequence[str | tuple[str, ...]],
     *,
     model: str | Path | None = None,
     device: str = "cpu",
@@ -41,7 +47,8 @@ def predictions(
     Inputs are put together, encoded and padded as in training.
 
     Args:
-        texts: the texts of each input. For a known task those of its `Task.inputs`, in that order; for
+        texts: the texts of each input; a bare string is the one text of an input, or of the only one.
+            For a known task those of its `Task.inputs`, in that order; for
             ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
             question (or context) and then the candidates, as many as in training, though an encoder takes any number.
         model: where the base model is now, if not where it was.
@@ -54,18 +61,70 @@ def predictions(
     """
     record = read_record(folder)
     task = _task(record)
-    examples = _examples(task, texts, is_encoder=bool(record["n_outputs"]))
+    inputs = [(one,) if isinstance(one, str) else one for one in ([texts] if isinstance(texts, str) else texts)]
+    examples = _examples(task, inputs, is_encoder=bool(record["n_outputs"]))
     loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
     learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
     learner.model = loaded  # with the head that was trained
     encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
     found: list[dict[str, Any]] = []
-    for rows in np.split(np.arange(len(texts)), range(_BATCH, len(texts), _BATCH)):
+    for rows in np.split(np.arange(len(inputs)), range(_BATCH, len(inputs), _BATCH)):
         with torch.inference_mode():
             outputs = learner.outputs(collate(encoded, rows, learner.pad, loaded.device))
         answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
-        found += [{"text": "\t".join(texts[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
+        found += [{"text": "\t".join(inputs[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
     return found
+
+
+def texts_of(
+    folder: str | Path, file: Path, *, delimiter: str | None = None, encoding: str | None = None
+) -> list[tuple[str, ...]]:
+    """The inputs in a data file, for `predictions`: the columns that the model in `folder` was trained on.
+
+    Args:
+        file: CSV, TSV, JSON, JSON lines or Parquet, see `autopeft.tasks._tables.read`; a label column is not needed.
+
+    Raises:
+        ArchitectureError: the folder does not hold a saved model.
+        DataError: the file cannot be read, lacks a column, or holds values that are no text.
+        SettingsError: `encoding` is none.
+    """
+    check_encoding(encoding)
+    record = read_record(folder)
+    names = [*record["inputs"], *(record["label_names"] if record["problem"] == "multiple_choice" else ())]
+    table = read(file, delimiter, encoding)
+    wrong = missing_columns(table, names) or text_mistakes(table, names, is_part_enough=True)
+    if wrong:
+        raise DataError(f"{table.source} cannot be used: {listed(wrong)}. Its columns are {', '.join(table.columns)}.")
+    return [tuple(row[name] for name in names) for row in table.rows]
+
+
+def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write what `predictions` gave, in its order: JSON lines where `path` ends so, else CSV.
+
+    Raises:
+        SettingsError: the name ends otherwise; see `check_predictions_name`.
+        WriteError: it cannot be written.
+    """
+    check_predictions_name(path)
+    rows = [{name: item[name] for name in _WRITTEN} for item in found]
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            writer = csv.DictWriter(file, _WRITTEN, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def check_predictions_name(path: Path | None) -> None:
+    """Better told before than after the work.
+
+    Raises:
+        SettingsError: the name of the file says no format that is written.
+    """
+    if path is not None and path.suffix.lower() not in (".csv", ".jsonl"):
+        raise SettingsError(f"Predictions are written to a file that ends in .csv or .jsonl, but got {str(path)!r}.")
 
 
 def lines_of(raw: bytes) -> list[str]:
