@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
-from autopeft.errors import AutopeftError, InputError
+from autopeft.errors import AutopeftError, InputError, StorageError
 from autopeft.masking import masked
 from autopeft.study.database import (
     Store,
@@ -113,6 +113,11 @@ def test_a_url_of_a_file_means_the_file() -> None:
 def test_memory_cannot_be_resumed(url: str) -> None:
     with pytest.raises(InputError, match="give a path"):
         sqlite_path(url)
+
+
+def test_a_nul_that_a_url_spells_is_refused_before_any_path_is_made_of_it() -> None:
+    with pytest.raises(StorageError, match="its path holds a NUL"):
+        sqlite_path("sqlite:///a%00b.db")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,12 @@ def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dt
     auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
     try:
         model, told = auto.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else the error names a report that nobody sees, and no tensor
+            **options,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
@@ -118,9 +123,12 @@ def _check_complete(name: str, model: PreTrainedModel, told: Mapping[str, Any], 
             f"The model {name!r} cannot be loaded: its checkpoint lacks {len(missing)} of {len(read)} tensors, "
             f"{_some(missing)}, and random numbers would stand in their place.{there}"
         )
-    if told.get("mismatched_keys"):
-        keys = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in told["mismatched_keys"])
-        raise BackboneError(f"The model {name!r} cannot be loaded: {_some(keys)} of the checkpoint have other shapes.")
+    if told["mismatched_keys"]:
+        shapes = [f"{key} is {tuple(there)}, not {tuple(said)}" for key, there, said in told["mismatched_keys"]]
+        raise BackboneError(
+            f"The model {name!r} cannot be loaded: its checkpoint has other shapes than its configuration says: "
+            f"{_some(sorted(shapes))}."
+        )
 
 
 def _is_unread(key: str, is_text_to_text: bool) -> bool:

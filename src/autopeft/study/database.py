@@ -227,6 +227,8 @@ def sqlite_path(storage: str | Path) -> Path | None:
         raise StorageError(_unreadable(storage, "SQLite's form is sqlite:///path")) from None
     if not url.database or url.database == ":memory:":
         raise StorageError(f"A study in memory cannot be resumed: give a path instead of {storage!r}.")
+    if "\0" in url.database:  # the URL spells it %00, which only reading it turns into one
+        raise StorageError(_unreadable(storage, "its path holds a NUL"))
     return Path(url.database)
 
 
