@@ -61,6 +61,11 @@ _NO_DROPOUT = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
     "dropout_rate": 0.0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+    "embedding_dropout": 0.0,
+    "mlp_dropout": 0.0,
 }
 
 

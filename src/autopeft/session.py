@@ -49,6 +49,7 @@ STUDY = "search"
 _PROXY = "proxy"
 
 _MODEL = "model"
+_LABELS = "labels"
 """The fact that keeps what the trials were trained on: see `autopeft.backbones.Backbone.identity`."""
 
 _SEARCHES = "searches"
@@ -176,6 +177,12 @@ class Session:
             "largest_percent": 100 * self.space.cost(self.space.largest()) / self.backbone.n_parameters,
         }
         wrong = []
+        if self.task.answers.is_scaled:
+            # A regression that began before labels were standardised goes on with their unit, as its first trials.
+            if study.fact("data") is not None and study.fact(_LABELS) is None:
+                self.evaluator.learner.keep_unit()
+            else:
+                here[_LABELS] = "standardised"
         if (stored := study.fact("data")) is not None:
             wrong = [
                 f"the {part} part had {stored[part]['size']:,} examples (digest {stored[part]['digest']}), but has "

@@ -21,6 +21,9 @@ from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made
 from small_case import call
 
+# These tests become another user in a process of their own; a library with threads warns of any fork.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 NOBODY = 65534
 
 

@@ -211,7 +211,12 @@ def test_baselines() -> None:
     positive = made_up(4, 4, "y")
     assert tasks.lookup("mrpc").baseline(examples, seen=positive)["accuracy"] == pytest.approx(0.3)
     numbers = Examples(np.array([0.0, 1.0, 5.0]), texts=[("a", "b")] * 3)
-    assert tasks.lookup("stsb").baseline(numbers) == {"spearman": 0.0, "pearson": 0.0}
+    assert tasks.lookup("stsb").baseline(numbers) == {
+        "spearman": 0.0,
+        "pearson": 0.0,
+        "mae": 2.0,  # |0 - 2|, |1 - 2| and |5 - 2| for the mean, 2
+        "rmse": pytest.approx((14 / 3) ** 0.5),
+    }
 
 
 def test_the_baseline_of_f1_is_no_0_where_class_1_is_rare() -> None:

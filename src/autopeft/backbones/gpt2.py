@@ -36,9 +36,8 @@ MEMBERS = {
             "n_inner": 64,
             "vocab_size": 99,
             "n_positions": 64,
-            "resid_pdrop": 0.0,
-            "embd_pdrop": 0.0,
-            "attn_pdrop": 0.0,
+            "bos_token_id": 3,
+            "eos_token_id": 1,
         },
     )
 }

@@ -28,6 +28,10 @@ class Learner(Protocol):
     n_head: int
     pad: int
 
+    def keep_unit(self) -> None:
+        """Learn numbers in the unit of the data; without meaning where answers are no numbers or are texts."""
+        ...
+
     def encode(self, examples: Examples, max_length: int) -> Encoded:
         """Token ids of `examples`, truncated to `max_length` tokens."""
         ...

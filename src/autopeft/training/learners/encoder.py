@@ -46,6 +46,10 @@ class EncoderLearner:
             head = Head(self.backbone.hidden_size, self.n_outputs).to(self.backbone.device)
         return HeadedModel(self.backbone, head, self.task.kind, self.scale)
 
+    def keep_unit(self) -> None:
+        """Learn numbers in the unit of the data, as was done before they were standardised."""
+        self.scale = self._headed.scale = None
+
     def encode(self, examples: Examples, max_length: int) -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
         positions = self.backbone.n_positions or max_length

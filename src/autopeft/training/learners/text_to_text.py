@@ -52,6 +52,9 @@ class TextToTextLearner:
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         return Ragged.of(self.tokenizer(list(texts), add_special_tokens=True)["input_ids"])
 
+    def keep_unit(self) -> None:
+        """Numbers are said in words here, in the unit of the data as they are."""
+
     def encode(self, examples: Examples, max_length: int) -> Encoded:
         """Sources truncated to `max_length` tokens; targets whole, with the end token."""
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
