@@ -11,6 +11,7 @@ from autopeft import samplers
 from autopeft.session import Session, answers_budgets
 from autopeft.tasks._protocols import data_lines
 from autopeft.training.rate_sweep import middle
+from autopeft.training.tokens import token_lines
 
 _DRAWS = 4096
 
@@ -27,6 +28,7 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
         "model": f"{backbone.name}, {backbone.n_parameters:,} parameters, hidden size {backbone.hidden_size}",
         "task": f"{session.task.name}, {session.task.objective}",
         **data_lines(session.evaluator.splits.describe()),
+        **token_lines(session.evaluator),
         "train_examples": session.evaluator.n_train,
         "validation_examples": len(session.evaluator.splits.validation),
         "choices": space.n_choices,

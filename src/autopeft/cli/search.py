@@ -135,10 +135,11 @@ def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tu
     """A session and its study; what the search sees is told first."""
     from autopeft.session import Session
     from autopeft.tasks._protocols import data_lines
+    from autopeft.training.tokens import token_lines
 
     session = Session.build(settings)
     with session.begin(folder, storage) as study:
-        for part, told in data_lines(study.fact("data")).items():
+        for part, told in {**data_lines(study.fact("data")), **token_lines(session.evaluator)}.items():
             say(f"{part}: {told}", err)
         yield session, study
 

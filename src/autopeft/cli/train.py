@@ -67,6 +67,7 @@ def train(
     session = Session.build(settings)
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
+    _say_tokens(session)
     files = _results(source, name, to)
     found = retrain(
         session.evaluator,
@@ -104,6 +105,14 @@ def _check_outputs(
     check_file("--to", to, RETRAINING, read, overwrite=overwrite)
     if save is not None and to is not None and save.resolve() in (to.resolve(), *to.resolve().parents):
         raise SettingsError(f"--to {str(to)!r} lies in the folder of --save, which holds a saved model alone.")
+
+
+def _say_tokens(session: Session) -> None:
+    """Tell of texts that are cut and of words that the tokenizer does not know."""
+    from autopeft.training.tokens import token_lines
+
+    for about, told in token_lines(session.evaluator).items():
+        say(f"{about}: {told}", err)
 
 
 def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""What a tokenizer makes of the training texts: how many are cut, and how much of them it does not know.
+
+Both would go on silently: the word that decides may stand behind the cut, and a tokenizer of another language gives a
+model nothing to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autopeft.training.evaluator import Evaluator
+
+_MOST = 2000
+# Names and slips are unknown to good tokenizers, too.
+_MANY_UNKNOWN = 0.1
+
+
+def token_lines(evaluator: Evaluator) -> dict[str, str]:
+    """Sentences by what they are about, "cut" and "unknown"; empty where all texts are read whole and known.
+
+    At most 2,000 training texts are looked at, the first ones. What a text-to-text model is asked beside the texts is
+    not counted.
+    """
+    texts = list(evaluator.splits.train.segments())[:_MOST]
+    tokenizer, limit = evaluator.backbone.tokenizer, _limit(evaluator)
+    if not texts or tokenizer is None:
+        return {}
+    pairs = [parts[1] for parts in texts] if len(texts[0]) == 2 else None
+    ids: Sequence[Sequence[int]] = tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)[
+        "input_ids"
+    ]
+    return {**_cut(np.array([len(row) for row in ids]), limit), **_unknown(ids, tokenizer)}
+
+
+def _limit(evaluator: Evaluator) -> int:
+    positions = evaluator.backbone.n_positions or evaluator.recipe.max_length
+    return min(evaluator.recipe.max_length, positions, int(evaluator.backbone.tokenizer.model_max_length))
+
+
+def _cut(lengths: Any, limit: int) -> dict[str, str]:
+    longer = lengths[lengths > limit]
+    if not len(longer):
+        return {}
+    told = (
+        f"{len(longer):,} of {len(lengths):,} training texts are longer than {limit} tokens (of those the median has "
+        f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and what comes after is not read: "
+        "raise recipe.max_length"
+    )
+    return {"cut": told}
+
+
+def _unknown(ids: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, str]:
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    words = [token for row in ids for token in row if token not in special]
+    share = sum(token == tokenizer.unk_token_id for token in words) / len(words) if words else 0.0
+    if tokenizer.unk_token_id is None or share <= _MANY_UNKNOWN:
+        return {}
+    told = f"{share:.0%} of the tokens of {len(ids):,} training texts are unknown to the tokenizer, and look all alike"
+    return {"unknown": told}
