@@ -193,7 +193,7 @@ def test_no_generated_password_is_ever_shown(password: str, key: str) -> None:
     check_all_forms(password, key)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 @seed(20261127)
 @given(PASSWORDS, KEYS)

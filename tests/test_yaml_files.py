@@ -171,7 +171,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     _is_read_or_refused(text)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_any_of_100_000_texts_is_read_or_refused() -> None:
     seed(SEED)(settings(max_examples=100_000, database=None)(given(TEXTS)(_is_read_or_refused)))()

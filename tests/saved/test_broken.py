@@ -318,7 +318,7 @@ def test_a_changed_folder_ends_well(valid: Path, what: str) -> None:
     run()
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("what", CHECKS)
 def test_fifty_thousand_changed_folders_end_well(valid: Path, what: str) -> None:
