@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autopeft import tasks
 from autopeft.errors import DataError, SettingsError, UnknownNameError
+from autopeft.tasks import _load
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._protocols import PROTOCOLS, Source, cut, some, stratified
 from autopeft.tasks._tables import Table
@@ -467,5 +468,5 @@ def test_record_repeats_training_queries_and_never_scored_ones() -> None:
 def test_all_files_can_be_read() -> None:
     for name in tasks.names():
         if (DATA / name).is_dir():
-            source = tasks.source(tasks.lookup(name), DATA)
+            source = _load.source(tasks.lookup(name), DATA)
             assert len(source.read("train")) > 0
