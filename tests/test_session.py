@@ -166,7 +166,7 @@ def test_workers_do_the_trials_in_processes_of_their_own(
         on_poll()
         join(tmp_path).close()  # a worker ends the search while the launcher looks
 
-    monkeypatch.setattr("autopeft.session.run_workers", ran)
+    monkeypatch.setattr("autopeft.session.processes.run_workers", ran)
     events: list[Event] = []
     with search(case.settings(devices=["cpu", "cpu:0"]), tmp_path, events.append) as study:
         assert started == [(worker_command(tmp_path), 2, tmp_path / "logs")]

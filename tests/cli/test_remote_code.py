@@ -90,7 +90,7 @@ def test_the_launcher_hands_it_on(case: Case, tmp_path: Path, marker: Path, monk
         commands.append(command)
         join(tmp_path / "run", trust_remote_code="--trust-remote-code" in command).close()
 
-    monkeypatch.setattr("autopeft.session.run_workers", ran)
+    monkeypatch.setattr("autopeft.session.processes.run_workers", ran)
     asked = case.write(tmp_path / "asked.yaml", model=str(tmp_path / "own"), trials=2)
     found = call("search", asked, "--out", tmp_path / "run", "--workers", 2, "--trust-remote-code")
     assert found.code == 0, found.err

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import sqlalchemy
 
-from autopeft import session
 from autopeft.errors import AutopeftError, InputError, StudyMismatchError
+from autopeft.session import processes
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_holding, made, start
 from small_case import Case
@@ -136,13 +136,13 @@ def test_a_password_is_in_no_output_and_on_no_worker_s_command_line(
     monkeypatch.setenv("AUTOPEFT_STORAGE", owner)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     seen: list[str] = []
-    watched = session._Ends.look_again
+    watched = processes._Ends.look_again
 
-    def look_again(ends: session._Ends) -> None:
+    def look_again(ends: processes._Ends) -> None:
         seen.append(command_lines())
         watched(ends)
 
-    monkeypatch.setattr("autopeft.session._Ends.look_again", look_again)
+    monkeypatch.setattr("autopeft.session.processes._Ends.look_again", look_again)
     folder = tmp_path / "run"
     found = autopeft("-v", "search", case.write(tmp_path / "asked.yaml"), "--out", folder, "--workers", 2)
     assert found.code == 0, found.err

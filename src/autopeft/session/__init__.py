@@ -1,0 +1,24 @@
+"""From settings to a running search: the one place where all parts meet.
+
+A study lives in a folder: ``study.db`` (trials and facts), ``settings.yaml`` (every setting, resolved), and what
+is made of them (pictures, report, logs of workers).
+"""
+
+from __future__ import annotations
+
+from autopeft.session.parts import answers_budgets, build_space, resolved
+from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
+from autopeft.session.session import STUDY, Session
+
+__all__ = [
+    "STUDY",
+    "Session",
+    "answers_budgets",
+    "build_space",
+    "carry_out",
+    "join",
+    "resolved",
+    "search",
+    "worker_command",
+    "worker_environment",
+]

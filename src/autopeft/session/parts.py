@@ -1,0 +1,151 @@
+"""The parts of a session that settings name: defaults that depend on the sampler, the data, the search space."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autopeft import methods, samplers, tasks
+from autopeft.architecture import ParameterBudget
+from autopeft.backbones import Backbone
+from autopeft.errors import SettingsError
+from autopeft.settings import FileSettings, Settings, SpaceSettings
+from autopeft.spaces.lattice import Axis, SearchSpace, stands_at
+from autopeft.tasks import Splits
+from autopeft.tasks._files import Loader, from_files
+from autopeft.tasks._protocols import some
+from autopeft.tasks._task import Task
+
+log = logging.getLogger(__name__)
+
+_INITIAL = 20
+"""Random configurations before a sampler that learns from what was measured is asked."""
+
+
+def answers_budgets(sampler: str) -> bool:
+    """Whether the sampler of this name answers parameter budgets by a search of its own.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+    """
+    return not samplers.lookup(sampler).reads_trials
+
+
+def resolved(settings: Settings) -> Settings:
+    """`settings` with what depends on the sampler filled in: initial design, workers, the space where none is named.
+
+    Of several devices each has a worker at least; what is done before there are workers is done on the first.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+    """
+    is_answering = answers_budgets(settings.sampler)
+    initial = settings.initial
+    if initial is None:
+        initial = 0 if is_answering else _INITIAL
+    space = settings.space
+    if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
+        space = replace(space, name=samplers.lookup(settings.sampler).default_space)
+    workers = max(settings.workers, len(settings.devices))
+    if is_answering and workers > 1:
+        log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
+        workers = 1
+    device = settings.devices[0] if settings.devices else settings.device
+    return settings.with_changes(initial=initial, space=space, workers=workers, device=device)
+
+
+def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
+    """The search space of the settings on `backbone`.
+
+    Raises:
+        InputError: a method, layer or name does not exist, or nothing satisfies the budget.
+    """
+    budget = None
+    if wanted.budget is not None:
+        budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
+    if wanted.name is not None:
+        from autopeft.spaces import papers as spaces  # named spaces build on the methods
+
+        plain = SpaceSettings()
+        given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
+        if given:
+            raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
+        return spaces.named(wanted.name, backbone, budget=budget)
+    if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
+        raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
+    axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
+    _check_roles(backbone, axes)
+    _check_prefixes(backbone, axes)
+    layers: Any = wanted.layers
+    return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget)
+
+
+def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:
+    """A role that a person wrote and that nothing has is a slip, not a wish."""
+    sites = list(backbone.sites.values())
+    wrong = [
+        f"`space.methods.{axis.method.name}.roles` has {role!r}"
+        for axis in axes
+        for role in axis.roles or ()
+        if not any(stands_at(axis.method, site, [role]) for site in sites)
+    ]
+    if wrong:
+        known = ", ".join(sorted({site.role for site in sites}))
+        raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}. The roles of {backbone.name} are {known}.")
+
+
+def _check_prefixes(backbone: Backbone, axes: Sequence[Axis]) -> None:
+    """A prefix at an attention that takes none would be searched for nothing."""
+    wrong = [
+        f"`space.methods` has {axis.method.name}, but the attention at {site.key} takes no prefix"
+        for axis in axes
+        for site in backbone.sites.values()
+        if site.seam == "kv" and stands_at(axis.method, site, axis.roles) and site.key not in backbone.reached
+    ]
+    if wrong:
+        raise SettingsError(f"The space cannot be built on {backbone.name}: {'; '.join(wrong)}.")
+
+
+def load_data(settings: Settings) -> tuple[Task, Splits]:
+    """The task and the parts of its data, cut to what the settings allow.
+
+    Raises:
+        InputError: there is no such task, or its data cannot be read.
+    """
+    task, splits = _whole_data(settings)
+    task = task.in_words() if settings.label_words else task
+    limit, whole = settings.validation_limit, splits.validation
+    if limit is None or limit >= len(whole):
+        return task, splits
+    return task, replace(splits, validation=some(whole, limit, np.random.default_rng(settings.data_seed)))
+
+
+def _whole_data(settings: Settings) -> tuple[Task, Splits]:
+    if settings.files is not None:
+        task, loader = _own_files(settings.files)
+        return task, loader(settings.protocol, settings.data_seed, settings.train_limit)
+    assert settings.task is not None  # Settings allows nothing else
+    task = tasks.lookup(settings.task).under(settings.protocol)
+    data = None if settings.data is None else Path(settings.data)
+    return task, tasks.load(
+        task, data=data, protocol=settings.protocol, seed=settings.data_seed, train_limit=settings.train_limit
+    )
+
+
+def _own_files(files: FileSettings) -> tuple[Task, Loader]:
+    return from_files(
+        files.train,
+        files.validation,
+        files.test,
+        text=files.text,
+        label=files.label,
+        kind=files.kind,
+        choices=files.choices,
+        delimiter=files.delimiter,
+        encoding=files.encoding,
+    )

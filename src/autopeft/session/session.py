@@ -1,0 +1,224 @@
+"""A search, built and checked from its settings: its parts, the study that it begins or goes on with, and its run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autopeft import samplers, tracking
+from autopeft import settings as settings_module
+from autopeft.backbones import Backbone
+from autopeft.backbones._identity import differences
+from autopeft.errors import SettingsError, StudyMismatchError
+from autopeft.samplers.random import initial_design
+from autopeft.session.parts import answers_budgets, build_space, load_data, resolved
+from autopeft.settings import Settings
+from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.study.events import Event
+from autopeft.study.lease import LeaseRules
+from autopeft.study.study import Study
+from autopeft.tasks._task import Task
+from autopeft.tracking import tracked
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.rate_sweep import ProxySignal, middle, sweep
+from autopeft.workers import check_devices
+from autopeft.writing import STUDY as STUDY_FOLDER
+from autopeft.writing import check_folder
+
+STUDY = "search"
+"""The name of the study in a file of its own."""
+
+_PROXY = "proxy"
+
+_MODEL = "model"
+_LABELS = "labels"
+"""The fact that keeps what the trials were trained on: see `autopeft.backbones.Backbone.identity`."""
+
+_SEARCHES = "searches"
+"""The folder inside a study's that keeps the interrupted searches of samplers that train."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a search needs, built and checked; nothing has been written or trained.
+
+    Attributes:
+        settings: what it was built from, resolved.
+        backbone, task, space, evaluator: the parts.
+        initial: the initial design, the same for every sampler with these settings.
+    """
+
+    settings: Settings
+    backbone: Backbone
+    task: Task
+    space: SearchSpace
+    evaluator: Evaluator
+    initial: tuple[Configuration, ...]
+
+    @classmethod
+    def build(cls, settings: Settings) -> Session:
+        """Load the model and the data and build the space.
+
+        Raises:
+            InputError: something that the settings name does not exist or does not fit.
+        """
+        settings = resolved(settings)
+        check_devices(settings.devices, os.environ)
+        tracking.check(settings.trackers)
+        task, splits = load_data(settings)
+        backbone = Backbone.from_pretrained(
+            settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
+        )
+        space = build_space(backbone, settings.space)
+        evaluator = Evaluator(
+            backbone, task, splits, settings.recipe, data_seed=settings.data_seed, answer=settings.answer
+        )
+        initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
+        return cls(settings, backbone, task, space, evaluator, tuple(initial))
+
+    def sampler(self, signal: ProxySignal | None = None, folder: str | Path | None = None) -> samplers.Sampler:
+        """The sampler that the settings name; one that trains does so at the learning rate that the sweep chose.
+
+        Args:
+            folder: of the study, where an interrupted search of such a sampler is kept; None to keep nothing.
+
+        Raises:
+            SettingsError: it does not know one of its options.
+        """
+        settings = self.settings
+        options = dict(settings.sampler_options)
+        if answers_budgets(settings.sampler):
+            kept = None if folder is None else Path(folder) / _SEARCHES
+            options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
+        return samplers.build(settings.sampler, self.space, settings.seed, options)
+
+    @property
+    def total(self) -> int:
+        """How many trials the search will have at the most."""
+        sampler, most = self.sampler(), self.settings.trials
+        if isinstance(sampler, samplers.AnswersBudgets):
+            return min(most, len(self.initial) + sampler.n_answers)
+        return most
+
+    def study(self, folder: str | Path, storage: str | None = None) -> Study:
+        """The study in `folder`, made when there is none.
+
+        Args:
+            storage: a database URL instead of the folder's own file; the study is called after the folder there.
+
+        Raises:
+            StudyMismatchError: it has other settings or another space than these; nothing has been written.
+            SettingsError: the folder cannot be made, or holds something else than a study.
+        """
+        path = Path(folder)
+        identity = {**self.settings.identity(), "sampler_settings": samplers.settings_of(self.sampler())}
+        if path.exists() and not path.is_dir():
+            raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
+        check_folder("A study", path, STUDY_FOLDER)
+        if storage is None:
+            _make(path)
+        where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
+        rules, seed = LeaseRules(max_retries=self.settings.max_retries), self.settings.seed
+        return Study.create_or_resume(
+            where, name, self.space, self.task.objective, identity, seed, rules=rules, folder=path
+        )
+
+    def begin(self, folder: str | Path, storage: str | None = None) -> Study:
+        """`study`, and beside it the resolved settings and facts of data and weights, for workers and readers.
+
+        Raises:
+            StudyMismatchError: as `study`, or its trials were measured on other data or weights than these.
+        """
+        study = self.study(folder, storage)
+        try:
+            self.check_inputs(study)
+            _make(Path(folder))
+            settings_module.save(self.settings, Path(folder) / "settings.yaml")
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    def check_inputs(self, study: Study) -> None:
+        """Note in a new study what it is measured on; one that has begun must be measured on the same.
+
+        The settings name files and folders, whose contents may change; a front of both would compare nothing.
+
+        Raises:
+            StudyMismatchError: data or weights differ.
+        """
+        here: dict[str, Any] = {
+            "data": self.evaluator.splits.describe(),
+            "weights": self.backbone.digest(),
+            _MODEL: self.backbone.identity(),
+            "largest_percent": 100 * self.space.cost(self.space.largest()) / self.backbone.n_parameters,
+        }
+        wrong = []
+        if self.task.answers.is_scaled:
+            # A regression that began before labels were standardised goes on with their unit, as its first trials.
+            if study.fact("data") is not None and study.fact(_LABELS) is None:
+                self.evaluator.learner.keep_unit()
+            else:
+                here[_LABELS] = "standardised"
+        if (stored := study.fact("data")) is not None:
+            wrong = [
+                f"the {part} part had {stored[part]['size']:,} examples (digest {stored[part]['digest']}), but has "
+                f"{here['data'][part]['size']:,} ({here['data'][part]['digest']})"
+                for part in ("train", "validation")
+                if stored[part]["digest"] != here["data"][part]["digest"]
+            ]
+        if (model := study.fact(_MODEL)) is not None:
+            wrong += [f"of the model {self.settings.model} {item}" for item in differences(model, here[_MODEL])]
+        elif (weights := study.fact("weights")) not in (None, here["weights"]):  # of an earlier version
+            wrong.append(f"the weights of {self.settings.model} had the digest {weights}, but have {here['weights']}")
+        if wrong:
+            raise StudyMismatchError(
+                f"The study was measured on something else: {'; '.join(wrong)}. Give a new folder."
+            )
+        for name, value in here.items():
+            if study.fact(name) is None:
+                study.note(name, value)
+
+    def proxy(self, study: Study, on_value: Callable[[float, float | None], None] | None = None) -> ProxySignal | None:
+        """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted."""
+        stored = study.fact(_PROXY)
+        if stored is not None:
+            return ProxySignal.from_dict(dict(stored))
+        if not self.settings.learning_rates:
+            return None
+        signal = sweep(self.evaluator, middle(self.space), self.settings.learning_rates, self.settings.seed, on_value)
+        study.note(_PROXY, signal.as_dict())
+        return signal
+
+    def tuned(self, signal: ProxySignal | None) -> Evaluator:
+        """The evaluator at the learning rate that the sweep chose."""
+        return self.evaluator if signal is None else self.evaluator.with_recipe(learning_rate=signal.chosen)
+
+    def run(
+        self,
+        study: Study,
+        signal: ProxySignal | None,
+        on_event: Callable[[Event], None] | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        """Search in this process until the study has all its trials.
+
+        Args:
+            folder: see `sampler`.
+
+        Raises:
+            ProposalFailure: a sampler that trains ran into NaN or out of memory.
+        """
+        settings = self.settings
+        with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
+            study.run(self.tuned(signal), self.sampler(signal, folder), self.total, self.initial, tell)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The study's folder {str(folder)!r} cannot be made: {error.strerror}.") from error
