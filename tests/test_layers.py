@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "autopeft"
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "yaml_files", "markup", "masking", "reading", "writing", "interruption"),
-    ("kinds", "rules", "architecture", "objective", "spaces/lattice", "trial"),
+    ("kinds", "rules", "architecture", "candidate", "objective", "spaces/lattice", "trial"),
     # Search on stored trials, without any model.
     ("study",),
     ("samplers", "searches/_candidates"),
@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 
 # Rows of the study and of the search below it never see a model or a data set.
-WITHOUT_A_MODEL = ("kinds", "rules", "architecture", "objective", "spaces/lattice", "trial", *ROWS[2], *ROWS[3])
+WITHOUT_A_MODEL = (*ROWS[1], *ROWS[2], *ROWS[3])
 TRAINING = {name for row in ROWS[4:7] for name in row}
 HEAVY = {"transformers", "datasets", "peft", "accelerate"}
 

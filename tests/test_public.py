@@ -29,9 +29,9 @@ COMMANDS: Any = get_command(add_commands()).commands  # type: ignore[attr-define
 
 # Taking a name away breaks somebody's program, so this list is changed by hand.
 PUBLIC = """
-Architecture AutopeftError Axis Backbone Configuration Counts Evaluator InputError Measurement ParameterBudget
-ParetoFront Placement Recipe SearchSpace Session Settings Study Task Trial baseline load predictions retrain search
-to_peft
+Architecture AutopeftError Axis Backbone Candidate Changes Configuration Counts Evaluator InputError Measurement
+ParameterBudget ParetoFront Placement Recipe SearchSpace Session Settings Study Task Trial baseline load predictions
+retrain search to_peft
 """.split()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autopeft.architecture import Architecture, Counts, ParameterBudget, Placement
     from autopeft.backbones import Backbone
+    from autopeft.candidate import Candidate, Changes
     from autopeft.errors import AutopeftError, InputError
     from autopeft.objective import Measurement, ParetoFront
     from autopeft.saved.export import to_peft
@@ -38,6 +39,8 @@ __all__ = [
     "AutopeftError",
     "Axis",
     "Backbone",
+    "Candidate",
+    "Changes",
     "Configuration",
     "Counts",
     "Evaluator",
@@ -64,6 +67,7 @@ __all__ = [
 _HOMES = {
     "architecture": ("Architecture", "Counts", "ParameterBudget", "Placement"),
     "backbones": ("Backbone",),
+    "candidate": ("Candidate", "Changes"),
     "errors": ("AutopeftError", "InputError"),
     "training.evaluator": ("Evaluator",),
     "saved.export": ("to_peft",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ import torch
 import tiny
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
-from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, UnknownNameError
+from autopeft.candidate import Candidate, Changes
+from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, SettingsError, UnknownNameError
 from autopeft.network.attach import attach, count
 from autopeft.objective import Measurement
 from autopeft.saved.save import Described, load, save
@@ -413,3 +415,44 @@ def test_a_loss_does_not_depend_on_the_unit_of_the_labels() -> None:
         assert whole.loss.item() == pytest.approx(losses[-1], rel=1e-6)
         assert torch.equal(whole.logits.squeeze(-1), values)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_list_of_candidates_gives_what_they_give_one_by_one() -> None:
+    made = evaluator()
+    wanted = [Candidate(MIXED), Candidate(MIXED, Changes(rate_factor=3)), Candidate(SERIAL)]
+    found = made.measure_all([MIXED, *wanted[1:]], [3, 3, 4])
+    alone = [made(candidate, seed) for candidate, seed in zip(wanted, (3, 3, 4), strict=True)]
+    assert [without_times(item) for item in found if isinstance(item, Measurement)] == list(map(without_times, alone))
+    assert [item.extra["learning_rate"] for item in found if isinstance(item, Measurement)] == [1e-3, 3e-3, 1e-3]
+    assert without_times(alone[0]) != without_times(alone[1])
+    assert made.recipe == QUICK
+
+
+def test_changes_by_method_train_as_the_recipe_s_own_factors_do() -> None:
+    made, factors = evaluator(), (("prefix", 5.0), ("serial", 0.5))
+    changed = made(Candidate(MIXED, Changes(learning_rate=2e-3, rate_factors=factors)), 0)
+    other = made.with_recipe(learning_rate=2e-3, rate_factors=dict(factors))
+    assert without_times(changed) == without_times(other(MIXED, 0)) != without_times(made(MIXED, 0))
+
+
+def test_a_candidate_that_fails_leaves_the_others_as_they_were() -> None:
+    made = evaluator()
+    good = without_times(made(MIXED, 3))
+    found = made.measure_all([MIXED, Candidate(MIXED, Changes(learning_rate=1e30)), MIXED], [3, 3, 3])
+    assert isinstance(found[1], NonFiniteFailure)
+    assert [without_times(item) for item in (found[0], found[2]) if isinstance(item, Measurement)] == [good, good]
+    assert made.backbone.occupant is None
+
+
+def test_a_failure_that_is_kept_holds_nothing_of_its_run() -> None:
+    (failure,) = evaluator().measure_all([Candidate(MIXED, Changes(learning_rate=1e30))], [3])
+    assert isinstance(failure, NonFiniteFailure)
+    frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
+    assert any(frame.f_code.co_name == "fit" for frame in frames)  # where it happened is known
+    held = [value for frame in frames if frame.f_code.co_name != "_measured" for value in frame.f_locals.values()]
+    assert not [value for value in held if isinstance(value, (torch.Tensor, torch.optim.Optimizer, Evaluator))]
+
+
+def test_every_candidate_has_a_seed() -> None:
+    with pytest.raises(SettingsError, match="Every candidate has a seed, but got 2 and 1 seeds"):
+        evaluator().measure_all([MIXED, SERIAL], [3])

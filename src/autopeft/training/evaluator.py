@@ -1,6 +1,6 @@
-"""Evaluating an architecture: attach, train, measure, detach.
+"""Evaluating candidates: attach, train, measure, detach.
 
-Everything that is the same for all architectures (the backbone, the tokenised examples, the memory) is prepared
+Everything that is the same for all candidates (the backbone, the tokenised examples, the memory) is prepared
 once, so a search pays only for what differs.
 """
 
@@ -10,7 +10,8 @@ import ctypes
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,8 @@ import torch
 
 from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
-from autopeft.errors import OutOfMemoryFailure, is_out_of_memory
+from autopeft.candidate import Candidate
+from autopeft.errors import OutOfMemoryFailure, SettingsError, TrialFailure, is_out_of_memory
 from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach, count
 from autopeft.objective import Measurement
@@ -38,9 +40,12 @@ _LATENCY_PASSES = 5
 
 Progress = Callable[[int, int], None]
 
+Given = Candidate | Architecture
+"""What can be measured; an architecture is the candidate that changes nothing about the recipe."""
+
 
 class Evaluator:
-    """``(architecture, seed) -> Measurement`` on one backbone and one task.
+    """``(candidate, seed) -> Measurement`` on one backbone and one task, for one candidate or for a list of them.
 
     Attributes:
         backbone, task, recipe, splits, data_seed: what it was made of.
@@ -106,25 +111,65 @@ class Evaluator:
         """The three parameter counts, without building anything."""
         return count(self.backbone, architecture, self.learner.n_head)
 
-    def __call__(self, architecture: Architecture, seed: int, on_step: Progress | None = None) -> Measurement:
-        """Train `architecture` from `seed` and measure it on the validation part.
+    def __call__(self, candidate: Given, seed: int, on_step: Progress | None = None) -> Measurement:
+        """Train `candidate` from `seed` and measure it on the validation part: `measure_all` of one.
 
         Raises:
             TrialFailure: NaN or a memory shortage; the backbone is as before.
         """
-        with self.trained(architecture, seed, on_step) as run:
-            return run.measure()
+        (found,) = self.measure_all([candidate], [seed], on_step)
+        if isinstance(found, TrialFailure):
+            raise found
+        return found
+
+    def measure_all(
+        self, candidates: Sequence[Given], seeds: Sequence[int], on_step: Progress | None = None
+    ) -> list[Measurement | TrialFailure]:
+        """Train each candidate from its seed and measure it on the validation part.
+
+        What one gives does not depend on which others stand beside it: a failure takes the place of its measurement
+        and leaves the others as they were.
+
+        Args:
+            candidates: architectures, with or without changes of the recipe; the same one may stand there twice.
+            seeds: one for each candidate.
+            on_step: called with the steps done and the steps planned, of one candidate after the other.
+
+        Returns:
+            A measurement or a failure for each, in order.
+
+        Raises:
+            ArchitectureError: a candidate does not fit the backbone.
+            SettingsError: there are not as many seeds as candidates.
+        """
+        if len(candidates) != len(seeds):
+            raise SettingsError(f"Every candidate has a seed, but got {len(candidates)} and {len(seeds)} seeds.")
+        return [self._measured(candidate, seed, on_step) for candidate, seed in zip(candidates, seeds, strict=True)]
+
+    def _measured(self, candidate: Given, seed: int, on_step: Progress | None) -> Measurement | TrialFailure:
+        try:
+            with self.trained(candidate, seed, on_step) as run:
+                return run.measure()
+        except TrialFailure as failure:
+            _let_go(failure)
+            return failure
 
     @contextmanager
-    def trained(self, architecture: Architecture, seed: int, on_step: Progress | None = None) -> Iterator[Run]:
-        """A trained architecture, attached until the context ends.
+    def trained(self, candidate: Given, seed: int, on_step: Progress | None = None) -> Iterator[Run]:
+        """A trained candidate, attached until the context ends.
 
         Raises:
             TrialFailure: NaN or a memory shortage; the backbone is as before.
         """
-        memory = _Memory(self.backbone.device)
-        with _memory_given_back(), _shortage_told(), self._trained(architecture, seed, on_step, memory) as run:
+        memory, evaluator = _Memory(self.backbone.device), self._under(Candidate.of(candidate))
+        architecture = Candidate.of(candidate).architecture
+        with _memory_given_back(), _shortage_told(), evaluator._trained(architecture, seed, on_step, memory) as run:
             yield run
+
+    def _under(self, candidate: Candidate) -> Evaluator:
+        """The evaluator whose recipe is the one that `candidate` is trained with."""
+        changed = candidate.recipe_for(self.recipe)
+        return self if changed is self.recipe else self.with_recipe(**vars(changed))
 
     @contextmanager
     def _trained(
@@ -291,6 +336,18 @@ def checkpointing(model: Any, wanted: bool) -> Iterator[None]:
         yield
     finally:
         getattr(model, f"{name}_checkpointing_disable")()
+
+
+def _let_go(failure: BaseException) -> None:
+    """Free what the frames of a failed run hold.
+
+    A failure that is kept would keep them, and with them the tensors of its run, while the next candidate is trained:
+    one shortage of memory would make the next. Where it happened can still be read from it.
+    """
+    seen: BaseException | None = failure
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 def _check_factors(recipe: Recipe) -> None:
