@@ -29,8 +29,8 @@ class Gain(nn.Module):
         self.gain = nn.Parameter(torch.zeros(d))
 
     def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
-        gate = mask[0] if isinstance(mask, Tensor) else 1  # a whole number would ask for the first units: all of them
-        return y + y * self.gain * gate
+        switch = mask[0] if isinstance(mask, Tensor) else 1  # a whole number would ask for the first units: all of them
+        return y + y * self.gain * switch
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The weights of the first `size` units, for supernets."""

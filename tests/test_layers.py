@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -214,3 +215,21 @@ def test_names_say_what_things_are() -> None:
         assert "TODO" not in text, path.name
         assert "FIXME" not in text, path.name
         assert "NotImplementedError" not in text, path.name
+
+
+# A gate is the supernet's, in the searches, which the methods and the network serve by masks and scales. What a model
+# or a paper calls so keeps its name: the gated feed-forward of a family, and the input gate of UniPELT.
+OTHER_GATES = {
+    "backbones": {"gated", "ffn_gate", "gate_proj"},
+    "methods/gated": {"gate", "gates", "gated", "_gated", "serial_gated", "prefix_gated", "lora_gated"},
+    "training/retraining": {"serial_gated", "prefix_gated", "lora_gated"},
+}
+
+
+def test_a_gate_is_the_supernet_s() -> None:
+    for path in FILES:
+        key = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        allowed = OTHER_GATES.get(key, OTHER_GATES.get(path.parent.name, set()))
+        if path.parts[len(PACKAGE.parts)] != "searches":
+            found = set(re.findall(r"(?<![A-Za-z])[a-z_]*(?<![a-z])gate[a-z_]*", path.read_text()))
+            assert found <= allowed, f"{key} speaks of {', '.join(sorted(found - allowed))}."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, broken, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of, or_none, violations
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Pair:
     ],
 )
 def test_a_rule_knows_right_from_wrong(rule: Rule, right: list[Any], wrong: list[Any]) -> None:
-    assert not any(broken(Pair(value, 0), {"first": rule}) for value in right)
-    assert all(broken(Pair(value, 0), {"first": rule}) for value in wrong)
+    assert not any(violations(Pair(value, 0), {"first": rule}) for value in right)
+    assert all(violations(Pair(value, 0), {"first": rule}) for value in wrong)
 
 
 def test_every_broken_field_is_told_with_its_value() -> None:
-    assert broken(Pair(0, "x"), {"first": POSITIVE, "second": or_none(one_of("a", "b"))}) == [
+    assert violations(Pair(0, "x"), {"first": POSITIVE, "second": or_none(one_of("a", "b"))}) == [
         "first must be above 0, but got 0",
         "second must be None or one of a, b, but got 'x'",
     ]

@@ -14,13 +14,13 @@ import pytest
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import SettingsError, WriteError
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     for text in ("first", "second"):
-        with whole(path) as part:
+        with write_whole(path) as part:
             part.write_text(text)
             assert path.exists() == (text == "second")
         assert path.read_text() == text
@@ -37,7 +37,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 
 def _write_half(path: Path) -> None:
-    with whole(path) as part:
+    with write_whole(path) as part:
         part.write_text("ne")
         raise OSError("the disk is full")
 
@@ -54,7 +54,7 @@ FULL = """
     from pathlib import Path
     from safetensors.torch import save_file
     from autopeft.errors import WriteError
-    from autopeft.writing import whole
+    from autopeft.writing import write_whole
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file may grow beyond that, as on a full disk
     for name, write in (
@@ -62,7 +62,7 @@ FULL = """
         ("model.safetensors", lambda part: save_file({"a": torch.ones(5000)}, part)),
     ):
         try:
-            with whole(Path(sys.argv[1]) / name) as part:
+            with write_whole(Path(sys.argv[1]) / name) as part:
                 write(part)
         except WriteError as error:
             print(error)
@@ -83,9 +83,9 @@ def test_a_full_disk_is_one_error_and_leaves_what_stood_there(tmp_path: Path) ->
 
 SLOW = """
     import sys, time
-    from autopeft.writing import whole
+    from autopeft.writing import write_whole
 
-    with whole(sys.argv[1]) as part:
+    with write_whole(sys.argv[1]) as part:
         part.write_text("half")
         print("writing", flush=True)
         time.sleep(60)
@@ -108,7 +108,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_writer_and_a_living_one_s_
             file.write_text("half")
         os.utime(old, (0, time.time() - 2 * 24 * 3600))
         assert len(list(tmp_path.glob(f".found.json.*.{dead.pid}.part"))) == 1
-        with whole(path) as part:
+        with write_whole(path) as part:
             part.write_text("whole")
         mine = next(iter(tmp_path.glob(f".found.json.*.{living.pid}.part")))
         assert {item for item in tmp_path.iterdir()} == {path, new, mine, *foreign}
@@ -122,7 +122,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_writer_and_a_living_one_s_
 def test_modes_follow_the_umask_whoever_writes_the_part(tmp_path: Path, mask: int, mode: int) -> None:
     before = os.umask(mask)
     try:
-        with whole(tmp_path / "file") as part:
+        with write_whole(tmp_path / "file") as part:
             part.write_text("x")
             part.chmod(0o600)  # as libraries do that write to temporary files
     finally:
@@ -133,7 +133,7 @@ def test_modes_follow_the_umask_whoever_writes_the_part(tmp_path: Path, mask: in
 def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
-    with whole(tmp_path / "link") as part:
+    with write_whole(tmp_path / "link") as part:
         part.write_text("x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "far" / "file").read_text() == "x"

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from autopeft.errors import ArchitectureError, BudgetError
 from autopeft.reading import read_json
-from autopeft.writing import ARCHITECTURE, check_file, whole
+from autopeft.writing import ARCHITECTURE, check_file, write_whole
 
 CountKind = Literal["nominal", "stored", "trained"]
 
@@ -191,7 +191,7 @@ class Architecture:
             WriteError: the file cannot be written.
         """
         check_file("An architecture", Path(path), ARCHITECTURE)
-        with whole(path) as part:
+        with write_whole(path) as part:
             part.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
 
     @classmethod

@@ -36,7 +36,7 @@ BELOW_ONE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 COUNT: Rule = whole_number(1)
 
 
-def broken(settings: Any, rules: Mapping[str, Rule]) -> list[str]:
+def violations(settings: Any, rules: Mapping[str, Rule]) -> list[str]:
     """Every field of `settings` that breaks its rule, with its value."""
     values = {name: getattr(settings, name) for name in rules}
     return [
@@ -46,7 +46,7 @@ def broken(settings: Any, rules: Mapping[str, Rule]) -> list[str]:
     ]
 
 
-def complain(what: str, problems: Sequence[str]) -> None:
+def raise_if_any(what: str, problems: Sequence[str]) -> None:
     """Raise one error that lists every problem; none, nothing happens.
 
     Raises:

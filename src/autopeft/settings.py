@@ -20,7 +20,7 @@ import yaml
 from autopeft import yaml_files
 from autopeft.errors import SettingsError
 from autopeft.training.recipe import Recipe
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping ready for YAML and JSON; `from_dict` is its inverse."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        found: dict[str, Any] = _to_json(asdict(self))
+        return found
 
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
@@ -223,7 +223,7 @@ def load(path: str | Path, *, trust_remote_code: bool = False) -> Settings:
 def save(settings: Settings, path: str | Path) -> None:
     """Write the resolved settings as YAML; whether a model may bring code is asked anew of whoever reads them."""
     told = {name: value for name, value in settings.as_dict().items() if name != "trust_remote_code"}
-    with whole(path) as part:
+    with write_whole(path) as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
 
@@ -337,7 +337,7 @@ def _wrong(wanted: str, value: Any, path: str, mistakes: list[str]) -> None:
     mistakes.append(f"`{path}` must be {wanted}, but got {value!r}")
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _to_json(item) for key, item in value.items()}
+    return [_to_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -30,7 +30,7 @@ _OLD_SECONDS = 24 * 3600
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def write_whole(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes the place of `path` in one move when the block ends.
 
     A reader, and whoever comes after a crash, finds the old file or the new one, never a part. When the block fails the

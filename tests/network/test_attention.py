@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.network.attach import attach
-from autopeft.network.attention import IMPLEMENTATION, _gated_softmax, prefixed_attention, register, set_prefix
+from autopeft.network.attention import IMPLEMENTATION, _weighted_softmax, prefixed_attention, register, set_prefix
 from tiny import backbone, everywhere, fill, inputs
 
 BATCH, HEADS, QUERIES, KEYS, D_HEAD, LENGTH = 2, 4, 5, 5, 8, 3
@@ -83,10 +83,10 @@ CASES = [
 
 
 def computed(
-    case: dict[str, Any], gate: Tensor | None, front: tuple[Tensor, Tensor], rest: tuple[Tensor, ...]
+    case: dict[str, Any], presence: Tensor | None, front: tuple[Tensor, Tensor], rest: tuple[Tensor, ...]
 ) -> Tensor:
     module = Attention(case.get("kv_heads", HEADS), case.get("is_causal", False))
-    set_prefix(module, lambda: (*front, gate))
+    set_prefix(module, lambda: (*front, presence))
     bias = {"position_bias": case["bias"]} if "bias" in case else {}
     out, weights = prefixed_attention(module, *rest, case.get("mask"), **bias)
     assert weights is None
@@ -109,32 +109,32 @@ def test_a_prefix_is_attended_to_like_keys_in_front(case: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("gate", [(1, 1, 1), (0, 0, 0), (1, 0, 0), (0, 1, 1)])
-def test_whole_gates_are_presence_and_absence(case: dict[str, Any], gate: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("presence", [(1, 1, 1), (0, 0, 0), (1, 0, 0), (0, 1, 1)])
+def test_whole_presences_are_presence_and_absence(case: dict[str, Any], presence: tuple[int, ...]) -> None:
     *rest, keys, values = tensors(case.get("kv_heads", HEADS))
-    gated = computed(case, torch.tensor(gate, dtype=torch.float32), (keys, values), tuple(rest))
-    kept = torch.tensor(gate, dtype=torch.bool)
+    gated = computed(case, torch.tensor(presence, dtype=torch.float32), (keys, values), tuple(rest))
+    kept = torch.tensor(presence, dtype=torch.bool)
     cut = computed(case, None, (keys[:, kept], values[:, kept]), tuple(rest))
     torch.testing.assert_close(gated, cut, atol=1e-6, rtol=1e-5)
 
 
 def test_a_prefix_that_is_gated_off_leaves_the_others_as_they_are() -> None:
     scores = torch.tensor([[[[120.0, 0.0, 1.0]]]])
-    found = _gated_softmax(scores, torch.tensor([0.0]))
+    found = _weighted_softmax(scores, torch.tensor([0.0]))
     torch.testing.assert_close(found, torch.tensor([[[[0.0, *torch.tensor([0.0, 1.0]).softmax(0)]]]]))
 
 
 def test_gates_are_applied_in_single_precision_at_least() -> None:
     half = torch.randn(2, 2, 5, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
-    torch.testing.assert_close(_gated_softmax(half, torch.ones(3)), half.float().softmax(-1))
+    torch.testing.assert_close(_weighted_softmax(half, torch.ones(3)), half.float().softmax(-1))
 
 
-@pytest.mark.parametrize("gate", [None, torch.ones(LENGTH)])
-def test_the_last_queries_of_a_causal_attention_see_all_earlier_keys(gate: Tensor | None) -> None:
+@pytest.mark.parametrize("presence", [None, torch.ones(LENGTH)])
+def test_the_last_queries_of_a_causal_attention_see_all_earlier_keys(presence: Tensor | None) -> None:
     """Two queries after a cache of three keys: the first sees four of the five, the second all."""
     *rest, keys, values = tensors()
     module = Attention(is_causal=True)
-    set_prefix(module, lambda: (keys, values, gate))
+    set_prefix(module, lambda: (keys, values, presence))
     whole, _ = prefixed_attention(module, *rest, None)
     last, _ = prefixed_attention(module, rest[0][:, :, 3:], *rest[1:], None)
     torch.testing.assert_close(last, whole[:, 3:], atol=1e-6, rtol=1e-5)
@@ -144,10 +144,10 @@ def test_a_fractional_gate_is_a_weight_in_the_softmax() -> None:
     # One query, one key and one prefix position, all scores 0: weights g / (1 + g) and 1 / (1 + g).
     module, zero = Attention(1), torch.zeros(1, 1, 1, 2)
     value, front = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[0.0, 1.0]]])
-    for gate in (0.0, 0.25, 1.0):
-        set_prefix(module, lambda gate=gate: (torch.zeros(1, 1, 2), front, torch.tensor([gate])))
+    for presence in (0.0, 0.25, 1.0):
+        set_prefix(module, lambda presence=presence: (torch.zeros(1, 1, 2), front, torch.tensor([presence])))
         out, _ = prefixed_attention(module, zero, zero, value, None)
-        wanted = torch.tensor([1 / (1 + gate), gate / (1 + gate)])
+        wanted = torch.tensor([1 / (1 + presence), presence / (1 + presence)])
         torch.testing.assert_close(out.flatten(), wanted)
 
 
@@ -155,30 +155,30 @@ def test_a_fractional_gate_is_a_weight_in_the_softmax() -> None:
 def test_gradients_are_finite_at_a_gate_of_zero(scale: float) -> None:
     """Also where the gated-off prefix has by far the largest score."""
     query, key, value, keys, values = tensors()
-    gate = torch.zeros(LENGTH, requires_grad=True)
+    presence = torch.zeros(LENGTH, requires_grad=True)
     front = (scale * keys).requires_grad_(True)
     module = Attention()
-    set_prefix(module, lambda: (front, values, gate))
+    set_prefix(module, lambda: (front, values, presence))
     out, _ = prefixed_attention(module, query, key, value, padding())
     assert torch.isfinite(out).all()
     out.square().sum().backward()
-    assert gate.grad is not None
-    assert torch.isfinite(gate.grad).all()
+    assert presence.grad is not None
+    assert torch.isfinite(presence.grad).all()
     assert torch.isfinite(front.grad).all()  # type: ignore[arg-type]
     if scale == 1.0:
-        assert (gate.grad != 0).all()
+        assert (presence.grad != 0).all()
 
 
 def test_the_gradient_of_a_gate_is_that_of_finite_differences() -> None:
     query, key, value, keys, values = (tensor.double() for tensor in tensors())
     module = Attention()
 
-    def loss(gate: Tensor) -> Tensor:
-        set_prefix(module, lambda: (keys, values, gate))
+    def loss(presence: Tensor) -> Tensor:
+        set_prefix(module, lambda: (keys, values, presence))
         return prefixed_attention(module, query, key, value, padding())[0].square().sum()
 
-    gate = torch.tensor([0.3, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, (gate,), atol=1e-6)
+    presence = torch.tensor([0.3, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (presence,), atol=1e-6)
 
 
 def test_without_a_prefix_it_is_the_kernel_bit_for_bit() -> None:

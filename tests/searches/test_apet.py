@@ -11,7 +11,7 @@ import tiny
 from autopeft import samplers
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.searches._candidates import Candidates
-from autopeft.searches.apet import drawn
+from autopeft.searches.apet import draw_sizes
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
@@ -35,7 +35,7 @@ def count(of: Candidates, sizes: np.ndarray) -> int:
 @settings(max_examples=200)
 def test_a_draw_is_within_any_budget_never_empty_and_filled_up(budget: int, seed: int, is_filled: bool) -> None:
     of = candidates()
-    sizes = drawn(of, budget, np.random.default_rng(seed), is_filled)
+    sizes = draw_sizes(of, budget, np.random.default_rng(seed), is_filled)
     used = count(of, sizes)
     assert sizes.any()
     assert used <= budget
@@ -51,7 +51,7 @@ def test_without_a_limit_every_size_is_equally_likely() -> None:
     A standard deviation is sqrt(600 · 1/3 · 2/3) = 11.5; nine counts fail with probability below 9 · 6e-7.
     """
     of, rng = candidates(), np.random.default_rng(4)
-    found = np.array([drawn(of, 10_000, rng, is_filled=False) for _ in range(600)])
+    found = np.array([draw_sizes(of, 10_000, rng, is_filled=False) for _ in range(600)])
     for size in (1, 4, 8):
         assert np.abs((found == size).sum(axis=0) - 200).max() < 58
 
@@ -60,7 +60,7 @@ def test_all_places_are_equally_likely_to_be_the_only_one() -> None:
     """Room for one module of size 1 of three of equal price: each is taken 200 ± 58 times of 600, see above."""
     of = Candidates(candidates().keys, np.ones((3, 1), dtype=np.int64), np.full((3, 1), 10, dtype=np.int64))
     rng = np.random.default_rng(5)
-    found = np.array([drawn(of, 19, rng) for _ in range(600)])
+    found = np.array([draw_sizes(of, 19, rng) for _ in range(600)])
     assert (found.sum(axis=1) == 1).all()
     assert np.abs(found.sum(axis=0) - 200).max() < 58
 

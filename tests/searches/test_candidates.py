@@ -23,7 +23,7 @@ from autopeft.searches._candidates import (
     instability,
     most_stable,
     number_fixed,
-    projected,
+    project,
     reduction,
     removal,
     sensitivity,
@@ -189,23 +189,23 @@ def test_projection_leaves_out_the_lowest_and_refills() -> None:
     found = candidates([1, 10, 10])  # counts 4, 7, 11 and 13, 43, 83
     scores = np.array([1.0, 3.0, 2.0])
     chosen = np.array([2, 2, 2])
-    assert projected(scores, found, chosen, 1000).tolist() == [8, 8, 8]
-    assert projected(scores, found, chosen, 100).tolist() == [1, 8, 1]  # 83 stays, then 13 and 4 of 17
-    assert projected(scores, found, chosen, 100, False).tolist() == [0, 8, 0]
-    assert projected(scores, found, chosen, 60).tolist() == [1, 4, 1]  # all go, then 43, 13 and 4
-    assert projected(scores, found, chosen, 5, False).tolist() == [1, 0, 0]
-    assert projected(scores, found, np.array([-1, 0, -1]), 30).tolist() == [1, 1, 1]
+    assert project(scores, found, chosen, 1000).tolist() == [8, 8, 8]
+    assert project(scores, found, chosen, 100).tolist() == [1, 8, 1]  # 83 stays, then 13 and 4 of 17
+    assert project(scores, found, chosen, 100, False).tolist() == [0, 8, 0]
+    assert project(scores, found, chosen, 60).tolist() == [1, 4, 1]  # all go, then 43, 13 and 4
+    assert project(scores, found, chosen, 5, False).tolist() == [1, 0, 0]
+    assert project(scores, found, np.array([-1, 0, -1]), 30).tolist() == [1, 1, 1]
 
 
 def test_a_projection_with_room_for_a_module_lets_the_best_grow() -> None:
     found = candidates([1, 10, 10])  # counts 4, 7, 11 and 13, 43, 83
     scores = np.array([1.0, 3.0, 2.0])
     chosen = np.array([0, 0, 0])  # 4 + 13 + 13 = 30
-    assert projected(scores, found, chosen, 33).tolist() == [1, 1, 1]  # 3 are less than the smallest module
-    assert projected(scores, found, chosen, 60).tolist() == [1, 4, 1]
-    assert projected(scores, found, chosen, 140).tolist() == [8, 8, 4]  # 83, then 43 of 53, then 11
-    assert projected(scores, found, chosen, 10_000).tolist() == [8, 8, 8]
-    assert projected(scores, found, chosen, 140, False).tolist() == [1, 1, 1]
+    assert project(scores, found, chosen, 33).tolist() == [1, 1, 1]  # 3 are less than the smallest module
+    assert project(scores, found, chosen, 60).tolist() == [1, 4, 1]
+    assert project(scores, found, chosen, 140).tolist() == [8, 8, 4]  # 83, then 43 of 53, then 11
+    assert project(scores, found, chosen, 10_000).tolist() == [8, 8, 8]
+    assert project(scores, found, chosen, 140, False).tolist() == [1, 1, 1]
 
 
 # -- properties --------------------------------------------------------------------------------------------

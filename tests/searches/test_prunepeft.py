@@ -18,7 +18,7 @@ from autopeft.network.attach import count
 from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._search import BudgetedSampler
 from autopeft.searches._supernet import Supernet
-from autopeft.searches.apet import drawn
+from autopeft.searches.apet import draw_sizes
 from autopeft.searches.prunepeft import (
     Gatherer,
     Importance,
@@ -291,7 +291,7 @@ def test_a_planted_architecture_is_found_and_chance_does_not_find_it() -> None:
     for variant in VARIANTS:
         assert sum(has_planted(keep_of(variant)(one, of, 600), of) for one, of in found) >= 9, variant
     of, rng = found[0][1], np.random.default_rng(0)
-    assert sum(has_planted(drawn(of, 600, rng), of) for _ in range(2000)) < 0.02 * 2000
+    assert sum(has_planted(draw_sizes(of, 600, rng), of) for _ in range(2000)) < 0.02 * 2000
 
 
 def test_a_loss_that_is_not_finite_is_a_typed_failure(monkeypatch: pytest.MonkeyPatch) -> None:

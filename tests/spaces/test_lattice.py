@@ -320,7 +320,7 @@ def test_a_method_that_stands_nowhere_is_told_where_it_could() -> None:
 def test_sites_outside_the_layers_have_no_switch() -> None:
     config = T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=2, num_heads=4, vocab_size=99)
     space = SearchSpace.build(Backbone.from_config(config, device="meta"), axes("lnfit"))
-    gates = {slot.site: slot.gate for slot in space.slots}
+    gates = {slot.site: slot.switch for slot in space.slots}
     assert gates["encoder.final_norm"] is None
     assert gates["decoder.0.ffn_norm"] is not None
     names = [choice.name for choice in space.choices]

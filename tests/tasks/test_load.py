@@ -16,7 +16,7 @@ from autopeft import tasks
 from autopeft.errors import DataError, SettingsError, UnknownNameError
 from autopeft.tasks import _load
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._protocols import PROTOCOLS, Source, cut, some, stratified
+from autopeft.tasks._protocols import PROTOCOLS, Source, cut, draw_subset, stratified
 from autopeft.tasks._tables import Table
 from autopeft.tasks._task import Task
 
@@ -150,9 +150,9 @@ def test_groups_stay_together() -> None:
 
 def test_a_part_is_limited_by_whole_groups() -> None:
     examples = Examples(np.zeros(30, dtype=np.int64), texts=[("a",)] * 30, groups=[f"{i // 3}" for i in range(30)])
-    kept = some(examples, 10, np.random.default_rng(0))
+    kept = draw_subset(examples, 10, np.random.default_rng(0))
     assert sorted(Counter(kept.groups).values()) == [3, 3, 3]
-    assert len(some(replace(examples, groups=()), 10, np.random.default_rng(0))) == 10
+    assert len(draw_subset(replace(examples, groups=()), 10, np.random.default_rng(0))) == 10
 
 
 def test_what_was_cut_is_told_as_it_was_done() -> None:

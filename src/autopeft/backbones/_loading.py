@@ -38,7 +38,7 @@ def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dt
     _check_files(name, Path(source))
     auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
     try:
-        model, told = auto.from_pretrained(
+        model, loading = auto.from_pretrained(
             source,
             dtype=dtype,
             use_safetensors=True,
@@ -48,7 +48,7 @@ def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dt
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
-    _check_complete(name, model, told, is_text_to_text)
+    _check_complete(name, model, loading, is_text_to_text)
     return model
 
 
@@ -101,7 +101,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_files(name: str, folder: Path) -> None:
-    """A pointer in place of weights is told as what it is; the library would speak of a header."""
+    """A pointer in place of weights is named as what it is; the library would speak of a header."""
     if not folder.is_dir():
         return
     for path in sorted(folder.glob("*.safetensors")):
@@ -113,18 +113,18 @@ def _check_files(name: str, folder: Path) -> None:
                 )
 
 
-def _check_complete(name: str, model: PreTrainedModel, told: Mapping[str, Any], is_text_to_text: bool) -> None:
+def _check_complete(name: str, model: PreTrainedModel, loading: Mapping[str, Any], is_text_to_text: bool) -> None:
     read = dict(model.named_parameters())
-    missing = sorted(key for key in told["missing_keys"] if key in read and not _is_unread(key, is_text_to_text))
+    missing = sorted(key for key in loading["missing_keys"] if key in read and not _is_unread(key, is_text_to_text))
     if missing:
-        unexpected = sorted(told["unexpected_keys"])
+        unexpected = sorted(loading["unexpected_keys"])
         there = f" The checkpoint has {_some(unexpected)} instead." if unexpected else ""
         raise BackboneError(
             f"The model {name!r} cannot be loaded: its checkpoint lacks {len(missing)} of {len(read)} tensors, "
             f"{_some(missing)}, and random numbers would stand in their place.{there}"
         )
-    if told["mismatched_keys"]:
-        shapes = [f"{key} is {tuple(there)}, not {tuple(said)}" for key, there, said in told["mismatched_keys"]]
+    if loading["mismatched_keys"]:
+        shapes = [f"{key} is {tuple(there)}, not {tuple(said)}" for key, there, said in loading["mismatched_keys"]]
         raise BackboneError(
             f"The model {name!r} cannot be loaded: its checkpoint has other shapes than its configuration says: "
             f"{_some(sorted(shapes))}."

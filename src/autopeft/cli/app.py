@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli.terminal import DiscreetFormatter, complain, err, say, without_secrets
+from autopeft.cli.terminal import DiscreetFormatter, err, say, say_error, without_secrets
 from autopeft.errors import AutopeftError, InputError
 from autopeft.interruption import Interruption, signals_interrupt
 
@@ -38,16 +38,16 @@ def main() -> None:
         _tell_interrupted()
         sys.exit(end.code)
     except InputError as error:
-        complain("error:", error)
+        say_error("error:", error)
         sys.exit(2)
     except AutopeftError as error:
-        complain("failed:", error)
+        say_error("failed:", error)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
-            complain("error:", error.format_message())
+            say_error("error:", error.format_message())
             sys.exit(2)
         # Python's own report would show the causes too, and with them what a driver says of its connection.
         sys.stderr.write(without_secrets(traceback.format_exc()))

@@ -16,7 +16,7 @@ from pathlib import Path
 import autopeft
 from autopeft.errors import InputError, UnknownNameError
 from autopeft.reading import read_json
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 KINDS = ("methods", "backbones", "tasks", "samplers", "protocols", "baselines", "spaces")
 """What is listed, in this order."""
@@ -77,7 +77,7 @@ def _kept_or_asked() -> Listing:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob("listing-*.json"):
             old.unlink(missing_ok=True)
-        with whole(path) as part:
+        with write_whole(path) as part:
             part.write_text(json.dumps(found))
     except OSError:
         pass  # a home that cannot be written to makes the next call slow, not wrong

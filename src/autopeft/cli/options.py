@@ -62,7 +62,7 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], tru
     if "device" in given:  # so would the devices of workers
         given.setdefault("devices", [])
     for key, value in given.items():
-        _put(data, key.split("."), _plain(value))
+        _put(data, key.split("."), _drop_nones(value))
     return from_dict(data, trust_remote_code=trust_remote_code)
 
 
@@ -79,7 +79,7 @@ def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
     data[path[-1]] = value
 
 
-def _plain(value: Any) -> Any:
+def _drop_nones(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _drop_nones(item) for key, item in value.items() if item is not None}
     return str(value) if isinstance(value, Path) else value

@@ -26,7 +26,7 @@ def say(text: str, console: Console = out) -> None:
     console.print(text, soft_wrap=True)
 
 
-def complain(word: str, message: object) -> None:
+def say_error(word: str, message: object) -> None:
     """An error: the word in red, then the message, to standard error; without what is secret in it."""
     err.print(Text.assemble((word, "bold red"), f" {without_secrets(str(message))}"), soft_wrap=True)
 

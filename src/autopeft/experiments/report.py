@@ -29,7 +29,7 @@ from autopeft.reports.markdown import markdown_table
 from autopeft.reports.rows import RetrainSummary
 from autopeft.reports.tables import Table
 from autopeft.training.rate_sweep import ProxySignal, beyond_edge
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 _BUDGETS = (0.1, 0.5, 1.0, 5.0)
 """Percent of the backbone at which the best architectures are compared, beside no limit."""
@@ -69,7 +69,7 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
         canvas.save(canvas.picture(data), folder / f"{name}.png")
         lines += [image(data.alt, f"{name}.png"), ""]
     page = folder / "README.md"
-    with whole(page) as part:
+    with write_whole(page) as part:
         part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return page
 

@@ -2,7 +2,7 @@
 
 Every method has an ordered axis of *units* (rank, bottleneck width, prefix length; 1 for a bias or a norm), and
 its module accepts a mask over them, so that size ``s`` of a large module is its first ``s`` units, a zero mask is
-absence, and ``mask[0]`` also gates what a module adds once (an up-projection's bias). A mask may also be a whole
+absence, and ``mask[0]`` also switches what a module adds once (an up-projection's bias). A mask may also be a whole
 number ``s``: then the weights of the first ``s`` units are cut out instead of the others being multiplied by zero,
 which computes exactly what a module of that size holding those weights would, at its price.
 
@@ -29,7 +29,7 @@ PACKAGE = "autopeft.methods"
 """Where the members are."""
 
 _DECLARED = (
-    *("name", "roles", "seam", "reads", "order", "is_sized", "about", "stacks", "sees_padding", "is_gated_apart"),
+    *("name", "roles", "seam", "reads", "order", "is_sized", "about", "stacks", "sees_padding", "is_scaled_apart"),
     *("cost", "trained", "build"),
 )
 
@@ -79,7 +79,7 @@ class Method(Protocol):
         stacks: the only stacks where it may stand; empty for all.
         sees_padding: True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without it,
             and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
-        is_gated_apart: True when the mask enters what its modules compute more than once: they also take ``gate``, a
+        is_scaled_apart: True when the mask enters what its modules compute more than once: they also take ``scale``, a
             scalar factor on all that they add, which would not be linear as a factor on the mask.
     """
 
@@ -102,7 +102,7 @@ class Method(Protocol):
     @property
     def sees_padding(self) -> bool: ...
     @property
-    def is_gated_apart(self) -> bool: ...
+    def is_scaled_apart(self) -> bool: ...
 
     def cost(self, site: Site) -> Cost:
         """Nominal and stored parameters at `site` as a function of the size."""
@@ -129,14 +129,14 @@ class Traits:
     about: str = ""
     stacks: tuple[str, ...] = ()
     sees_padding: bool = False
-    is_gated_apart: bool = False
+    is_scaled_apart: bool = False
 
 
 class PrefixModule(Protocol):
     """What a module of the key/value seam offers."""
 
     def keys_values(self, mask: Mask = None, **more: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each ``(heads, length, d_head)``, and the gate over the length or None.
+        """Keys and values, each ``(heads, length, d_head)``, and the presence over the length or None.
 
         One that sees padding may give them for every example, ``(batch, heads, length, d_head)``.
         """

@@ -43,10 +43,10 @@ class Decomposed(nn.Module):
         nn.init.zeros_(self.up.weight)
         self.magnitude = nn.Parameter(linear_weight(frozen, site)[0].detach().float().norm(dim=1))
 
-    def forward(self, x: Tensor, y: Tensor, mask: Mask = None, gate: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, mask: Mask = None, scale: Tensor | None = None) -> Tensor:
         """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`.
 
-        `gate` is a scalar. `y` is the output of the frozen map, before any other module has changed it.
+        `scale` is a scalar. `y` is the output of the frozen map, before any other module has changed it.
         """
         part = self.cut(mask if isinstance(mask, int) else len(self.down.weight))
         down, up = part["down.weight"], part["up.weight"]
@@ -58,9 +58,9 @@ class Decomposed(nn.Module):
         ratio = (self.magnitude / length).to(y.dtype)
         base = y if bias is None else y - bias.to(y.dtype)
         change = (ratio - 1) * base + ratio * self.scale * functional.linear(functional.linear(x, down), up)
-        factor = 1 if gate is None else gate
+        share = 1 if scale is None else scale
         # Without any unit the module is absent, and so are its lengths.
-        added: Tensor = change * factor * mask[0] if isinstance(mask, Tensor) else change * factor
+        added: Tensor = change * share * mask[0] if isinstance(mask, Tensor) else change * share
         return y + added
 
     def cut(self, size: int) -> dict[str, Tensor]:
@@ -117,6 +117,6 @@ def _check(name: str, site: Site) -> None:
 
 MEMBERS = {
     "dora": DoRA(
-        "dora", scale=1.0, is_gated_apart=True, about="DoRA with alpha = r: lengths and directions of frozen weights"
+        "dora", scale=1.0, is_scaled_apart=True, about="DoRA with alpha = r: lengths and directions of frozen weights"
     )
 }

@@ -75,7 +75,7 @@ class GatedPrefix(_Gated):
     def keys_values(
         self, mask: Mask = None, x: Tensor | None = None, visible: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each ``(batch, heads, length, d_head)``, and the gate over the length or None.
+        """Keys and values, each ``(batch, heads, length, d_head)``, and the presence over the length or None.
 
         Args:
             x: the attention's input, ``(batch, tokens, d)``.

@@ -24,7 +24,7 @@ _GAIN = 2.0**0.5
 class LowRankBottleneck(nn.Module):
     """``y' = y + g (B_up (m * A_up gelu(B_down (m * A_down u) + b_down)) + m_0 b_up)``, a mask ``m`` over the rank.
 
-    The mask enters twice, so a gate ``g`` on the whole cannot be a factor on it.
+    The mask enters twice, so a scale ``g`` on the whole cannot be a factor on it.
 
     Only ``B_up`` starts at zero: with a second zero factor behind the activation neither would ever get a gradient.
     The others are Glorot-uniform with gain √2, the biases zero.
@@ -46,8 +46,8 @@ class LowRankBottleneck(nn.Module):
         for factor in (self.a_down, self.b_down, self.a_up):
             nn.init.xavier_uniform_(factor, gain=_GAIN)
 
-    def forward(self, u: Tensor, y: Tensor, mask: Mask = None, gate: Tensor | None = None) -> Tensor:
-        """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`, `gate` a scalar."""
+    def forward(self, u: Tensor, y: Tensor, mask: Mask = None, scale: Tensor | None = None) -> Tensor:
+        """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`, `scale` a scalar."""
         part = self.cut(mask if isinstance(mask, int) else len(self.a_down))
         inner = functional.linear(u, part["a_down"])  # (..., rank)
         if isinstance(mask, Tensor):
@@ -56,8 +56,8 @@ class LowRankBottleneck(nn.Module):
         outer = functional.linear(hidden, part["a_up"])  # (..., rank)
         if not isinstance(mask, Tensor):
             return y + functional.linear(outer, part["b_up"], part["bias_up"])
-        # The gate goes onto the rank rather than onto the result: less to compute, and less to keep for its gradient.
-        factor = mask if gate is None else gate * mask
+        # The scale goes onto the rank rather than onto the result: less to compute, and less to keep for its gradient.
+        factor = mask if scale is None else scale * mask
         return y + functional.linear(outer * factor, part["b_up"]) + factor[0] * part["bias_up"]
 
     def cut(self, size: int) -> dict[str, Tensor]:
@@ -104,6 +104,6 @@ def _width(site: Site) -> int:
 
 MEMBERS = {
     "adapter_lr": LowRankAdapter(
-        about="an adapter of low rank, its weights products of two factors", is_gated_apart=True
+        about="an adapter of low rank, its weights products of two factors", is_scaled_apart=True
     )
 }

@@ -60,7 +60,7 @@ class Prefix(nn.Module):
         return rows.view(self.length, 2, self.heads, self.d_head)
 
     def keys_values(self, mask: Mask = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each ``(heads, length, d_head)``, and `mask` over the length as the gate.
+        """Keys and values, each ``(heads, length, d_head)``, and `mask` over the length as their presence.
 
         A whole number as `mask` shortens the prefix to its first positions instead.
         """

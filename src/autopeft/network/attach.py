@@ -100,14 +100,14 @@ class Attached:
         modules: the added modules by (site, method), the task head excluded.
         masks: a mask over the units of each placement, ``(size,)``, or a number of units; absent means all units
             and the number 0 leaves the placement out. A supernet sets them.
-        gates: beside a mask that is a tensor, the scalar gate of a method that takes it apart, see `Method`.
+        scales: beside a mask that is a tensor, the scalar factor of a method that takes it apart, see `Method`.
     """
 
     def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
         self.backbone, self.architecture = backbone, architecture
         self.modules = dict(modules)
         self.masks: dict[Key, Tensor | int] = {}
-        self.gates: dict[Key, Tensor] = {}
+        self.scales: dict[Key, Tensor] = {}
         self._handles: dict[str, list[RemovableHandle]] = {}  # by site
         self._prefixed: dict[str, nn.Module] = {}
         self._deltas: dict[str, list[tuple[Method, Key]]] = {}
@@ -180,7 +180,7 @@ class Attached:
         self.architecture = Architecture(tuple(p for p in self.architecture if p != placement))
         self.modules.pop(key, None)
         self.masks.pop(key, None)
-        self.gates.pop(key, None)
+        self.scales.pop(key, None)
         if self._shown is not None:
             self.show(self._shown)
         left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
@@ -361,8 +361,8 @@ class Attached:
                 continue
             u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
             more = {"visible": self._visible} if method.sees_padding else {}
-            if key in self.gates:
-                more["gate"] = self.gates[key]
+            if key in self.scales:
+                more["scale"] = self.scales[key]
             y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
         return y
 

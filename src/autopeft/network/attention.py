@@ -4,8 +4,8 @@ transformers dispatches attention through one registry, so one registered functi
 it. Without a prefix the function is transformers' scaled-dot-product attention, bit for bit (up to rounding where
 training on a CPU takes another way). With one, the prefix positions are put in front of the keys and values, visible
 to every query and without position information, and the mask (and T5's relative position bias) is padded on the left
-to match. The work goes to the scaled-dot-product kernel, except where that has no fused form (a gated prefix, dropout
-on a CPU) or a slow one.
+to match. The work goes to the scaled-dot-product kernel, except where that has no fused form (a weighted prefix,
+dropout on a CPU) or a slow one.
 """
 
 from __future__ import annotations
@@ -76,18 +76,18 @@ def prefixed_attention(
     """
     prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
     found = None if prefix is None else prefix()
-    gate = None
+    presence = None
     if found is not None:
-        keys, values, gate = found
+        keys, values, presence = found
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
         key, value = _in_front(keys, key), _in_front(values, value)
         attention_mask = _visible(attention_mask, keys.shape[-2])
         position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[-2], 0))
-    if gate is not None or _is_fused_slower(module, query, key, kwargs):
+    if presence is not None or _is_fused_slower(module, query, key, kwargs):
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
-        return _explicit(module, query, key, value, attention_mask, position_bias, gate, kwargs)
+        return _explicit(module, query, key, value, attention_mask, position_bias, presence, kwargs)
     bias = {} if position_bias is None else {"position_bias": position_bias}
     return cast(
         tuple[Tensor, None],
@@ -113,7 +113,7 @@ def _explicit(
     value: Tensor,
     mask: Tensor | None,
     position_bias: Tensor | None,
-    gate: Tensor | None,
+    presence: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, None]:
     """Attention step by step, over keys that begin with the prefix, if there is one."""
@@ -128,23 +128,23 @@ def _explicit(
     elif mask is not None:
         scores = scores + mask
     # In single precision: half precision has few bits for a sum of many, and on a CPU it is slower.
-    weights = scores.softmax(dim=-1, dtype=torch.float32) if gate is None else _gated_softmax(scores, gate)
+    weights = scores.softmax(dim=-1, dtype=torch.float32) if presence is None else _weighted_softmax(scores, presence)
     weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-def _gated_softmax(scores: Tensor, gate: Tensor) -> Tensor:
+def _weighted_softmax(scores: Tensor, presence: Tensor) -> Tensor:
     """A softmax in which prefix position j has the weight ``g_j exp(s_j)``; `scores` begin with the prefix.
 
-    A gate of 0 is exact absence and a gate of 1 exact presence, and the gradient with respect to the gate is
+    A presence of 0 is exact absence and one of 1 is as without it, and the gradient with respect to it is
     finite at both, which adding ``log g`` to the scores would not give. In single precision at least.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    gates = functional.pad(gate.to(scores.dtype), (0, scores.shape[-1] - len(gate)), value=1.0)
-    # What is gated off must not be the largest score, or all others might underflow. Its own power counts for nothing
-    # but the gradient of its gate, and is kept finite.
-    largest = scores.detach().masked_fill(gates == 0, -torch.inf).amax(dim=-1, keepdim=True)
-    weights = (scores - largest).clamp_max(_MOST_EXPONENT).exp() * gates
+    presences = functional.pad(presence.to(scores.dtype), (0, scores.shape[-1] - len(presence)), value=1.0)
+    # What is absent must not be the largest score, or all others might underflow. Its own power counts for nothing
+    # but the gradient of its presence, and is kept finite.
+    largest = scores.detach().masked_fill(presences == 0, -torch.inf).amax(dim=-1, keepdim=True)
+    weights = (scores - largest).clamp_max(_MOST_EXPONENT).exp() * presences
     return weights / weights.sum(dim=-1, keepdim=True)
 
 

@@ -19,7 +19,7 @@ from markupsafe import escape
 
 from autopeft.errors import SettingsError
 from autopeft.pictures.points import Mark, MarkedPicture, NamedPoint, Picture, describe_point
-from autopeft.writing import PRODUCER, whole
+from autopeft.writing import PRODUCER, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
         raise SettingsError(f"A picture ends in {', '.join(_ENDINGS)}, but got {target.name!r}.")
     if not target.parent.is_dir():
         raise SettingsError(f"The folder {str(target.parent)!r} for the picture {target.name!r} does not exist.")
-    with whole(target) as part:
+    with write_whole(target) as part:
         _write(figure, part, target.suffix.lower()[1:], dpi)
 
 

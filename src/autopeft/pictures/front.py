@@ -34,7 +34,7 @@ class FrontData:
             not flatten the picture.
         beside: baselines measured on another split than the trials, in a panel of their own below: a mean on the test
             part is not to be compared with the best of many values on validation.
-        told: what each trial says of itself.
+        details: what each trial says of itself.
     """
 
     title: str
@@ -47,16 +47,16 @@ class FrontData:
     baselines: tuple[NamedPoint, ...]
     shown_from: float
     beside: tuple[NamedPoint, ...] = ()
-    told: tuple[Mark, ...] = ()
+    details: tuple[Mark, ...] = ()
 
     @property
     def marks(self) -> dict[str, list[Mark]]:
         """What every dot says, by the part of the drawing that it is in; of many trials, those of the front alone."""
-        told = dict(zip(self.numbers, self.told, strict=True))
-        front = {"front-points": [told[int(point.key)] for point in self.front]}
+        marks = dict(zip(self.numbers, self.details, strict=True))
+        front = {"front-points": [marks[int(point.key)] for point in self.front]}
         if len(self.trials) > MOST_DOTS:
             return front
-        pairs = list(zip(self.trials, self.told, strict=True))
+        pairs = list(zip(self.trials, self.details, strict=True))
         return front | {
             "trial-dots": [mark for (_, value), mark in pairs if value >= self.shown_from],
             "low-dots": [mark for (_, value), mark in pairs if value < self.shown_from],
@@ -138,7 +138,7 @@ def front_data(
     splits = {m.split for t in measured.values() if (m := t.measurement) is not None}
     same = [point for point in baselines if not splits or point.split in ("", *splits)]
     wanted = measured if len(measured) <= MOST_DOTS else [int(point.key) for point in front]
-    told = {number: brief(measured[number].architecture) for number in wanted}
+    labels = {number: brief(measured[number].architecture) for number in wanted}
     floor = float(np.quantile(values, 0.05)) if values else 0.0
     return FrontData(
         title=title,
@@ -146,12 +146,12 @@ def front_data(
         trials=points,
         numbers=tuple(measured),
         front=front,
-        labels=tuple(f"{told[int(point.key)]}, {measured[int(point.key)].origin}" for point in front),
+        labels=tuple(f"{labels[int(point.key)]}, {measured[int(point.key)].origin}" for point in front),
         labelled=_legible(front, most_labels),
         baselines=tuple(same),
         shown_from=min([floor, *(point.value for point in front), *(b.mean for b in same)]),
         beside=tuple(point for point in baselines if point not in same),
-        told=tuple(_mark(trial, told.get(trial.number, "")) for trial in measured.values()),
+        details=tuple(_mark(trial, labels.get(trial.number, "")) for trial in measured.values()),
     )
 
 

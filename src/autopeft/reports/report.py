@@ -13,7 +13,7 @@ from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
 from autopeft.trial import Trial
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 
 def write(data: ReportData, path: str | Path) -> None:
@@ -29,7 +29,7 @@ def write(data: ReportData, path: str | Path) -> None:
         raise SettingsError(f"A report ends in {', '.join(renderers)}, but got {target.name!r}.")
     if not target.parent.is_dir():
         raise SettingsError(f"The folder {str(target.parent)!r} for the report {target.name!r} does not exist.")
-    with whole(target) as part:
+    with write_whole(target) as part:
         part.write_text(render(data), encoding="utf-8")
 
 

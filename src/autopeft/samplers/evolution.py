@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from autopeft.errors import SpaceExhaustedError
 from autopeft.objective import metric_and_cost
-from autopeft.rules import COUNT, broken, complain
+from autopeft.rules import COUNT, raise_if_any, violations
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, taken, with_options
 from autopeft.samplers.random import random_unseen
@@ -41,10 +41,10 @@ class EvolutionSettings:
     tournament: int = 5
 
     def __post_init__(self) -> None:
-        problems = broken(self, {"population": COUNT, "tournament": COUNT})
+        problems = violations(self, {"population": COUNT, "tournament": COUNT})
         if not problems and self.tournament > self.population:
             problems.append(f"tournament is at most population, but got {self.tournament} > {self.population}")
-        complain("The sampler 'evolution' cannot use these options", problems)
+        raise_if_any("The sampler 'evolution' cannot use these options", problems)
 
 
 class Evolution:

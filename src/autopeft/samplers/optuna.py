@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.objective import Measurement, Objective, metric_and_cost
-from autopeft.rules import COUNT, broken, complain, whole_number
+from autopeft.rules import COUNT, raise_if_any, violations, whole_number
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
@@ -50,7 +50,9 @@ class OptunaSettings:
     attempts: int = 25
 
     def __post_init__(self) -> None:
-        complain("The Optuna sampler cannot use these options", broken(self, {"startup": COUNT, "attempts": COUNT}))
+        raise_if_any(
+            "The Optuna sampler cannot use these options", violations(self, {"startup": COUNT, "attempts": COUNT})
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class GeneticSettings:
 
     def __post_init__(self) -> None:
         rules = {"population": whole_number(2), "attempts": COUNT}
-        complain("The Optuna sampler cannot use these options", broken(self, rules))
+        raise_if_any("The Optuna sampler cannot use these options", violations(self, rules))
 
 
 class Replayed:

@@ -23,7 +23,7 @@ from autopeft.methods.lora import LoRA
 from autopeft.saved.record import read_record
 from autopeft.saved.save import check_base, load_base
 from autopeft.saved.weights import read_weights
-from autopeft.writing import EXPORT, PRODUCER, check_folder, whole
+from autopeft.writing import EXPORT, PRODUCER, check_folder, write_whole
 
 _FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
 
@@ -55,7 +55,7 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     _check_paths(architecture, backbone)
     state = read_weights(Path(folder), record, backbone)
     config, found = peft_config(architecture, backbone), peft_state(architecture, backbone, state)
-    with whole(path / "adapter_config.json") as facts, whole(path / "adapter_model.safetensors") as weights:
+    with write_whole(path / "adapter_config.json") as facts, write_whole(path / "adapter_model.safetensors") as weights:
         facts.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         save_file(found, weights, metadata={"format": "pt", "producer": PRODUCER})
 

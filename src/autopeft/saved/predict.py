@@ -19,10 +19,10 @@ from autopeft.saved.save import load
 from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table, listed, read
-from autopeft.tasks._task import Task, missing_columns, plain, text_mistakes
+from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
 from autopeft.training.batches import collate
 from autopeft.training.learners import learner_for
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 _BATCH = 32
 _MOST_TOKENS = 512
@@ -30,8 +30,8 @@ _ANY = 1_000_000
 
 _WRITTEN = ("label", "score", "text")
 
-_FORMATS = ("plain", "question_and_choices")
-"""Names of the formats that can be told from the kind of the task: see `tasks._task` and `tasks._files`."""
+_FORMATS = ("one_per_row", "plain", "question_and_choices")
+"""Names of the formats that follow from the kind of the task, that of older records among them ("plain")."""
 
 
 def predictions(
@@ -108,7 +108,7 @@ def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     check_predictions_name(path)
     rows = [{name: item[name] for name in _WRITTEN} for item in found]
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with write_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         if path.suffix.lower() == ".csv":
             writer = csv.DictWriter(file, _WRITTEN, lineterminator="\n")
             writer.writeheader()
@@ -153,7 +153,7 @@ def _task(record: Mapping[str, Any]) -> Task:
     if name in tasks.names():
         known = tasks.lookup(name).format
     elif form in _FORMATS:
-        known = plain
+        known = one_per_row
     else:
         raise DataError(
             f"The task {name!r} puts its texts together in a way of its own, {form!r}, that is not known here: call "
@@ -173,7 +173,7 @@ def _task(record: Mapping[str, Any]) -> Task:
 
 def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool) -> Examples:
     n_inputs, is_choice = len(task.inputs), task.answers.has_candidates
-    if is_choice and task.format is plain:
+    if is_choice and task.format is one_per_row:
         n_candidates = len(task.label_names)
         _check(task, texts, range(3, _ANY) if is_encoder else range(1 + n_candidates, 2 + n_candidates))
         choices = [[(question, candidate) for candidate in candidates] for question, *candidates in texts]
@@ -198,7 +198,7 @@ def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None
     if texts and not wrong:
         return
     wanted = f"{allowed.start} text(s)"
-    if task.answers.has_candidates and task.format is plain:
+    if task.answers.has_candidates and task.format is one_per_row:
         wanted = f"a question and {'two or more' if allowed.stop == _ANY else allowed.start - 1} candidates"
     got = wrong[0] if wrong else "none"
     raise DataError(f"The model takes {wanted} an input, but got {got}; it was trained on {', '.join(task.inputs)}.")

@@ -32,7 +32,7 @@ from autopeft.saved.card import card
 from autopeft.saved.record import FORMAT, RECORD, base_of, file_digest, folders_of, read_record, sealed
 from autopeft.saved.weights import HEAD, WEIGHTS, check_digest, read_weights
 from autopeft.training.heads import Head, HeadedModel, LabelScale, check_savable
-from autopeft.writing import SAVED_MODEL, check_folder, whole
+from autopeft.writing import SAVED_MODEL, check_folder, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
         state.update({HEAD + name: value.detach().contiguous() for name, value in head.state_dict().items()})
     # All are written before one takes its place, and the first here does so last: it makes the folder a saved model.
     with (
-        whole(path / RECORD) as facts,
-        whole(path / "README.md") as page,
-        whole(path / WEIGHTS) as weights,
+        write_whole(path / RECORD) as facts,
+        write_whole(path / "README.md") as page,
+        write_whole(path / WEIGHTS) as weights,
     ):
         save_file(state, weights, metadata={"format": "pt"})
         record = sealed({**_record(attached, head, about, path), **_scale_facts(scale)}, file_digest(weights))

@@ -91,7 +91,7 @@ class Candidates:
 
 def _check_space(space: SearchSpace) -> None:
     wrong = []
-    if any(slot.gate is not None for slot in space.slots):
+    if any(slot.switch is not None for slot in space.slots):
         wrong.append("its layers are switched together, but must all be on")
     if len({slot.size for slot in space.slots}) != len(space.slots):
         wrong.append("placements share a size, but sharing must be 'placement'")
@@ -300,7 +300,7 @@ def most_stable(unstable: Floats, is_open: Bools, rank: Ints, n: int) -> tuple[i
 # -- the end -----------------------------------------------------------------------------------------------
 
 
-def projected(scores: Floats, candidates: Candidates, chosen: Ints, budget: int, is_refilled: bool = True) -> Ints:
+def project(scores: Floats, candidates: Candidates, chosen: Ints, budget: int, is_refilled: bool = True) -> Ints:
     """Sizes whose count is within the budget, not all zero, from sizes that may be over it.
 
     The placements of lowest score are left out until the count fits. Then, if `is_refilled`, those left out come

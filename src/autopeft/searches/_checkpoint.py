@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autopeft.errors import StudyMismatchError
 from autopeft.reading import parse_json
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 _FACTS = "facts"
 
@@ -62,7 +62,7 @@ class Stopwatch:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` so that a crash leaves either the old file or the new one, never a part."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    with whole(path) as part:
+    with write_whole(path) as part:
         save_file(tensors, part, metadata={_FACTS: json.dumps(checkpoint.facts)})
 
 

@@ -28,7 +28,7 @@ from autopeft.searches._supernet import Supernet
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.training.evaluator import Evaluator, checkpointing
 from autopeft.trial import Trial
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class BudgetedSampler:
         if path := self._file(number):
             seconds = time.perf_counter() - began + self._spent[number]
             answer = {"architectures": [one.as_dict() for one in found], "seconds": seconds}
-            with whole(path) as part:
+            with write_whole(path) as part:
                 part.write_text(json.dumps(answer))
         return found
 

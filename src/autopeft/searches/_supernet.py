@@ -135,17 +135,17 @@ class Supernet:
         for index, (placement, mask) in enumerate(zip(self._placements, masks.unbind(0), strict=True)):
             if self.alive[index]:
                 key = (placement.site, placement.method)
-                is_apart = lookup(placement.method).is_gated_apart
+                is_apart = lookup(placement.method).is_scaled_apart
                 self._attached.masks[key] = (units[index] if is_apart else mask)[: placement.size]
                 if is_apart:
-                    self._attached.gates[key] = gates[index]
+                    self._attached.scales[key] = gates[index]
 
     def take(self, sizes: Sequence[int]) -> None:
         """Use the first ``sizes[n]`` units of every placement; 0 leaves it out of the computation."""
         for index, (placement, size) in enumerate(zip(self._placements, sizes, strict=True)):
             if self.alive[index]:
                 self._attached.masks[placement.site, placement.method] = int(size)
-                self._attached.gates.pop((placement.site, placement.method), None)
+                self._attached.scales.pop((placement.site, placement.method), None)
 
     def expected_cost(self, keep: Tensor, sizes: Tensor) -> Tensor:
         """``Σ_n keep_n Σ_k sizes_nk c_nk`` over all placements, removed ones too: a differentiable scalar."""

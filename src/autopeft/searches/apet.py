@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
-from autopeft.rules import COUNT, broken, complain
+from autopeft.rules import COUNT, raise_if_any, violations
 from autopeft.searches._candidates import Candidates, Ints
 from autopeft.searches._search import SearchContext, spec
 
@@ -36,10 +36,10 @@ class ApetSettings:
     is_filled: bool = True
 
     def __post_init__(self) -> None:
-        complain("The settings of APET cannot be used", broken(self, {"draws": COUNT}))
+        raise_if_any("The settings of APET cannot be used", violations(self, {"draws": COUNT}))
 
 
-def drawn(candidates: Candidates, budget: int, rng: np.random.Generator, is_filled: bool = True) -> Ints:
+def draw_sizes(candidates: Candidates, budget: int, rng: np.random.Generator, is_filled: bool = True) -> Ints:
     """Random sizes within `budget`: placements in random order, each at a random size if it fits.
 
     Args:
@@ -88,7 +88,7 @@ class ApetSearch:
         rng = np.random.default_rng([self._context.seed, limit.most])
         found: dict[Architecture, None] = {}
         for _ in range(_ATTEMPTS * self._settings.draws):
-            sizes = drawn(candidates, limit.most, rng, self._settings.is_filled)
+            sizes = draw_sizes(candidates, limit.most, rng, self._settings.is_filled)
             chosen = zip(candidates.keys, sizes, strict=True)
             found[Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n))] = None
             if len(found) == self._settings.draws:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
-from autopeft.rules import COUNT, POSITIVE, Rule, broken, complain, one_of, or_none
-from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indicator, projected
+from autopeft.rules import COUNT, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
+from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indicator, project
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
 from autopeft.training.batches import Encoded
@@ -62,7 +62,7 @@ class PruneSettings:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        complain("The settings of PrunePEFT cannot be used", broken(self, _RULES))
+        raise_if_any("The settings of PrunePEFT cannot be used", violations(self, _RULES))
 
 
 _RULES: Mapping[str, Rule] = MappingProxyType(
@@ -142,7 +142,7 @@ def module_wise(importance: Sequence[Importance], candidates: Candidates, budget
     chosen = indicator(scores, counts.astype(np.float64), everyone, candidates.rank, budget, "skip")
     if chosen.any():
         return np.where(chosen, candidates.sizes.max(1), 0)
-    return projected(scores, candidates, largest, budget, is_refilled=False)
+    return project(scores, candidates, largest, budget, is_refilled=False)
 
 
 def element_wise(importance: Sequence[Importance], candidates: Candidates, budget: int) -> Ints:
@@ -159,7 +159,7 @@ def element_wise(importance: Sequence[Importance], candidates: Candidates, budge
     options = np.concatenate([np.zeros((len(candidates), 1), dtype=np.int64), counts], axis=1)
     chosen = np.abs(options - kept[:, None]).argmin(axis=1) - 1
     shares = kept / np.maximum(candidates.counts.max(axis=1), 1)
-    return projected(shares, candidates, chosen, budget, is_refilled=False)
+    return project(shares, candidates, chosen, budget, is_refilled=False)
 
 
 Keep = Callable[[Sequence[Importance], Candidates, int], Ints]

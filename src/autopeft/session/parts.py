@@ -18,7 +18,7 @@ from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.lattice import Axis, SearchSpace, stands_at
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
-from autopeft.tasks._protocols import some
+from autopeft.tasks._protocols import draw_subset
 from autopeft.tasks._task import Task
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def load_data(settings: Settings) -> tuple[Task, Splits]:
     limit, whole = settings.validation_limit, splits.validation
     if limit is None or limit >= len(whole):
         return task, splits
-    return task, replace(splits, validation=some(whole, limit, np.random.default_rng(settings.data_seed)))
+    return task, replace(splits, validation=draw_subset(whole, limit, np.random.default_rng(settings.data_seed)))
 
 
 def _whole_data(settings: Settings) -> tuple[Task, Splits]:

@@ -94,14 +94,14 @@ class Slot:
 
     Args:
         size: index of the choice that gives the size.
-        gate: index of the choice that switches it on, or None when it has no switch.
+        switch: index of the choice that switches it on, or None when it has no switch.
     """
 
     method: str
     site: str
     cost: Cost
     size: int
-    gate: int | None = None
+    switch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class SearchSpace:
     def identity(self, configuration: Configuration) -> tuple[int, ...]:
         """The size at every slot, 0 where absent: equal exactly when the architectures are equal."""
         values = [choice.values[i] for choice, i in zip(self.choices, configuration.indices, strict=True)]
-        return tuple(values[s.size] * (1 if s.gate is None else values[s.gate]) for s in self.slots)
+        return tuple(values[s.size] * (1 if s.switch is None else values[s.switch]) for s in self.slots)
 
     def cost(self, configuration: Configuration, kind: CountKind = "nominal") -> int:
         """Parameters of the architecture, without building it."""
@@ -230,16 +230,18 @@ class SearchSpace:
         """A configuration that decodes to `architecture`, or None when the space does not hold it."""
         wanted = {(p.method, p.site): p.size for p in architecture}
         sizes: dict[int, set[int]] = {}
-        gates: dict[int, bool] = {}
+        switches: dict[int, bool] = {}
         for slot in self.slots:
             size = wanted.get((slot.method, slot.site), 0)
             if size:
                 sizes.setdefault(slot.size, set()).add(size)
-            if slot.gate is not None:
-                gates[slot.gate] = gates.get(slot.gate, False) or bool(size)
+            if slot.switch is not None:
+                switches[slot.switch] = switches.get(slot.switch, False) or bool(size)
         indices = []
         for position, choice in enumerate(self.choices):
-            value = max(sizes.get(position, {choice.values[0]})) if position not in gates else int(gates[position])
+            value = (
+                max(sizes.get(position, {choice.values[0]})) if position not in switches else int(switches[position])
+            )
             if value not in choice.values:
                 return None
             indices.append(choice.values.index(value))
@@ -253,7 +255,7 @@ class SearchSpace:
         totals = np.zeros(len(indices), dtype=np.int64)
         for slot, table in zip(self.slots, self._cost_tables(kind), strict=True):
             counts = table[indices[:, slot.size]]
-            totals += counts if slot.gate is None else counts * self._values[slot.gate][indices[:, slot.gate]]
+            totals += counts if slot.switch is None else counts * self._values[slot.switch][indices[:, slot.switch]]
         return totals
 
     def feasible(self, indices: Indices) -> NDArray[np.bool_]:
@@ -346,7 +348,7 @@ class SearchSpace:
     @cached_property
     def n_valid(self) -> int:
         """Number of points at which something trains, whatever the budget."""
-        used = {position for slot in self.slots for position in (slot.size, slot.gate)}
+        used = {position for slot in self.slots for position in (slot.size, slot.switch)}
         idle = math.prod(len(choice.values) for n, choice in enumerate(self.choices) if n not in used)
         return self.cardinality - idle * math.prod(self._n_empty(part) for part in self._components())
 
@@ -354,12 +356,12 @@ class SearchSpace:
         """The least and the largest cost of a valid configuration, whatever the budget."""
         base = np.zeros((1, self.n_choices), dtype=np.int64)
         rows = [base]
-        for size, gate in {(slot.size, slot.gate) for slot in self.slots}:
+        for size, switch in {(slot.size, slot.switch) for slot in self.slots}:
             row = base.copy()
             values = self.choices[size].values
             row[0, size] = 1 if values[0] == 0 and len(values) > 1 else 0
-            if gate is not None:
-                row[0, gate] = len(self.choices[gate].values) - 1
+            if switch is not None:
+                row[0, switch] = len(self.choices[switch].values) - 1
             rows.append(row)
         candidates = np.concatenate(rows)
         stored = self.costs(candidates, "stored")
@@ -379,7 +381,7 @@ class SearchSpace:
         }
         return {
             "choices": [[choice.name, list(choice.values)] for choice in self.choices],
-            "slots": [[slot.method, slot.site, slot.size, slot.gate] for slot in self.slots],
+            "slots": [[slot.method, slot.site, slot.size, slot.switch] for slot in self.slots],
             "budget": budget,
         }
 
@@ -426,7 +428,7 @@ class SearchSpace:
         """For every choice the slots that it bears on."""
         found: list[list[int]] = [[] for _ in self.choices]
         for index, slot in enumerate(self.slots):
-            for position in {slot.size, slot.size if slot.gate is None else slot.gate}:
+            for position in {slot.size, slot.size if slot.switch is None else slot.switch}:
                 found[position].append(index)
         return tuple(map(tuple, found))
 
@@ -443,8 +445,8 @@ class SearchSpace:
 
         def cost(index: int) -> int:
             slot = self.slots[index]
-            gate = 1 if slot.gate is None else int(self._values[slot.gate][row[slot.gate]])
-            return gate * int(tables[index][row[slot.size]])
+            switch = 1 if slot.switch is None else int(self._values[slot.switch][row[slot.switch]])
+            return switch * int(tables[index][row[slot.size]])
 
         total = sum(map(cost, range(len(self.slots))))
         for is_last in (False, False, True):
@@ -463,7 +465,7 @@ class SearchSpace:
         """Slots grouped so that no choice is used in two groups."""
         groups: list[tuple[set[int], list[Slot]]] = []
         for slot in self.slots:
-            used = {slot.size} | ({slot.gate} if slot.gate is not None else set())
+            used = {slot.size} | ({slot.switch} if slot.switch is not None else set())
             joined = [group for group in groups if group[0] & used]
             groups = [group for group in groups if not group[0] & used]
             union = used.union(*(group[0] for group in joined))
@@ -473,29 +475,29 @@ class SearchSpace:
     def _n_empty(self, slots: list[Slot]) -> int:
         """Settings of the choices of one component at which none of its slots holds a module."""
         sizes = sorted({slot.size for slot in slots})
-        gates = sorted({slot.gate for slot in slots if slot.gate is not None})
-        if len(gates) < len(sizes):
-            return self._n_empty_by_gate(slots, sizes, gates)
+        switches = sorted({slot.switch for slot in slots if slot.switch is not None})
+        if len(switches) < len(sizes):
+            return self._n_empty_by_switch(slots, sizes, switches)
         empty = 0
         for present in itertools.product((False, True), repeat=len(sizes)):
             on = dict(zip(sizes, present, strict=True))
-            blocked = {slot.gate for slot in slots if on[slot.size]}
+            blocked = {slot.switch for slot in slots if on[slot.size]}
             ways = 0 if None in blocked else 1
             for size in sizes:
                 nonzero = sum(1 for value in self.choices[size].values if value)
                 ways *= nonzero if on[size] else len(self.choices[size].values) - nonzero
-            for gate in gates:
-                ways *= 1 if gate in blocked else len(self.choices[gate].values)
+            for switch in switches:
+                ways *= 1 if switch in blocked else len(self.choices[switch].values)
             empty += ways
         return empty
 
-    def _n_empty_by_gate(self, slots: list[Slot], sizes: list[int], gates: list[int]) -> int:
-        """The same by going through the gates: a layer of many sizes behind one gate has few of them."""
+    def _n_empty_by_switch(self, slots: list[Slot], sizes: list[int], switches: list[int]) -> int:
+        """The same by going through the switches: a layer of many sizes behind one switch has few of them."""
         empty = 0
-        for present in itertools.product((False, True), repeat=len(gates)):
-            on = dict(zip(gates, present, strict=True))
-            needed = {slot.size for slot in slots if slot.gate is None or on[slot.gate]}
-            ways = math.prod(len(self.choices[gate].values) - 1 for gate in gates if on[gate])
+        for present in itertools.product((False, True), repeat=len(switches)):
+            on = dict(zip(switches, present, strict=True))
+            needed = {slot.size for slot in slots if slot.switch is None or on[slot.switch]}
+            ways = math.prod(len(self.choices[switch].values) - 1 for switch in switches if on[switch])
             for size in sizes:
                 values = self.choices[size].values
                 ways *= values.count(0) if size in needed else len(values)
@@ -535,7 +537,7 @@ class _Builder:
         if wrong:
             raise SettingsError(f"The method {method.name!r} does not fit this space: {'; '.join(wrong)}.")
         for site in sites:
-            self._gate(site)
+            self._switch(site)
         for site in sites:
             self._add_slot(method, site, sizes)
 
@@ -551,7 +553,7 @@ class _Builder:
             self._prefixes |= {site.key: method.name for site in sites}
         return wrong
 
-    def _gate(self, site: SiteLike) -> int | None:
+    def _switch(self, site: SiteLike) -> int | None:
         if not self.is_layer_searched or site.layer is None:
             return None
         return self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
@@ -559,7 +561,7 @@ class _Builder:
     def _add_slot(self, method: MethodLike, site: SiteLike, sizes: tuple[int, ...]) -> None:
         suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
         size = self._index(method.name + suffix, sizes)
-        self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._gate(site)))
+        self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._switch(site)))
 
     def _index(self, name: str, values: tuple[int, ...]) -> int:
         self._choices.setdefault(name, Choice(name, values))

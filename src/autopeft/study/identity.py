@@ -24,7 +24,7 @@ from autopeft.errors import InputError, SettingsError, StudyMismatchError, Unkno
 from autopeft.objective import metric_and_cost
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.database import Store, optuna_logs_as_ours
-from autopeft.study.record import plain
+from autopeft.study.record import to_json
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Identity:
         wrong = [key for key, value in flat(settings) if not _is_json(value)]
         if wrong:
             raise SettingsError(f"Settings of a study are written as JSON, but these cannot be: {', '.join(wrong)}.")
-        return cls(plain(space.as_dict()), space.fingerprint, objective, plain(settings), seed, versions())
+        return cls(to_json(space.as_dict()), space.fingerprint, objective, to_json(settings), seed, versions())
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
@@ -181,7 +181,7 @@ def find(store: Store, name: str | None, space: SearchSpace | None) -> tuple[int
     chosen = name if name is not None else next(iter(keys))
     stored = _read(store, keys[chosen], chosen, None)
     if space is not None:
-        asked = replace(stored, space=plain(space.as_dict()), fingerprint=space.fingerprint)
+        asked = replace(stored, space=to_json(space.as_dict()), fingerprint=space.fingerprint)
         check(stored, asked, chosen, store.label)
     return keys[chosen], chosen, stored
 

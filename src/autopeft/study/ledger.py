@@ -22,7 +22,7 @@ from autopeft.errors import InputError
 from autopeft.spaces.lattice import Choice
 from autopeft.study.database import Store
 from autopeft.study.lease import Lease
-from autopeft.study.record import Candidate, Record, plain, read_trial, reopened, write_trial
+from autopeft.study.record import Candidate, Record, read_trial, reopened, to_json, write_trial
 from autopeft.trial import Trial, TrialState
 
 _REOPENED = "reopened."
@@ -59,7 +59,7 @@ class Ledger:
     def note(self, key: str, value: Any) -> None:
         """Store a fact about the study, JSON-ready, in place of an earlier one of the same key."""
         backend = self._store.backend
-        self._store.attempt(f"noting {key!r}", lambda: backend.set_study_user_attr(self._key, key, plain(value)))
+        self._store.attempt(f"noting {key!r}", lambda: backend.set_study_user_attr(self._key, key, to_json(value)))
 
     def facts(self) -> dict[str, Any]:
         """Everything that was noted."""
@@ -204,7 +204,7 @@ class Ledger:
             try:
                 with self._store.exclusive():
                     for name, value in facts.items():
-                        backend.set_trial_user_attr(record.key, name, plain(value))
+                        backend.set_trial_user_attr(record.key, name, to_json(value))
                     is_ended = backend.set_trial_state_values(record.key, state, values)
             except UpdateFinishedTrialError:
                 is_ended = False

@@ -149,7 +149,7 @@ def distribution(choice: Choice) -> BaseDistribution:
     return CategoricalDistribution(choice.values)
 
 
-def plain(data: Any) -> Any:
+def to_json(data: Any) -> Any:
     """`data` as JSON gives it back: tuples become lists, array scalars numbers, anything unknown its text."""
     return json.loads(json.dumps(data, default=_plain_value))
 

@@ -38,7 +38,7 @@ from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.identity import Identity, find, find_or_make
 from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
 from autopeft.study.ledger import Ledger
-from autopeft.study.record import Candidate, Record, plain
+from autopeft.study.record import Candidate, Record, to_json
 from autopeft.study.untold import Shelf, Untold
 from autopeft.trial import Failure, Trial, front_of
 
@@ -303,7 +303,7 @@ class Study:
             told = self._complete(trial, measurement)
         except BaseException:
             if path is None:
-                _logger.error("Trial %d was measured but not stored: %s", trial.number, plain(measurement.as_dict()))
+                _logger.error("Trial %d was measured but not stored: %s", trial.number, to_json(measurement.as_dict()))
                 raise
             self._stop_heart(trial.number)  # it is not given back: it waits to be told
             _logger.error("The measurement of trial %d waits in %s: run the same command again.", trial.number, path)
@@ -530,7 +530,7 @@ class Study:
 
     def _complete(self, trial: Trial, measurement: Measurement) -> Trial:
         """Store a measurement as that of its trial, or as its retry where the trial was given up; see `tell`."""
-        facts = {"measurement": plain(measurement.as_dict())}
+        facts = {"measurement": to_json(measurement.as_dict())}
         values = (measurement.value, measurement.percent)
         record: Record | None = self._ledger.record(trial.number)
         assert record is not None

@@ -16,8 +16,8 @@ from typing import Any
 from autopeft.errors import WriteError
 from autopeft.objective import Measurement
 from autopeft.study.lease import Lease
-from autopeft.study.record import plain
-from autopeft.writing import whole
+from autopeft.study.record import to_json
+from autopeft.writing import write_whole
 
 _logger = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class Shelf:
         if path is None:
             return None
         try:
-            with whole(path) as part:
-                part.write_text(json.dumps(plain(item.as_dict())), encoding="utf-8")
+            with write_whole(path) as part:
+                part.write_text(json.dumps(to_json(item.as_dict())), encoding="utf-8")
         except WriteError as error:
             _logger.warning(
                 "The measurement of trial %d is not kept in a file until it is stored: %s", item.number, error

@@ -6,7 +6,7 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._load import PACKAGE, load, lookup, names
 from autopeft.tasks._protocols import PROTOCOLS, Source, Splits
 from autopeft.tasks._tables import Table
-from autopeft.tasks._task import Hub, Task, plain
+from autopeft.tasks._task import Hub, Task, one_per_row
 
 __all__ = [
     "PACKAGE",
@@ -20,5 +20,5 @@ __all__ = [
     "load",
     "lookup",
     "names",
-    "plain",
+    "one_per_row",
 ]

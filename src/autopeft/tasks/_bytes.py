@@ -91,7 +91,7 @@ def _unpacked(path: Path) -> bytes:
     import pyarrow
 
     try:
-        with _OPENERS.get(path.suffix.lower(), _plain)(path) as stream:
+        with _OPENERS.get(path.suffix.lower(), _open_as_is)(path) as stream:
             raw: bytes = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException, ValueError) as error:
         raise DataError(f"The data file {str(path)!r} cannot be read: {error}.") from error
@@ -100,7 +100,7 @@ def _unpacked(path: Path) -> bytes:
     return raw
 
 
-def _plain(path: Path) -> io.BufferedReader:
+def _open_as_is(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 

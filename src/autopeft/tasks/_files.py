@@ -26,7 +26,7 @@ from autopeft.tasks._metrics import METRICS
 from autopeft.tasks._protocols import Source, Splits, cut
 from autopeft.tasks._slips import slips
 from autopeft.tasks._tables import Table, files_of, listed, read, together
-from autopeft.tasks._task import Task, missing_columns, plain, read_labels, text_mistakes
+from autopeft.tasks._task import Task, missing_columns, one_per_row, read_labels, text_mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def from_files(
         metrics=tuple(metrics) or answers.metrics,
         hub=None,
         parts=tuple((role, role) for role in tables),
-        format=_multiple_choice(wish) if answers.has_candidates else plain,
+        format=_multiple_choice(wish) if answers.has_candidates else one_per_row,
         about=f"The file {train}.",
     )
     if kind_found == "regression":

@@ -256,7 +256,7 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator, 
     return np.sort(np.concatenate(picked)).astype(np.int64)
 
 
-def some(examples: Examples, size: int, generator: np.random.Generator) -> Examples:
+def draw_subset(examples: Examples, size: int, generator: np.random.Generator) -> Examples:
     """`size` random examples in their order; where they have groups, whole ones, as many as fit, one at least.
 
     Raises:

@@ -30,7 +30,7 @@ class Hub:
     config: str | None = None
 
 
-def plain(task: Task, table: Table) -> Examples:
+def one_per_row(task: Task, table: Table) -> Examples:
     """One example a row: the text columns as segments, the label column as class id or number.
 
     Raises:
@@ -86,7 +86,7 @@ class Task:
     verbalisers: tuple[str, ...] = ()
     step: float = 0.2
     unparsable: float = -1.0
-    format: Format = field(default=plain, repr=False)
+    format: Format = field(default=one_per_row, repr=False)
     fetch: Fetch | None = field(default=None, repr=False)
     about: str = ""
 

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Table
-from autopeft.tasks._task import Hub, Task, plain
+from autopeft.tasks._task import Hub, Task, one_per_row
 
 
 def facts_and_sentences(task: Task, table: Table) -> Examples:
     """One example a row; every one of its references is right.
 
     Raises:
-        DataError: as `autopeft.tasks._task.plain`.
+        DataError: as `autopeft.tasks._task.one_per_row`.
     """
     rows = [{**row, task.label: row.get("references") or row.get(task.label)} for row in table.rows]
-    return plain(task, Table(table.source, table.columns, rows))
+    return one_per_row(task, Table(table.source, table.columns, rows))
 
 
 FACTS = Task(

@@ -26,7 +26,7 @@ from pathlib import Path
 from autopeft.errors import DataError
 from autopeft.tasks._tables import Table
 from autopeft.tasks._task import Task
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _downloaded() -> bytes:
 def _keep(path: Path, content: bytes) -> None:
     """Write `content` into the cache. One that cannot be written is none."""
     try:
-        with whole(path) as part:
+        with write_whole(path) as part:
             part.write_bytes(content)
     except OSError as error:
         logger.warning("The film reviews could not be kept in %s: %s.", path, error)

@@ -39,7 +39,7 @@ def words_in_context(task: Task, table: Table) -> Examples:
     """WiC: is the word used in one sense in both sentences? The word stands before each of them.
 
     Raises:
-        DataError: as `autopeft.tasks._task.plain`.
+        DataError: as `autopeft.tasks._task.one_per_row`.
     """
     labels = _labels(task, table)
     texts = [(f"{row['word']}: {row['sentence1']}", f"{row['word']}: {row['sentence2']}") for row in table.rows]
@@ -52,7 +52,7 @@ def answers_to_questions(task: Task, table: Table) -> Examples:
     A question is told by the ``idx`` of the Hub, or by paragraph and text where there is none.
 
     Raises:
-        DataError: as `autopeft.tasks._task.plain`.
+        DataError: as `autopeft.tasks._task.one_per_row`.
     """
     labels = _labels(task, table)
     texts = [(row["paragraph"], f"{row['question']} {row['answer']}") for row in table.rows]
@@ -64,7 +64,7 @@ def plausible_alternatives(task: Task, table: Table) -> Examples:
     """COPA: which of two choices is the cause or the effect of the premise?
 
     Raises:
-        DataError: as `autopeft.tasks._task.plain`, or the question is neither "cause" nor "effect".
+        DataError: as `autopeft.tasks._task.one_per_row`, or the question is neither "cause" nor "effect".
     """
     labels = _labels(task, table)
     asked = enumerate((row["question"] for row in table.rows), start=1)

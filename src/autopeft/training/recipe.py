@@ -12,10 +12,10 @@ from autopeft.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     Rule,
-    broken,
-    complain,
     one_of,
     or_none,
+    raise_if_any,
+    violations,
     whole_number,
 )
 
@@ -66,7 +66,7 @@ class Recipe:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        complain("The recipe cannot be used", broken(self, _RULES))
+        raise_if_any("The recipe cannot be used", violations(self, _RULES))
 
     def n_steps(self, n_examples: int) -> int:
         """Optimiser steps of the whole run for a training part of `n_examples` (after `data_fraction`)."""

@@ -22,7 +22,7 @@ from autopeft.saved.save import Described, save
 from autopeft.spaces.lattice import stands_at
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, sweep
-from autopeft.writing import whole
+from autopeft.writing import write_whole
 
 _FULL_DIVISOR = 30  # AutoPEFT's release: 2e-5 for full fine-tuning, against 1e-4 and more for everything else
 
@@ -221,5 +221,5 @@ def baseline(name: str, backbone: Backbone) -> Architecture:
 
 def write_cell(path: Path, data: Any) -> None:
     """Write one result as JSON so that a reader sees it whole or not at all."""
-    with whole(path) as part:
+    with write_whole(path) as part:
         part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")

@@ -44,12 +44,12 @@ def _cut(lengths: Any, limit: int) -> dict[str, str]:
     longer = lengths[lengths > limit]
     if not len(longer):
         return {}
-    told = (
+    message = (
         f"{len(longer):,} of {len(lengths):,} training texts are longer than {limit} tokens (of those the median has "
         f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and what comes after is not read: "
         "raise recipe.max_length"
     )
-    return {"cut": told}
+    return {"cut": message}
 
 
 def _unknown(ids: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, str]:
@@ -58,5 +58,7 @@ def _unknown(ids: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, str]:
     share = sum(token == tokenizer.unk_token_id for token in words) / len(words) if words else 0.0
     if tokenizer.unk_token_id is None or share <= _MANY_UNKNOWN:
         return {}
-    told = f"{share:.0%} of the tokens of {len(ids):,} training texts are unknown to the tokenizer, and look all alike"
-    return {"unknown": told}
+    message = (
+        f"{share:.0%} of the tokens of {len(ids):,} training texts are unknown to the tokenizer, and look all alike"
+    )
+    return {"unknown": message}

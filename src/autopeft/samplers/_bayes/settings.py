@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from autopeft.rules import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, whole_number
+from autopeft.rules import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, Rule, one_of, raise_if_any, violations, whole_number
 from autopeft.samplers._bayes.outcome import CostScale, TransformKind
 from autopeft.spaces.lattice import Encoding
 
@@ -85,12 +85,12 @@ class BayesSettings:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = broken(self, _RULES)
+        wrong = violations(self, _RULES)
         if self.integration == "closed" and self.cost_model == "gp":
             wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
         if self.pareto_starts == self.random_starts == 0:
             wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
-        complain("The sampler 'saas-nehvi' cannot use these options", wrong)
+        raise_if_any("The sampler 'saas-nehvi' cannot use these options", wrong)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.errors import SettingsError
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
 from autopeft.searches._candidates import Floats, indicator
 from autopeft.searches._problem import TRAIN, Plan, Problem
 from autopeft.searches._supernet import Supernet
@@ -56,7 +56,7 @@ class AdaptableSettings:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        complain("The settings of the Adaptable Adapter cannot be used", broken(self, _RULES))
+        raise_if_any("The settings of the Adaptable Adapter cannot be used", violations(self, _RULES))
 
 
 _RULES: Mapping[str, Rule] = MappingProxyType(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.searches import _checkpoint as disk
-from autopeft.searches._candidates import Ints, projected
+from autopeft.searches._candidates import Ints, project
 from autopeft.searches._checkpoint import Checkpoint, Stopwatch
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
@@ -285,7 +285,7 @@ class BilevelSearch:
         if self.plan.budget is None:
             return likeliest
         chosen = np.where(likeliest > 0, (self.candidates.sizes == likeliest[:, None]).argmax(axis=1), -1)
-        return projected(scores, self.candidates, chosen, self.plan.budget, self.settings.is_refilled)
+        return project(scores, self.candidates, chosen, self.plan.budget, self.settings.is_refilled)
 
     def _found(self) -> BipeftResult:
         sizes = self.sizes()

@@ -27,7 +27,7 @@ from autopeft.searches._candidates import (
     instability,
     most_stable,
     number_fixed,
-    projected,
+    project,
     reduction,
     removal,
     sensitivity,
@@ -227,7 +227,7 @@ class Selector:
     def finish(self, beliefs: Beliefs) -> Ints:
         """Fix what is open and project: sizes ``(n,)`` whose exact count is within the budget, not all 0."""
         chosen = np.where(self.alive, self._likeliest(beliefs), -1)
-        return projected(self.scores, self.candidates, chosen, self.budget, self.settings.is_refilled)
+        return project(self.scores, self.candidates, chosen, self.budget, self.settings.is_refilled)
 
     # -- state -----------------------------------------------------------------------------------------------
 

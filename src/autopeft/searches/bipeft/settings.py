@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, broken, complain, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of, or_none, raise_if_any, violations
 from autopeft.searches._candidates import Misfits, ScoreRule, StabilityRule
 
 Variant = Literal["full", "entangled", "binary_then_size", "size_then_binary", "no_selection"]
@@ -107,7 +107,7 @@ class BipeftSettings:
     is_refilled: bool = True
 
     def __post_init__(self) -> None:
-        complain("The settings of BIPEFT cannot be used", broken(self, _RULES))
+        raise_if_any("The settings of BIPEFT cannot be used", violations(self, _RULES))
 
     @property
     def is_selecting(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, broken, complain, one_of, or_none
+from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class S3DeltaSettings:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        complain("The settings of S3Delta cannot be used", broken(self, _RULES))
+        raise_if_any("The settings of S3Delta cannot be used", violations(self, _RULES))
 
 
 _RULES: Mapping[str, Rule] = MappingProxyType(
