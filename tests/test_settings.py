@@ -71,11 +71,18 @@ def test_identity_is_everything_but_how_much_and_where() -> None:
         assert base.with_changes(**change).identity() != base.identity()
 
 
+ENDS = {"truncation_side": "left"}
+
+
 def test_a_study_from_before_a_setting_came_is_the_same_at_its_default() -> None:
     base = Settings(task="mrpc")
     assert "consistency" not in base.identity()["recipe"]
     consistent = base.with_changes(recipe=replace(base.recipe, consistency=0.5))
     assert consistent.identity()["recipe"] == {**base.identity()["recipe"], "consistency": 0.5}
+    assert "truncation_side" not in {**base.identity()["recipe"], **base.recipe.identity()}
+    ends = replace(base.recipe, truncation_side="left")
+    assert base.with_changes(recipe=ends).identity()["recipe"] == {**base.identity()["recipe"], **ENDS}
+    assert ends.identity() == {**base.recipe.identity(), **ENDS}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import yaml
 
 from autopeft import yaml_files
 from autopeft.errors import SettingsError
-from autopeft.training.recipe import Recipe
+from autopeft.training.recipe import CAME_LATER, Recipe
 from autopeft.writing import write_whole
 
 
@@ -181,7 +181,7 @@ class Settings:
 _PARTS = ("train", "validation", "test")
 
 _CAME_LATER: Mapping[str, Any] = MappingProxyType(
-    {"consistency": 0.0, "rate_factors": {}, "label_words": False, "encoding": None}
+    {**CAME_LATER, "consistency": 0.0, "rate_factors": {}, "label_words": False, "encoding": None}
 )
 """Settings that studies written before them lack, with the value that they then had."""
 

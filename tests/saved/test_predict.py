@@ -100,6 +100,15 @@ def test_a_text_is_read_as_far_as_in_training(saved: Path) -> None:
     assert short["score"] == long["score"]
 
 
+def test_the_end_of_a_text_is_read_where_training_read_it(case: Case, tmp_path: Path) -> None:
+    recipe = {"steps": 2, "batch_size": 8, "max_length": 16, "truncation_side": "left"}
+    session = Session.build(case.settings(recipe=recipe))
+    retrain(session.evaluator, "it", baseline("serial:4", session.backbone), (40,), save_to=tmp_path / "saved")
+    words = " ".join(f"w{number}" for number in range(1, 31))
+    short, before, after = predictions(tmp_path / "saved", [(words,), (f"good {words}",), (f"{words} good",)])
+    assert short["score"] == before["score"] != after["score"]
+
+
 @pytest.fixture(scope="module")
 def choosing(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Which of two candidates holds the word "good"?"""

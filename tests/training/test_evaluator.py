@@ -28,7 +28,7 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator, _Memory
 from autopeft.training.heads import Head, head_parameters, loss_of, pooled
-from autopeft.training.learners import EncoderLearner
+from autopeft.training.learners import EncoderLearner, learner_for
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 from tiny import LEADS, SENTIMENT, backbone, everywhere, fitting, output, sentiment, splits
@@ -326,6 +326,36 @@ def test_long_texts_are_cut_to_the_limit_or_the_model_s_own() -> None:
     long = Examples(np.array([0]), texts=[(" ".join(["good"] * 200),)])
     assert learner.encode(long, 10).lengths.tolist() == [10]
     assert learner.encode(long, 512).lengths.tolist() == [64]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "t5"])
+def test_what_is_kept_of_a_long_text_is_its_beginning_or_its_end(model_type: str) -> None:
+    learner = learner_for(backbone(model_type, with_tokenizer=True), SENTIMENT)
+    words = [f"w{number}" for number in range(30)]
+    single = Examples(np.array([0]), texts=[(" ".join(words),)])
+    kept = {side: learner.encode(single, 10, side).tokens[0].tolist() for side in ("right", "left")}
+    assert {side: len(ids) for side, ids in kept.items()} == {"right": 10, "left": 10}
+    tokenizer = learner.backbone.tokenizer
+    told = {side: tokenizer.decode(ids) for side, ids in kept.items()}
+    assert ("w3" in told["right"].split(), "w29" in told["right"].split()) == (True, False)
+    assert ("w3" in told["left"].split(), "w29" in told["left"].split()) == (False, True)
+    assert tokenizer.truncation_side == "right"  # what others ask of it is not changed
+
+
+def test_of_a_pair_the_longer_text_is_cut_on_the_side_that_was_said() -> None:
+    task = Task("tiny/pairs", "classification", ("first", "second"), label_names=("no", "yes"))
+    learner = EncoderLearner(backbone(with_tokenizer=True), task)
+    pair = Examples(np.array([0]), texts=[(" ".join(f"w{number}" for number in range(30)), "good bad")])
+    words = learner.tokenizer.convert_ids_to_tokens(learner.encode(pair, 8, "left").tokens[0].tolist())
+    assert words == ["<s>", "w27", "w28", "w29", "</s>", "good", "bad", "</s>"]
+
+
+def test_another_side_is_encoded_anew() -> None:
+    long = Examples(np.array([0, 1]), texts=[("good " + "w1 " * 30,), ("bad " + "w1 " * 30,)])
+    made = Evaluator(backbone(with_tokenizer=True), SENTIMENT, splits(long, long), Recipe(steps=1, max_length=8))
+    ends = made.with_recipe(truncation_side="left")
+    assert made.train_part.tokens[0].tolist() != made.train_part.tokens[1].tolist()
+    assert ends.train_part.tokens[0].tolist() == ends.train_part.tokens[1].tolist()  # the word that tells them is cut
 
 
 def test_without_a_tokenizer_nothing_can_be_encoded() -> None:

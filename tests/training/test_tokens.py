@@ -37,7 +37,10 @@ def test_texts_that_are_cut_are_counted(case: Case, tmp_path: Path) -> None:
     assert told.startswith(
         "4 of 6 training texts are longer than 16 tokens (of those the median has 27, the longest 32)"
     )
+    assert told.endswith("or set recipe.truncation_side to left to read their ends instead")
     assert "cut" not in facts(case, train, max_length=32)
+    told = facts(case, train, max_length=16, truncation_side="left")["cut"]
+    assert "what comes before that from their ends is not read" in told
 
 
 def test_words_that_are_unknown_are_counted(case: Case, tmp_path: Path) -> None:

@@ -16,6 +16,24 @@ from autopeft.errors import SettingsError
 from autopeft.settings import Settings
 
 Sets = Annotated[list[str], typer.Option("--set", help="Any setting, as key=value with dots: recipe.epochs=3.")]
+TrainFiles = Annotated[
+    list[str],
+    typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet; a folder, or again for more."),
+]
+ValidationFile = Annotated[
+    Path | None, typer.Option("--validation-file", help="What the search looks at; else cut from the train file.")
+]
+TestFile = Annotated[
+    Path | None, typer.Option("--test-file", help="What retraining reports on; else cut from the train file.")
+]
+Kind = Annotated[str | None, typer.Option(help="What labels are: classification or regression; guessed unless said.")]
+Budgets = Annotated[
+    list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
+]
+MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")]
+TruncationSide = Annotated[
+    str | None, typer.Option(help="Where texts that are too long are cut: right (the default) or left.")
+]
 
 
 def asked(
@@ -25,37 +43,25 @@ def asked(
     model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
     task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
-    train: Annotated[
-        list[str],
-        typer.Option("--train-file", help="Your own CSV, TSV, JSONL or Parquet; a folder, or again for more."),
-    ] = [],  # noqa: B006
-    validation: Annotated[
-        Path | None, typer.Option("--validation-file", help="What the search looks at; else cut from the train file.")
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option("--test-file", help="What retraining reports on; else cut from the train file.")
-    ] = None,
+    train: TrainFiles = [],  # noqa: B006
+    validation: ValidationFile = None,
+    test: TestFile = None,
     text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="What labels are: classification or regression; guessed unless said.")
-    ] = None,
+    kind: Kind = None,
     encoding: Annotated[str | None, typer.Option(help="Of your text files, such as cp1252; else UTF-8.")] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
-    budget: Annotated[
-        list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
-    ] = [],  # noqa: B006
+    budget: Budgets = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
     initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
+    truncation_side: TruncationSide = None,
     train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
-    max_retries: Annotated[
-        int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")
-    ] = None,
+    max_retries: MaxRetries = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     devices: Annotated[str | None, typer.Option(help="One for each worker in turn: cuda:0,cuda:1.")] = None,
@@ -72,6 +78,7 @@ def asked(
         "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
+        "recipe.truncation_side": truncation_side,
         "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
         "files.test": test, "files.text": text or None,
         "files.label": label, "files.kind": kind, "files.encoding": encoding,

@@ -11,7 +11,7 @@ import typer
 
 from autopeft.cli import options
 from autopeft.cli.app import app
-from autopeft.cli.flags import Sets
+from autopeft.cli.flags import Sets, TruncationSide
 from autopeft.cli.studies import AsJson, Database, Overwrite, TrustRemoteCode, opened, picked
 from autopeft.cli.terminal import err, print_json, say
 from autopeft.errors import SettingsError
@@ -20,6 +20,10 @@ from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, 
 if TYPE_CHECKING:
     from autopeft.session import Session
     from autopeft.training.retraining import Retrained
+
+Rates = Annotated[
+    str | None, typer.Option("--learning-rates", help="Candidates, such as 3e-4,1e-3,3e-3, chosen on validation.")
+]
 
 
 @app.command()
@@ -38,9 +42,8 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Evaluations without improvement before stopping; 10 unless a file says more.")
     ] = None,
-    rates: Annotated[
-        str | None, typer.Option("--learning-rates", help="Candidates, such as 3e-4,1e-3,3e-3, chosen on validation.")
-    ] = None,
+    truncation_side: TruncationSide = None,
+    rates: Rates = None,
     widen: Annotated[
         int, typer.Option(min=0, help="Further candidates while the best is the smallest or largest.")
     ] = 2,
@@ -53,8 +56,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Retrain an architecture on several seeds and measure it on the test part."""
-    changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
-    settings = options.for_retraining(source, changes, sets, trust_remote_code=trust_remote_code)
+    changes = {"epochs": epochs, "patience": patience, "truncation_side": truncation_side}
+    given = {"learning_rates": options.rates(rates), **{f"recipe.{name}": value for name, value in changes.items()}}
+    settings = options.for_retraining(source, given, sets, trust_remote_code=trust_remote_code)
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 

@@ -66,7 +66,10 @@ def predictions(
     loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
     learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
     learner.model = loaded  # with the head that was trained
-    encoded = learner.encode(examples, int(record["facts"].get("recipe", {}).get("max_length", _MOST_TOKENS)))
+    recipe = record["facts"].get("recipe", {})
+    encoded = learner.encode(
+        examples, int(recipe.get("max_length", _MOST_TOKENS)), recipe.get("truncation_side", "right")
+    )
     found: list[dict[str, Any]] = []
     for rows in np.split(np.arange(len(inputs)), range(_BATCH, len(inputs), _BATCH)):
         with torch.inference_mode():

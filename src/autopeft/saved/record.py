@@ -82,6 +82,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("facts", "answer"): one_of("score", "generate"),
     ("facts", "recipe"): _MAPPING,
     ("facts", "recipe", "max_length"): COUNT,
+    ("facts", "recipe", "truncation_side"): one_of("right", "left"),
 }
 _NOTHING = object()
 

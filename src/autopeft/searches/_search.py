@@ -83,7 +83,7 @@ class SearchContext:
             return None
         evaluator = self.evaluator
         data = [evaluator.n_train, evaluator.data_seed, evaluator.splits.train.digest()]
-        text = json.dumps([identity, evaluator.recipe.as_dict(), data, evaluator.backbone.digest()])
+        text = json.dumps([identity, evaluator.recipe.identity(), data, evaluator.backbone.digest()])
         return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
 
 

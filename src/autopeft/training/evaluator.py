@@ -77,9 +77,9 @@ class Evaluator:
         self.data_seed, self.answer = data_seed, answer
         train = _fraction(splits.train, recipe.data_fraction, data_seed)
         self.learner: Learner = learner_for(backbone, task, answer, train)
-        self._train = self.learner.encode(train, recipe.max_length)
+        self._train = self.encode(train)
         self._validation = splits.validation
-        self._encoded_validation = self.learner.encode(splits.validation, recipe.max_length)
+        self._encoded_validation = self.encode(splits.validation)
 
     @property
     def n_train(self) -> int:
@@ -91,6 +91,10 @@ class Evaluator:
         """The encoded training examples in use, for a search that trains on its own."""
         return self._train
 
+    def encode(self, examples: Examples) -> Encoded:
+        """Token ids of `examples`, cut as the recipe says."""
+        return self.learner.encode(examples, self.recipe.max_length, self.recipe.truncation_side)
+
     def with_recipe(self, **changes: Any) -> Evaluator:
         """The same data and backbone under another recipe; what was encoded is encoded again only if it must be.
 
@@ -99,7 +103,7 @@ class Evaluator:
         """
         recipe = replace(self.recipe, **changes)
         _check_factors(recipe)
-        if (recipe.data_fraction, recipe.max_length) != (self.recipe.data_fraction, self.recipe.max_length):
+        if _read_by(recipe) != _read_by(self.recipe):
             return Evaluator(
                 self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self.answer
             )
@@ -257,7 +261,7 @@ class Run:
         if examples is None:
             metrics = self.fitted.history[self.fitted.kept].metrics
         else:
-            encoded = evaluator.learner.encode(examples, evaluator.recipe.max_length)
+            encoded = evaluator.encode(examples)
             metrics = evaluator.score(encoded, examples)
         return Measurement(
             metrics=dict(metrics),
@@ -348,6 +352,11 @@ def _let_go(failure: BaseException) -> None:
     while seen is not None:
         traceback.clear_frames(seen.__traceback__)
         seen = seen.__cause__ or seen.__context__
+
+
+def _read_by(recipe: Recipe) -> tuple[float, int, str]:
+    """What the encoded examples depend on."""
+    return recipe.data_fraction, recipe.max_length, recipe.truncation_side
 
 
 def _check_factors(recipe: Recipe) -> None:

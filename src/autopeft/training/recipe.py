@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from autopeft.rules import (
@@ -41,6 +43,8 @@ class Recipe:
         patience: evaluations without improvement after which training stops; None for never.
         evaluate_every: epochs between evaluations; the end is always evaluated.
         max_length: tokens after which an example is truncated.
+        truncation_side: where an example that is too long is cut: "right" keeps its beginning, "left" its end; of a
+            pair the longer text is cut. A text-to-text model is given the task's name in front, which is cut first.
         precision: "float32", or "bf16" for automatic mixed precision with float32 master weights.
         gradient_checkpointing: recompute activations instead of keeping them.
         keep: "best" restores the best evaluation, "last" does not.
@@ -61,6 +65,7 @@ class Recipe:
     patience: int | None = None
     evaluate_every: float = 1.0
     max_length: int = 128
+    truncation_side: Literal["right", "left"] = "right"
     precision: Literal["float32", "bf16"] = "float32"
     gradient_checkpointing: bool = False
     keep: Literal["best", "last"] = "best"
@@ -76,6 +81,17 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of every setting."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """`as_dict` as it was before there were the settings that came later, where these have their defaults.
+
+        Files of interrupted searches are named by it, and must be found by later versions.
+        """
+        return {name: value for name, value in self.as_dict().items() if (name, value) not in CAME_LATER.items()}
+
+
+CAME_LATER: Mapping[str, Any] = MappingProxyType({"truncation_side": "right"})
+"""Settings that searches begun before them lack, with the value that they then had."""
 
 
 def _is_factor(value: Any) -> bool:
@@ -98,6 +114,7 @@ _RULES: dict[str, Rule] = {
     "patience": or_none(COUNT),
     "evaluate_every": POSITIVE,
     "max_length": whole_number(8),
+    "truncation_side": one_of("right", "left"),
     "precision": one_of("float32", "bf16"),
     "keep": one_of("best", "last"),
 }

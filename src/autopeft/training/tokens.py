@@ -7,6 +7,7 @@ model nothing to read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ import numpy as np
 from autopeft.training.evaluator import Evaluator
 
 _MOST = 2000
+_NOT_READ = MappingProxyType(
+    {
+        "right": "what comes after is not read: raise recipe.max_length, or set recipe.truncation_side to left to read "
+        "their ends instead",
+        "left": "what comes before that from their ends is not read: raise recipe.max_length",
+    }
+)
 # Names and slips are unknown to good tokenizers, too.
 _MANY_UNKNOWN = 0.1
 
@@ -32,7 +40,10 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
     ids: Sequence[Sequence[int]] = tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)[
         "input_ids"
     ]
-    return {**_cut(np.array([len(row) for row in ids]), limit), **_unknown(ids, tokenizer)}
+    return {
+        **_cut(np.array([len(row) for row in ids]), limit, evaluator.recipe.truncation_side),
+        **_unknown(ids, tokenizer),
+    }
 
 
 def _limit(evaluator: Evaluator) -> int:
@@ -40,14 +51,13 @@ def _limit(evaluator: Evaluator) -> int:
     return min(evaluator.recipe.max_length, positions, int(evaluator.backbone.tokenizer.model_max_length))
 
 
-def _cut(lengths: Any, limit: int) -> dict[str, str]:
+def _cut(lengths: Any, limit: int, side: str) -> dict[str, str]:
     longer = lengths[lengths > limit]
     if not len(longer):
         return {}
     message = (
         f"{len(longer):,} of {len(lengths):,} training texts are longer than {limit} tokens (of those the median has "
-        f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and what comes after is not read: "
-        "raise recipe.max_length"
+        f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and {_NOT_READ[side]}"
     )
     return {"cut": message}
 

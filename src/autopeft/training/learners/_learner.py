@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from torch import nn
@@ -13,6 +14,10 @@ from autopeft.training.consistency import Forward
 
 Answer = Literal["score", "generate"]
 """How a text-to-text model's answer is read: the likelihoods of the labels compared, or greedy decoding."""
+
+
+Side = Literal["right", "left"]
+"""Where an example that is too long is cut, see `autopeft.training.recipe.Recipe`."""
 
 
 class Learner(Protocol):
@@ -32,8 +37,8 @@ class Learner(Protocol):
         """Learn numbers in the unit of the data; without meaning where answers are no numbers or are texts."""
         ...
 
-    def encode(self, examples: Examples, max_length: int) -> Encoded:
-        """Token ids of `examples`, truncated to `max_length` tokens."""
+    def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
+        """Token ids of `examples`, truncated to `max_length` tokens on that side."""
         ...
 
     def reset(self, seed: int) -> list[nn.Parameter]:
@@ -51,3 +56,14 @@ class Learner(Protocol):
     def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
         """The task's metrics of the outputs for `examples`."""
         ...
+
+
+@contextmanager
+def cutting(tokenizer: Any, side: Side) -> Iterator[None]:
+    """Within it `tokenizer` cuts what is too long on that side, whatever its own files say."""
+    own = tokenizer.truncation_side
+    tokenizer.truncation_side = side
+    try:
+        yield
+    finally:
+        tokenizer.truncation_side = own

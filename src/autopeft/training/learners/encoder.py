@@ -16,6 +16,7 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
 from autopeft.training.heads import Head, HeadedModel, LabelScale, head_parameters
+from autopeft.training.learners._learner import Side, cutting
 
 
 class EncoderLearner:
@@ -50,13 +51,14 @@ class EncoderLearner:
         """Learn numbers in the unit of the data, as was done before they were standardised."""
         self.scale = self._headed.scale = None
 
-    def encode(self, examples: Examples, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
         positions = self.backbone.n_positions or max_length
         limit = min(max_length, positions, int(self.tokenizer.model_max_length))
         texts = list(examples.segments())
         pairs = [parts[1] for parts in texts] if texts and len(texts[0]) == 2 else None
-        found = self.tokenizer([parts[0] for parts in texts], pairs, truncation=True, max_length=limit)
+        with cutting(self.tokenizer, side):
+            found = self.tokenizer([parts[0] for parts in texts], pairs, truncation=True, max_length=limit)
         types = Ragged.of(found["token_type_ids"]) if "token_type_ids" in found else None
         rows = None
         if examples.choices:

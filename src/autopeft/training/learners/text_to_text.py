@@ -22,7 +22,7 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.learners._learner import Answer
+from autopeft.training.learners._learner import Answer, Side, cutting
 
 _MOST_ROWS = 256
 """Decoder rows, examples times labels, that are scored at a time."""
@@ -55,11 +55,12 @@ class TextToTextLearner:
     def keep_unit(self) -> None:
         """Numbers are said in words here, in the unit of the data as they are."""
 
-    def encode(self, examples: Examples, max_length: int) -> Encoded:
+    def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Sources truncated to `max_length` tokens; targets whole, with the end token."""
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
         targets = [self.task.target_text(examples, index) for index in range(len(examples))]
-        found = self.tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
+        with cutting(self.tokenizer, side):
+            found = self.tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
         return Encoded(Ragged.of(found), None, examples.labels, targets=self._tokens(targets))
 
     def reset(self, seed: int) -> list[nn.Parameter]:
