@@ -16,7 +16,7 @@ from transformers import BertConfig, RobertaConfig, T5Config
 from autopeft.architecture import Architecture, Cost, Counts, Line, ParameterBudget, Placement, describe, total
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BudgetError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.training.heads import head_parameters
 
 SITES = st.builds(

@@ -118,7 +118,8 @@ def test_the_method_of_the_examples_is_trained_and_its_name_stored(monkeypatch: 
     import torch
 
     import tiny
-    from autopeft.network.attach import attach, count
+    from autopeft.network.attach import attach
+    from autopeft.network.build import count
 
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     backbone = tiny.backbone("bert")
@@ -178,7 +179,7 @@ def test_the_explicit_architecture_fits_minilm() -> None:
     from transformers import BertConfig
 
     from autopeft.backbones import Backbone
-    from autopeft.network.attach import count
+    from autopeft.network.build import count
 
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     found = Architecture.load(ROOT / "examples" / "mixed_layers.json")

@@ -17,7 +17,8 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import PACKAGED, Backbone
 from autopeft.methods.gated import GatedDelta, GatedPrefix
-from autopeft.network.attach import Attached, attach, count
+from autopeft.network.attach import Attached, attach
+from autopeft.network.build import count
 from tiny import backbone, fill, inputs
 
 FOLDER = Path(__file__).parent / "reference"

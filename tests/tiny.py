@@ -16,7 +16,7 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone, families, family_of
 from autopeft.network.attach import Attached
-from autopeft.spaces.lattice import stands_at
+from autopeft.spaces.build import stands_at
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._protocols import Splits
 from autopeft.tasks._task import Task

@@ -16,7 +16,8 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Cuttable, Reads
-from autopeft.network.attach import Attached, attach, count
+from autopeft.network.attach import Attached, attach
+from autopeft.network.build import count
 from autopeft.training.evaluator import checkpointing
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, output
 

@@ -11,7 +11,7 @@ import torch
 import tiny
 from autopeft.architecture import ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.samplers import Sampler, build, lookup, names
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import Configuration, SearchSpace

@@ -13,7 +13,7 @@ import tiny
 from autopeft import samplers, tasks
 from autopeft.backbones import Backbone
 from autopeft.experiments.experiment import Experiment, architecture_of, read
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.session import build_space, resolved
 from autopeft.settings import load, read_yaml
 from autopeft.tasks import _protocols as protocols

@@ -8,7 +8,8 @@ from torch.nn import functional
 import tiny
 from autopeft.architecture import Architecture, Placement
 from autopeft.methods.adamix import Mixture
-from autopeft.network.attach import attach, count
+from autopeft.network.attach import attach
+from autopeft.network.build import count
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.recipe import Recipe
 

@@ -16,7 +16,8 @@ from autopeft.backbones import Backbone, Seam, Site
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Frozen, Mask, Reads, Traits
 from autopeft.methods.gated import GatedDelta, GatedPrefix, InputGate
-from autopeft.network.attach import attach, count
+from autopeft.network.attach import attach
+from autopeft.network.build import count
 from autopeft.training.retraining import BASELINES, baseline
 from tiny import backbone, everywhere, fill, inputs, output
 

@@ -13,7 +13,8 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BackboneError, UnknownNameError
 from autopeft.methods import lookup
-from autopeft.network.attach import Attached, attach, count, prices
+from autopeft.network.attach import Attached, attach
+from autopeft.network.build import count, prices
 from autopeft.spaces.lattice import Axis, SearchSpace
 from autopeft.training.evaluator import checkpointing
 from autopeft.training.learners import EncoderLearner

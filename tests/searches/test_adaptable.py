@@ -11,7 +11,7 @@ import torch
 import tiny
 from autopeft import samplers
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan
 from autopeft.searches._supernet import Supernet

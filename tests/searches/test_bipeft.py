@@ -15,7 +15,7 @@ import tiny
 from autopeft import samplers
 from autopeft.architecture import ParameterBudget
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError, SpaceExhaustedError, UnknownNameError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches._search import BudgetedSampler, SearchContext
 from autopeft.spaces import papers as spaces

@@ -82,7 +82,7 @@ def test_more_budget_finds_more() -> None:
 def test_the_result_is_within_any_budget_and_never_empty(budget: int) -> None:
     model = backbone()
     found, _ = searched(1, budget=budget, steps=40)
-    from autopeft.network.attach import count
+    from autopeft.network.build import count
 
     counts = count(model, found.architecture)
     assert 0 < counts.stored == found.parameters <= budget

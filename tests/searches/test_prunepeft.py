@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import tiny
 from autopeft import samplers
 from autopeft.errors import NonFiniteFailure, SettingsError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._search import BudgetedSampler
 from autopeft.searches._supernet import Supernet

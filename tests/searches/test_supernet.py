@@ -13,7 +13,8 @@ from transformers import AutoConfig
 from autopeft import methods
 from autopeft.backbones import Backbone, families
 from autopeft.errors import ArchitectureError, SettingsError
-from autopeft.network.attach import attach, count
+from autopeft.network.attach import attach
+from autopeft.network.build import count
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import Axis, SearchSpace

@@ -15,9 +15,10 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Line, ParameterBudget, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.spaces import papers as spaces
-from autopeft.spaces.lattice import Axis, Choice, Configuration, SearchSpace, Slot, binary_logarithmic_sizes
+from autopeft.spaces.build import binary_logarithmic_sizes
+from autopeft.spaces.lattice import Axis, Choice, Configuration, SearchSpace, Slot
 from lattice import FakeBackbone, FakeMethod, autopeft_space, tiny_space
 
 

@@ -20,7 +20,8 @@ from autopeft.methods.bitfit import Bias
 from autopeft.methods.layernorm import NormWeight
 from autopeft.methods.lora import LowRank
 from autopeft.methods.lowrank import LowRankBottleneck
-from autopeft.network.attach import attach, count
+from autopeft.network.attach import attach
+from autopeft.network.build import count
 from autopeft.spaces import papers as spaces
 
 LAYERS = 24

@@ -20,7 +20,8 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import ArchitectureError, DataError, NonFiniteFailure, SettingsError, UnknownNameError
-from autopeft.network.attach import attach, count
+from autopeft.network.attach import attach
+from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.saved.save import Described, load, save
 from autopeft.tasks._examples import Examples

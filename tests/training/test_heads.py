@@ -14,7 +14,7 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.network.attach import attach
-from autopeft.spaces.lattice import stands_at
+from autopeft.spaces.build import stands_at
 from autopeft.training import heads
 from autopeft.training.evaluator import checkpointing
 from autopeft.training.heads import Head, HeadedModel

@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from autopeft.errors import SettingsError
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
 from autopeft.session import Session

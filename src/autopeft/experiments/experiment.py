@@ -22,7 +22,7 @@ from autopeft.backbones import Backbone
 from autopeft.errors import AutopeftError, InputError, SettingsError, UnknownNameError
 from autopeft.experiments.contest import Contest, contest, run_cell
 from autopeft.experiments.provenance import provenance
-from autopeft.network.attach import count
+from autopeft.network.build import count
 from autopeft.objective import Measurement, hypervolume_curve, reference_point
 from autopeft.reading import read_json
 from autopeft.reports.rows import search_seconds

@@ -7,9 +7,7 @@ bit for bit, what it computed before.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, cast
 
@@ -18,34 +16,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from autopeft import methods
-from autopeft.architecture import Architecture, Cost, Counts, Placement, total
+from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import ADDED, Backbone, Site, seeded
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Method, PrefixModule, Reads, is_readable, unreadable
+from autopeft.methods import Method, PrefixModule, Reads
 from autopeft.network.attention import set_prefix
-from autopeft.spaces.lattice import stands_at
-
-Key = tuple[str, str]  # (site, method)
+from autopeft.network.build import Key, build, fold
+from autopeft.network.signals import Pass, changed_by, follow, input_of, part_of, what_is_read, with_part
 
 _PADDING = ""  # where the handle is kept that belongs to no site
-
-
-def prices(backbone: Backbone, architecture: Architecture) -> list[tuple[Cost, int]]:
-    """The cost and the size of every placement."""
-    return [(methods.lookup(p.method).cost(backbone.site(p.site)), p.size) for p in architecture]
-
-
-def count(backbone: Backbone, architecture: Architecture, head: int = 0) -> Counts:
-    """The three parameter counts, exact, without building anything.
-
-    Args:
-        head: parameters of the task head, which enter `trained` only.
-    """
-    priced = prices(backbone, architecture)
-    trained = head
-    for method, sized in _by_method(backbone, architecture):
-        trained += method.trained(sized)
-    return Counts(total(priced, "nominal"), total(priced, "stored"), trained, backbone.n_parameters)
 
 
 def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> Attached:
@@ -63,25 +42,8 @@ def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> 
             f"{backbone.name} holds one architecture at a time, but {backbone.occupant} is attached: detach it first."
         )
     with seeded(seed):
-        modules = _build(backbone, architecture)
+        modules = build(backbone, architecture)
     return Attached(backbone, architecture, modules)
-
-
-class _Pass(threading.local):
-    """What a forward pass keeps on its way, apart for every thread that calls the model.
-
-    Attributes:
-        inputs: what entered a site and is read further on, by site.
-        visible: ``(batch, tokens)``, 0 at padding, or None without padding; absent in a thread that began no pass.
-    """
-
-    visible: Tensor | None
-
-    def __init__(self) -> None:
-        self.inputs: dict[str, Tensor] = {}
-
-    def __reduce__(self) -> tuple[type[_Pass], tuple[()]]:
-        return _Pass, ()  # a copy of the model has no pass under way
 
 
 class _Shown(nn.Module):
@@ -112,7 +74,7 @@ class Attached:
         self._prefixed: dict[str, nn.Module] = {}
         self._deltas: dict[str, list[tuple[Method, Key]]] = {}
         self._original: dict[str, Tensor] | None = None
-        self._pass = _Pass()
+        self._pass = Pass()
         self._latest_visible: Tensor | None = None
         self._shown: nn.Module | None = None
         for module in self.modules.values():
@@ -148,7 +110,7 @@ class Attached:
     def fold(self) -> None:
         """Replace reparametrisations by their values; do this after training and before saving."""
         for module in self.modules.values():
-            _fold(module)
+            fold(module)
 
     def detach(self) -> None:
         """Take everything away again. Idempotent."""
@@ -158,7 +120,7 @@ class Attached:
         for site in self.backbone.sites:
             self._unhook(site)
         self._unhook(_PADDING)
-        self._pass, self._latest_visible = _Pass(), None
+        self._pass, self._latest_visible = Pass(), None
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
@@ -305,7 +267,7 @@ class Attached:
 
         def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
             more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if method.sees_padding else {}
-            _follow(self.modules[key], next(attention.parameters()).device)
+            follow(self.modules[key], next(attention.parameters()).device)
             return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
 
         set_prefix(attention, prefix)
@@ -324,9 +286,9 @@ class Attached:
             self._hold_input(site)
 
         def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            x = self._pass.inputs.pop(site.key) if site.exit != site.entry else _input(args, kwargs)
+            x = self._pass.inputs.pop(site.key) if site.exit != site.entry else input_of(args, kwargs)
             y = output[0] if isinstance(output, tuple) else output
-            changed = _put(y, site, self._apply(deltas, norm, x, _take(y, site)))
+            changed = with_part(y, site, self._apply(deltas, norm, x, part_of(y, site)))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         self._deltas[site.key] = deltas
@@ -337,7 +299,7 @@ class Attached:
         """Change what the module of the site is given."""
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = _input(args, kwargs)
+            x = input_of(args, kwargs)
             changed = self._apply(deltas, None, x, x)
             return ((changed, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": changed})
 
@@ -349,7 +311,7 @@ class Attached:
         """Keep the input x of the site on its way from the entry to where it is read."""
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._pass.inputs[site.key] = _input(args, kwargs)
+            self._pass.inputs[site.key] = input_of(args, kwargs)
 
         entry = self.backbone.module(site.entry)
         self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
@@ -359,114 +321,9 @@ class Attached:
         for method, key in deltas:
             if self._is_out(key):
                 continue
-            u = x + own if method.reads is Reads.SUM else _read(method.reads, norm, x, y)
+            u = x + own if method.reads is Reads.SUM else what_is_read(method.reads, norm, x, y)
             more = {"visible": self._visible} if method.sees_padding else {}
             if key in self.scales:
                 more["scale"] = self.scales[key]
-            y = _precise(self.modules[key], u, y, self.masks.get(key), **more)
+            y = changed_by(self.modules[key], u, y, self.masks.get(key), **more)
         return y
-
-
-def _read(reads: Reads, norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
-    if reads is Reads.INPUT:
-        return x
-    if reads is Reads.NORMED_SUM and norm is not None:
-        frozen: Tensor = norm.forward(x + y)  # not called: what else stands at the norm would change it
-        return frozen
-    return y
-
-
-def _take(output: Tensor, site: Site) -> Tensor:
-    """What of a module's output belongs to the site: all, or a part of a fused projection's."""
-    return output if site.part is None else output[..., slice(*site.part)]
-
-
-def _put(output: Tensor, site: Site, changed: Tensor) -> Tensor:
-    """`output` with `changed` in place of what `_take` gives."""
-    if site.part is None:
-        return changed
-    start, stop = site.part
-    return torch.cat([output[..., :start], changed, output[..., stop:]], dim=-1)
-
-
-def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a module of the backbone was called with."""
-    x: Tensor = args[0] if args else kwargs["hidden_states"]
-    return x
-
-
-def _precise(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None, **more: Tensor | None) -> Tensor:
-    """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
-    _follow(module, u.device)
-    kind = u.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" knows no autocast
-        u = u.to(next(module.parameters()).dtype)
-    changed: Tensor = module(u, y, mask, **more)
-    return changed.to(y.dtype)
-
-
-def _follow(module: nn.Module, device: torch.device) -> None:
-    """Move `module` to where the backbone is by now: it is none of the backbone's own, so `model.to` leaves it."""
-    first = next(module.parameters(), None)
-    if first is not None and first.device != device:
-        with torch.inference_mode(False):  # weights moved within it could not be trained any more
-            module.to(device)
-
-
-def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
-    order = {key: position for position, key in enumerate(backbone.sites)}
-    for name in architecture.methods:
-        placed = [(backbone.site(p.site), p.size) for p in architecture if p.method == name]
-        yield methods.lookup(name), sorted(placed, key=lambda pair: order[pair[0].key])
-
-
-def _build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module]:
-    _check(backbone, architecture)
-    modules: dict[Key, nn.Module] = {}
-    frozen = {key: backbone.module(backbone.site(key).entry) for key in {placement.site for placement in architecture}}
-    for method, placed in _by_method(backbone, architecture):
-        modules.update({(site, method.name): module for site, module in method.build(placed, frozen).items()})
-    return modules
-
-
-def stored_shapes(backbone: Backbone, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The shapes of what `Attached.state` gives after folding, by name; nothing takes memory.
-
-    Raises:
-        ArchitectureError, UnknownNameError, BackboneError: as `attach`.
-    """
-    with torch.device("meta"):
-        modules = _build(backbone, architecture)
-    found = {}
-    if any(methods.lookup(name).seam == "backbone" for name in architecture.methods):
-        found = {f"model/full/{name}": tuple(value.shape) for name, value in backbone.own_parameters().items()}
-    for (site, method), module in modules.items():
-        _fold(module)
-        found.update({f"{site}/{method}/{name}": tuple(p.shape) for name, p in module.named_parameters()})
-    return found
-
-
-def _fold(module: nn.Module) -> None:
-    fold = getattr(module, "fold", None)
-    if fold is not None:
-        fold()
-
-
-def _check(backbone: Backbone, architecture: Architecture) -> None:
-    wrong = []
-    for placement in architecture:
-        method, site = methods.lookup(placement.method), backbone.site(placement.site)
-        if method.seam != site.seam:
-            wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
-        elif not stands_at(method, site, [site.role]):
-            wrong.append(f"{placement}: {method.name} stands in {' and '.join(method.stacks)} stacks only")
-        elif method.seam == "delta" and not is_readable(method.reads, site):
-            wrong.append(f"{placement}: {unreadable(method.name, site)}")
-        elif method.seam == "kv" and site.key not in backbone.reached:
-            wrong.append(f"{placement}: the attention there takes no prefix in this release, so it would do nothing")
-        elif not method.is_sized and placement.size != 1:
-            wrong.append(f"{placement}: the only size of {method.name} is 1")
-    prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
-    wrong += [f"{site} holds two prefixes" for site, n in Counter(prefixed).items() if n > 1]
-    if wrong:
-        raise ArchitectureError(f"These placements do not fit {backbone.name}: {'; '.join(sorted(wrong))}.")

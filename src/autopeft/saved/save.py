@@ -27,7 +27,8 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
 from autopeft.errors import ArchitectureError, BackboneError
-from autopeft.network.attach import Attached, attach, count
+from autopeft.network.attach import Attached, attach
+from autopeft.network.build import count
 from autopeft.saved.card import card
 from autopeft.saved.record import FORMAT, RECORD, base_of, file_digest, folders_of, read_record, sealed
 from autopeft.saved.weights import HEAD, WEIGHTS, check_digest, read_weights

@@ -13,7 +13,7 @@ from torch import Tensor
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
-from autopeft.network.attach import stored_shapes
+from autopeft.network.build import stored_shapes
 from autopeft.saved.record import file_digest
 from autopeft.training.heads import Head
 

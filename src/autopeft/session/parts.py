@@ -15,7 +15,8 @@ from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
 from autopeft.settings import FileSettings, Settings, SpaceSettings
-from autopeft.spaces.lattice import Axis, SearchSpace, stands_at
+from autopeft.spaces.build import stands_at
+from autopeft.spaces.lattice import Axis, SearchSpace
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset

@@ -14,116 +14,29 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.architecture import Architecture, Cost, CountKind, ParameterBudget, Placement
+from autopeft.architecture import Architecture, CountKind, ParameterBudget, Placement
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
+from autopeft.spaces.build import Axis, BackboneLike, Builder, Sharing, check_layers
+from autopeft.spaces.choices import Choice, Configuration, Slot
+from autopeft.spaces.count import n_valid
+
+__all__ = ["Axis", "Choice", "Configuration", "Encoding", "Indices", "SearchSpace", "Slot"]
 
 Indices = NDArray[np.int64]  # (n, d): one configuration a row, one index into a choice's values a column
-Sharing = Literal["shared", "layer", "placement"]
 Encoding = Literal["unit", "released"]
 
 _BLOCK = 4096
 _MOST_BLOCKS = 50
 _IDLE_BLOCKS = 3
 _MOST_ENUMERATED = 1 << 20
-
-
-class SiteLike(Protocol):
-    """What the space asks of a site of the backbone."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def stack(self) -> str: ...
-    @property
-    def layer(self) -> int | None: ...
-    @property
-    def role(self) -> str: ...
-
-
-class BackboneLike(Protocol):
-    """What the space asks of a backbone."""
-
-    @property
-    def sites(self) -> Mapping[str, Any]: ...
-    @property
-    def hidden_size(self) -> int: ...
-
-
-class MethodLike(Protocol):
-    """What the space asks of a method."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def roles(self) -> tuple[str, ...]: ...
-    @property
-    def is_sized(self) -> bool: ...
-    @property
-    def stacks(self) -> tuple[str, ...]: ...
-    def cost(self, site: Any) -> Cost: ...
-
-
-def stands_at(method: MethodLike, site: SiteLike, roles: Sequence[str] | None = None) -> bool:
-    """Whether `method` may stand at `site`: it has one of `roles` (its own when None), in a stack that it is for."""
-    return site.role in (roles or method.roles) and (not method.stacks or site.stack in method.stacks)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One coordinate: a name and its ordered values. Sizes increase and may begin with 0; a switch is ``(0, 1)``."""
-
-    name: str
-    values: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.values or list(self.values) != sorted(set(self.values)) or self.values[0] < 0:
-            raise SettingsError(f"The values of {self.name!r} must increase from at least 0, but got {self.values}.")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place where a module may stand.
-
-    Args:
-        size: index of the choice that gives the size.
-        switch: index of the choice that switches it on, or None when it has no switch.
-    """
-
-    method: str
-    site: str
-    cost: Cost
-    size: int
-    switch: int | None = None
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """A point of the lattice: for every choice the index of the value taken. What samplers propose."""
-
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One method of a space. `sizes` and `roles` default to the method's own; 0 among the sizes means absent."""
-
-    method: MethodLike
-    sizes: tuple[int, ...] | None = None
-    roles: tuple[str, ...] | None = None
-
-
-def binary_logarithmic_sizes(hidden_size: int) -> tuple[int, ...]:
-    """0 and the halvings of the hidden size down to 1: 11 values for 768, 12 for 1024 (AutoPEFT, section 3.1)."""
-    halvings = {max(1, hidden_size >> k) for k in range(hidden_size.bit_length())}
-    return (0, *sorted(halvings))
 
 
 @dataclass(frozen=True)
@@ -168,9 +81,9 @@ class SearchSpace:
             ArchitectureError: a method cannot read what it has to at one of its places.
             BudgetError: no configuration satisfies the budget.
         """
-        builder = _Builder(sharing, layers == "search")
+        builder = Builder(sharing, layers == "search")
         allowed = None if isinstance(layers, str) else frozenset(layers)
-        _check_layers(backbone, allowed)
+        check_layers(backbone, allowed)
         for axis in axes:
             builder.add(backbone, axis, allowed)
         if not builder.slots:
@@ -348,9 +261,7 @@ class SearchSpace:
     @cached_property
     def n_valid(self) -> int:
         """Number of points at which something trains, whatever the budget."""
-        used = {position for slot in self.slots for position in (slot.size, slot.switch)}
-        idle = math.prod(len(choice.values) for n, choice in enumerate(self.choices) if n not in used)
-        return self.cardinality - idle * math.prod(self._n_empty(part) for part in self._components())
+        return n_valid(self.choices, self.slots)
 
     def cost_range(self, kind: CountKind = "nominal") -> tuple[int, int]:
         """The least and the largest cost of a valid configuration, whatever the budget."""
@@ -460,125 +371,3 @@ class SearchSpace:
                 row[column] = lower if total > most else higher
                 total += sum(map(cost, self._slots_of[column])) - before
         return row
-
-    def _components(self) -> list[list[Slot]]:
-        """Slots grouped so that no choice is used in two groups."""
-        groups: list[tuple[set[int], list[Slot]]] = []
-        for slot in self.slots:
-            used = {slot.size} | ({slot.switch} if slot.switch is not None else set())
-            joined = [group for group in groups if group[0] & used]
-            groups = [group for group in groups if not group[0] & used]
-            union = used.union(*(group[0] for group in joined))
-            groups.append((union, [*itertools.chain.from_iterable(group[1] for group in joined), slot]))
-        return [slots for _, slots in groups]
-
-    def _n_empty(self, slots: list[Slot]) -> int:
-        """Settings of the choices of one component at which none of its slots holds a module."""
-        sizes = sorted({slot.size for slot in slots})
-        switches = sorted({slot.switch for slot in slots if slot.switch is not None})
-        if len(switches) < len(sizes):
-            return self._n_empty_by_switch(slots, sizes, switches)
-        empty = 0
-        for present in itertools.product((False, True), repeat=len(sizes)):
-            on = dict(zip(sizes, present, strict=True))
-            blocked = {slot.switch for slot in slots if on[slot.size]}
-            ways = 0 if None in blocked else 1
-            for size in sizes:
-                nonzero = sum(1 for value in self.choices[size].values if value)
-                ways *= nonzero if on[size] else len(self.choices[size].values) - nonzero
-            for switch in switches:
-                ways *= 1 if switch in blocked else len(self.choices[switch].values)
-            empty += ways
-        return empty
-
-    def _n_empty_by_switch(self, slots: list[Slot], sizes: list[int], switches: list[int]) -> int:
-        """The same by going through the switches: a layer of many sizes behind one switch has few of them."""
-        empty = 0
-        for present in itertools.product((False, True), repeat=len(switches)):
-            on = dict(zip(switches, present, strict=True))
-            needed = {slot.size for slot in slots if slot.switch is None or on[slot.switch]}
-            ways = math.prod(len(self.choices[switch].values) - 1 for switch in switches if on[switch])
-            for size in sizes:
-                values = self.choices[size].values
-                ways *= values.count(0) if size in needed else len(values)
-            empty += ways
-        return empty
-
-
-class _Builder:
-    """Collects choices in the order in which they are first needed: layers first, as the papers list them."""
-
-    def __init__(self, sharing: Sharing, is_layer_searched: bool) -> None:
-        if sharing not in ("shared", "layer", "placement"):
-            raise SettingsError(f"sharing is 'shared', 'layer' or 'placement', but got {sharing!r}.")
-        self.sharing, self.is_layer_searched = sharing, is_layer_searched
-        self._choices: dict[str, Choice] = {}
-        self.slots: list[Slot] = []
-        self._prefixes: dict[str, str] = {}  # site to method, at the key/value seam
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return tuple(self._choices.values())
-
-    def add(self, backbone: BackboneLike, axis: Axis, allowed: frozenset[int] | None) -> None:
-        method = axis.method
-        roles = axis.roles or method.roles
-        sites = [site for site in backbone.sites.values() if stands_at(method, site, roles)]
-        sites = [site for site in sites if allowed is None or site.layer in allowed]
-        if not sites:
-            known = sorted({site.role for site in backbone.sites.values()})
-            raise SettingsError(
-                f"The method {method.name!r} stands at {', '.join(roles)}, "
-                f"but this backbone has only {', '.join(known)}."
-            )
-        default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
-        sizes = tuple(sorted(set(axis.sizes or default)))
-        wrong = [*self._misplaced(method, sites), *_misfitting(method, sizes)]
-        if wrong:
-            raise SettingsError(f"The method {method.name!r} does not fit this space: {'; '.join(wrong)}.")
-        for site in sites:
-            self._switch(site)
-        for site in sites:
-            self._add_slot(method, site, sizes)
-
-    def _misplaced(self, method: MethodLike, sites: Sequence[Any]) -> list[str]:
-        """What `attach` would refuse at the first trial: to be told before there is a study."""
-        wrong, seam = [], getattr(method, "seam", None)
-        other = sorted({site.role for site in sites if getattr(site, "seam", seam) != seam})
-        if other:
-            wrong.append(f"it stands at {', '.join(method.roles)}, not at {', '.join(other)}")
-        if seam == "kv":
-            there = sorted({self._prefixes[site.key] for site in sites if site.key in self._prefixes})
-            wrong += [f"a layer holds one kind of prefix, and there is {name!r} already" for name in there]
-            self._prefixes |= {site.key: method.name for site in sites}
-        return wrong
-
-    def _switch(self, site: SiteLike) -> int | None:
-        if not self.is_layer_searched or site.layer is None:
-            return None
-        return self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
-
-    def _add_slot(self, method: MethodLike, site: SiteLike, sizes: tuple[int, ...]) -> None:
-        suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
-        size = self._index(method.name + suffix, sizes)
-        self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._switch(site)))
-
-    def _index(self, name: str, values: tuple[int, ...]) -> int:
-        self._choices.setdefault(name, Choice(name, values))
-        return list(self._choices).index(name)
-
-
-def _misfitting(method: MethodLike, sizes: tuple[int, ...]) -> list[str]:
-    if not sizes[-1]:
-        return [f"its sizes {list(sizes)} hold nothing above 0"]
-    if not method.is_sized and sizes[-1] > 1:
-        return [f"its only size is 1, but got {list(sizes)}"]
-    return []
-
-
-def _check_layers(backbone: BackboneLike, allowed: frozenset[int] | None) -> None:
-    known = {site.layer for site in backbone.sites.values()}
-    wrong = sorted((allowed or frozenset()) - known)
-    if wrong:
-        last = max(layer for layer in known if layer is not None)
-        raise SettingsError(f"Layers are numbered 0 to {last}, but got {', '.join(map(str, wrong))}.")

@@ -27,7 +27,8 @@ from autopeft import methods
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import LINEAR, NORMS
 from autopeft.errors import UnknownNameError
-from autopeft.spaces.lattice import Axis, BackboneLike, Choice, SearchSpace
+from autopeft.spaces.build import BackboneLike
+from autopeft.spaces.lattice import Axis, Choice, SearchSpace
 
 _AUTOPEFT: Mapping[str, tuple[str, ...]] = {
     "SA": ("serial",),

@@ -24,7 +24,8 @@ from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
 from autopeft.errors import OutOfMemoryFailure, SettingsError, TrialFailure, is_out_of_memory
 from autopeft.methods import lookup
-from autopeft.network.attach import Attached, attach, count
+from autopeft.network.attach import Attached, attach
+from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.tasks import Splits
 from autopeft.tasks._examples import Examples

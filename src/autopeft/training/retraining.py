@@ -19,7 +19,7 @@ from autopeft.errors import SettingsError
 from autopeft.methods import lookup
 from autopeft.objective import Measurement
 from autopeft.saved.save import Described, save
-from autopeft.spaces.lattice import stands_at
+from autopeft.spaces.build import stands_at
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, sweep
 from autopeft.writing import write_whole
