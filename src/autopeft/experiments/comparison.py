@@ -7,24 +7,20 @@ differences are taken seed by seed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import DataError
 from autopeft.objective import Measurement, Scale
+from autopeft.paired import Paired, paired
 from autopeft.pictures.hypervolume import volumes
 from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Failure, Trial, TrialState
-
-_LEVEL = 0.95
 
 Cell = Mapping[str, Any]
 """One finished search as `autopeft.experiments.experiment.search_result` wrote it."""
@@ -65,55 +61,6 @@ def trial_from_cell(row: Mapping[str, Any], cell: Cell) -> Trial:
 def trials_of(cell: Cell) -> tuple[Trial, ...]:
     """All trials of a finished search, in order of number."""
     return tuple(trial_from_cell(row, cell) for row in cell["trials"])
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Differences seed by seed, and what they tell of the mean difference.
-
-    Args:
-        seeds: those that both sides have.
-        values: the differences, in the order of the seeds.
-    """
-
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """The mean difference; NaN without a seed."""
-        return fmean(self.values) if self.values else math.nan
-
-    @property
-    def standard_error(self) -> float | None:
-        """Of the mean; None from fewer than two seeds."""
-        n = len(self.values)
-        return stdev(self.values) / math.sqrt(n) if n > 1 else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean difference by Student's t; None from fewer than two seeds."""
-        error = self.standard_error
-        if error is None:
-            return None
-        reach = float(student.ppf(0.5 + _LEVEL / 2, len(self.values) - 1)) * error
-        return self.mean - reach, self.mean + reach
-
-    @property
-    def verdict(self) -> str:
-        """ "better", "worse", or why neither can be said."""
-        if self.interval is None:
-            return "one seed allows no statement" if self.values else "no seed in common"
-        low, high = self.interval
-        if low > 0 or high < 0:
-            return "better" if low > 0 else "worse"
-        return "no difference shown"
-
-
-def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
-    """`first` minus `second`, by seed."""
-    seeds = tuple(sorted(set(first) & set(second)))
-    return Paired(seeds, tuple(first[seed] - second[seed] for seed in seeds))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from autopeft.architecture import Architecture, Counts
-from autopeft.experiments.comparison import paired
 from autopeft.experiments.experiment import Experiment
+from autopeft.paired import paired
 from autopeft.pictures.points import NamedPoint, Picture
 from autopeft.pictures.results import results_data
 from autopeft.reports.markdown import markdown_table

@@ -14,11 +14,12 @@ from typing import Any
 
 from autopeft.architecture import Counts
 from autopeft.errors import SettingsError
-from autopeft.experiments.comparison import Comparison, compare, paired
+from autopeft.experiments.comparison import Comparison, compare
 from autopeft.experiments.contest_report import contested
 from autopeft.experiments.experiment import Experiment, read_result
 from autopeft.markup import code, escape, fenced, image
 from autopeft.objective import Scale
+from autopeft.paired import paired
 from autopeft.pictures import canvas
 from autopeft.pictures.cloud import cloud_data
 from autopeft.pictures.fronts import fronts_data
@@ -356,8 +357,8 @@ def differences_table(
 
 
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    by_seed = [dict(zip(cell["seeds"], cell["values"], strict=True)) for cell in (first, second)]
-    found = paired(*by_seed)
+    ours, theirs = (dict(zip(cell["seeds"], cell["values"], strict=True)) for cell in (first, second))
+    found = paired(ours, theirs)
     if found.interval is None:
         return f"{found.mean:+.4f} ({found.verdict})"
     low, high = found.interval
