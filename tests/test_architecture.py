@@ -22,7 +22,9 @@ from autopeft.training.heads import head_parameters
 SITES = st.builds(
     "{}.{}.{}".format, st.sampled_from(["encoder", "decoder"]), st.integers(0, 3), st.sampled_from(["ffn", "q"])
 )
-PLACEMENTS = st.builds(Placement, SITES, st.sampled_from(["serial", "lora"]), st.integers(1, 9))
+PLACEMENTS = st.builds(
+    Placement, SITES, st.sampled_from(["serial", "lora"]), st.integers(1, 9), st.sampled_from([1, 0.5])
+)
 ARCHITECTURES = st.lists(PLACEMENTS, max_size=6, unique_by=lambda p: (p.site, p.method)).map(
     lambda p: Architecture(tuple(p))
 )
@@ -261,13 +263,26 @@ def test_architectures_speak_for_themselves() -> None:
     assert describe(mixed) == ["lnfit=1@final_norm", "serial=4@decoder.ffn[2,10]"]
     assert mixed.methods == ("lnfit", "serial")
     assert str(Placement("encoder.0.ffn", "serial", 4)) == "serial@encoder.0.ffn:4"
+    assert str(Placement("encoder.0.ffn", "serial", 4, 2)) == "serial@encoder.0.ffn:4×2"
+    scaled = Architecture(tuple(Placement(f"encoder.{i}.q", "lora", 8, scale) for i, scale in enumerate((1, 3, 1, 3))))
+    assert describe(scaled) == ["lora=8@q[1,3]", "lora=8@q[2,4]×3"]
+
+
+def test_the_method_s_own_scale_is_not_written() -> None:
+    own, twice = (Placement("encoder.0.q", "lora", 8, scale) for scale in (1, 2))
+    assert Architecture((own,)).as_dict() == {"placements": [["lora", "encoder.0.q", 8]]}
+    assert Architecture((twice,)).as_dict() == {"placements": [["lora", "encoder.0.q", 8, 2.0]]}
+    with pytest.raises(ArchitectureError, match="these stand twice: lora@encoder"):
+        Architecture((own, twice))
 
 
 BROKEN: tuple[Any, ...] = (
     *(None, [], 3, "x", {}, {"placements": None}, {"placements": 3}, {"placements": "abc"}, {"placements": {"a": 1}}),
-    *({"placements": [row]} for row in (None, 3, "abc", [], ["lora", "s"], ["l", "s", 1, 1], {"a": 1, "b": 2, "c": 3})),
+    *({"placements": [row]} for row in (None, 3, "abc", [], ["lora", "s"], [1] * 5, {"a": 1, "b": 2, "c": 3})),
     *({"placements": [["lora", "encoder.0.q", size]]}
       for size in (0, -3, 10**9, 10**12, 10**30, True, 2.0, float("nan"), "x", None, [1], {})),
+    *({"placements": [["lora", "encoder.0.q", 1, scale]]}
+      for scale in (0, -1.5, True, float("nan"), float("inf"), 10**400, "x", None, [1])),
     *({"placements": [["lora", site, 1]]} for site in (None, 3, "", [], "a" * 201, "a\nb", "a\x1b[2Jb")),
     *({"placements": [[method, "encoder.0.q", 1]]} for method in (None, 3, "", {}, "l" * 10_000)),
     {"placements": [["lora", "encoder.0.q", 1], ["lora", "encoder.0.q", 2]]},

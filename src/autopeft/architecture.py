@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -90,14 +91,18 @@ class Placement:
             ``encoder.3.ffn``; a site outside the layers has no number, such as ``decoder.final_norm``.
         method: the name of a method, such as ``serial``.
         size: 1 to `MOST_SIZE`. Absence is expressed by leaving the placement out.
+        scale: what the method's own scale is multiplied by (that of LoRA is alpha / r, so 2 there is alpha = 2 r). It
+            stands with the placement, not with the recipe, because the trained model computes with it.
 
     Raises:
-        ArchitectureError: the size is none of these (True and 2.0 are none), or a name is empty or no text.
+        ArchitectureError: the size is none of these (True and 2.0 are none), a name is empty or no text, or the scale
+            is no finite number above 0.
     """
 
     site: str
     method: str
     size: int
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         wrong = [name for name in (self.site, self.method) if not _is_name(name)]
@@ -110,9 +115,28 @@ class Placement:
                 f"A size must be a whole number of at least 1 and at most {MOST_SIZE:,}, but got {self.size!r:.99} for "
                 f"{self.method}@{self.site}."
             )
+        if not is_factor(self.scale):
+            raise ArchitectureError(
+                f"A scale must be a finite number above 0, but got {self.scale!r:.99} for {self.method}@{self.site}."
+            )
+        object.__setattr__(self, "scale", float(self.scale))  # 2 and 2.0 are written alike
 
     def __str__(self) -> str:
-        return f"{self.method}@{self.site}:{self.size}"
+        return f"{self.method}@{self.site}:{self.size}{_times(self.scale)}"
+
+    def as_row(self) -> list[Any]:
+        """A JSON-ready ``[method, site, size]``, with the scale at the end where it is not the method's own."""
+        return [self.method, self.site, self.size, *([] if self.scale == 1 else [self.scale])]
+
+
+def is_factor(value: object) -> bool:
+    """Whether `value` is a finite number above 0; True is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+def _times(scale: float) -> str:
+    """What is said of a scale: nothing of the method's own."""
+    return "" if scale == 1 else f"×{scale:.3g}"
 
 
 def _is_name(name: object) -> bool:
@@ -165,7 +189,7 @@ class Architecture:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping; `from_dict` is its inverse."""
-        return {"placements": [[p.method, p.site, p.size] for p in self.placements]}
+        return {"placements": [placement.as_row() for placement in self.placements]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -176,12 +200,13 @@ class Architecture:
         """
         given: Any = data.get("placements") if isinstance(data, Mapping) else None
         rows: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
-        odd = [row for row in rows if not isinstance(row, (list, tuple)) or len(row) != 3]
+        odd = [row for row in rows if not isinstance(row, (list, tuple)) or len(row) not in (3, 4)]
         if odd:
             raise ArchitectureError(
-                f"An architecture is {{'placements': [[method, site, size], ...]}}, but got {odd[0]!r:.99} as one."
+                f"An architecture is {{'placements': [[method, site, size], ...]}}, perhaps with a scale behind the "
+                f"size, but got {odd[0]!r:.99} as one."
             )
-        return cls(tuple(Placement(site, method, size) for method, site, size in rows))
+        return cls(tuple(Placement(site, method, *numbers) for method, site, *numbers in rows))
 
     def save(self, path: str | Path) -> None:
         """Write the architecture as JSON.
@@ -209,17 +234,20 @@ class Architecture:
 
 
 def describe(architecture: Architecture) -> list[str]:
-    """One phrase a method and size, layers counted from 1 as in the papers: ``serial=12@ffn[3,4]``."""
-    groups: dict[tuple[str, str, int], list[str]] = {}
+    """One phrase a method and size, layers counted from 1 as in the papers: ``serial=12@ffn[3,4]``.
+
+    A scale that is not the method's own stands behind it: ``lora=8@q[1]×2``.
+    """
+    groups: dict[tuple[str, str, int, float], list[str]] = {}
     for item in architecture:
         parts = item.site.split(".")
         where = ".".join([*([] if parts[0] == "encoder" else parts[:1]), parts[-1]])
         layer = [str(int(parts[1]) + 1)] if len(parts) == 3 and parts[1].isdecimal() else []
-        groups.setdefault((item.method, where, item.size), []).extend(layer)
+        groups.setdefault((item.method, where, item.size, item.scale), []).extend(layer)
     phrases = []
-    for (method, where, size), layers in groups.items():
+    for (method, where, size, scale), layers in groups.items():
         numbers = ",".join(sorted(layers, key=int))
-        phrases.append(f"{method}={size}@{where}" + (f"[{numbers}]" if numbers else ""))
+        phrases.append(f"{method}={size}@{where}" + (f"[{numbers}]" if numbers else "") + _times(scale))
     return sorted(phrases)
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from autopeft.architecture import Architecture
+from autopeft.architecture import Architecture, is_factor
 from autopeft.errors import ArchitectureError
 from autopeft.reading import read_json
 
@@ -58,7 +57,7 @@ class Changes:
     def __post_init__(self) -> None:
         given = dict(self.rate_factors)
         rates = [] if self.learning_rate is None else [self.learning_rate]
-        wrong = [value for value in (*rates, self.rate_factor, *given.values()) if not _is_positive(value)]
+        wrong = [value for value in (*rates, self.rate_factor, *given.values()) if not is_factor(value)]
         if wrong:
             raise ArchitectureError(f"Rates and their factors are finite and above 0, but got {wrong[0]!r:.99}.")
         if len(given) < len(self.rate_factors):
@@ -172,7 +171,3 @@ class Candidate:
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.architecture), str(self.changes)) if part)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

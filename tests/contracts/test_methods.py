@@ -5,6 +5,7 @@ A new file under `methods` or `backbones` is tested here without an edit.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,51 @@ def test_what_starts_at_zero_changes_nothing(family: str, method: str) -> None:
     plain = output(found)
     with attach(found, everywhere(found, method)) as attached:
         assert torch.equal(output(found), plain) == starts_at_zero(attached)
+
+
+def scaled(architecture: Architecture, factor: float) -> Architecture:
+    return Architecture(tuple(replace(placement, scale=factor) for placement in architecture))
+
+
+SCALED = [(family, method) for family, method in CASES if methods.lookup(method).has_scale]
+
+
+@pytest.mark.parametrize(("family", "method"), SCALED)
+def test_a_scale_is_what_the_method_s_own_is_multiplied_by(
+    family: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = backbone(family)
+    plain, architecture = output(found), everywhere(found, method)
+    own = methods.lookup(method)
+    with fill(attach(found, scaled(architecture, 3.0))), torch.no_grad():
+        given = output(found)
+    with fill(attach(found, scaled(architecture, 1.0))), torch.no_grad():
+        unscaled = output(found)
+    larger = replace(own, scale=3.0 * own.scale)  # type: ignore[type-var, attr-defined]
+    monkeypatch.setattr("autopeft.network.build.methods.lookup", lambda name: larger)
+    with fill(attach(found, architecture)), torch.no_grad():
+        assert torch.equal(output(found), given)
+    assert not torch.equal(given, unscaled)
+    assert torch.equal(output(found), plain)
+
+
+@pytest.mark.parametrize(("family", "method"), SCALED)
+def test_a_scale_changes_neither_the_start_nor_the_cost(family: str, method: str) -> None:
+    found = backbone(family)
+    architecture = everywhere(found, method)
+    with attach(found, architecture, seed=3) as attached:
+        start = {name: value.clone() for name, value in attached.state().items()}
+    with attach(found, scaled(architecture, 0.25), seed=3) as attached:
+        assert same_state(attached.state(), start)
+    assert count(found, scaled(architecture, 0.25)) == count(found, architecture)
+
+
+@pytest.mark.parametrize(("family", "method"), [case for case in CASES if case not in SCALED])
+def test_a_method_without_a_scale_takes_none(family: str, method: str) -> None:
+    found = backbone(family)
+    with pytest.raises(ArchitectureError, match="has no scale"):
+        attach(found, scaled(everywhere(found, method), 2.0))
+    assert found.occupant is None
 
 
 @pytest.mark.parametrize(("method", "is_neutral"), [("lora", True), ("parallel", True), ("serial", False)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from autopeft.architecture import Architecture, Placement
 from autopeft.pictures.labels import brief, metric_label, site_parts
 from sample_trials import architecture, failed, measured
 
@@ -20,6 +21,13 @@ from sample_trials import architecture, failed, measured
 )
 def test_brief_names_methods_sizes_and_layers_counted_from_one(placements: tuple[str, ...], expected: str) -> None:
     assert brief(architecture(*placements)) == expected
+
+
+def test_brief_names_scales_that_are_not_the_method_s_own() -> None:
+    scales = {"encoder.0.q": 1.0, "encoder.1.q": 1 / 3}
+    placed = tuple(Placement(site, "lora", 8, scale) for site, scale in scales.items())
+    assert brief(Architecture(placed)) == "lora 8 ×0.333–1 · layers 1,2"
+    assert brief(Architecture((Placement("encoder.0.q", "lora", 8, 2),))) == "lora 8 ×2 · layer 1"
 
 
 def test_site_parts_keep_a_dotted_role_whole() -> None:

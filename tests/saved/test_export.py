@@ -23,7 +23,8 @@ MIXED = Architecture(
         Placement("encoder.1.q", "lora", 4),
         Placement("encoder.1.v", "lora_double", 2),
         Placement("encoder.11.q", "lora", 1),
-        Placement("encoder.10.ffn_in", "lora", 3),
+        Placement("encoder.10.ffn_in", "lora", 3, scale=2.5),
+        Placement("encoder.9.v", "lora_double", 3, scale=0.25),
     )
 )
 

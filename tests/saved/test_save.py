@@ -71,6 +71,18 @@ def test_logits_are_the_same_bit_for_bit(family: str, method: str, tmp_path: Pat
     assert not model.training
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "parallel"])
+def test_a_scale_is_in_what_is_loaded(method: str, tmp_path: Path) -> None:
+    found = backbone()
+    placed = [replace(p, scale=(0.5, 3.0)[i % 2]) for i, p in enumerate(everywhere(found, method))]
+    wanted = saved(tmp_path / "scaled", found, Architecture(tuple(placed)))
+    plain = saved(tmp_path / "plain", found, everywhere(found, method))
+    assert not torch.equal(wanted, plain)
+    model = load(tmp_path / "scaled", backbone=backbone())
+    with torch.no_grad():
+        assert torch.equal(model(**tensors(found)).logits, wanted)
+
+
 def mixed(found: Backbone) -> Architecture:
     methods = ("serial", "parallel", "prefix", "lora")
     return Architecture(tuple(p for name in methods for p in everywhere(found, name, 2)))

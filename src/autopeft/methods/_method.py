@@ -29,7 +29,19 @@ PACKAGE = "autopeft.methods"
 """Where the members are."""
 
 _DECLARED = (
-    *("name", "roles", "seam", "reads", "order", "is_sized", "about", "stacks", "sees_padding", "is_scaled_apart"),
+    *(
+        "name",
+        "roles",
+        "seam",
+        "reads",
+        "order",
+        "is_sized",
+        "about",
+        "stacks",
+        "sees_padding",
+        "has_scale",
+        "is_scaled_apart",
+    ),
     *("cost", "trained", "build"),
 )
 
@@ -79,6 +91,7 @@ class Method(Protocol):
         stacks: the only stacks where it may stand; empty for all.
         sees_padding: True when its modules also take ``visible``, ``(batch, tokens)``, 0 at padding or None without it,
             and at the key/value seam ``x``, the attention's input. Without it, a delta treats every token by itself.
+        has_scale: True when its modules are `HasScale`, so that a placement may say what their scale is multiplied by.
         is_scaled_apart: True when the mask enters what its modules compute more than once: they also take ``scale``, a
             scalar factor on all that they add, which would not be linear as a factor on the mask.
     """
@@ -101,6 +114,8 @@ class Method(Protocol):
     def stacks(self) -> tuple[str, ...]: ...
     @property
     def sees_padding(self) -> bool: ...
+    @property
+    def has_scale(self) -> bool: ...
     @property
     def is_scaled_apart(self) -> bool: ...
 
@@ -129,7 +144,15 @@ class Traits:
     about: str = ""
     stacks: tuple[str, ...] = ()
     sees_padding: bool = False
+    has_scale: bool = False
     is_scaled_apart: bool = False
+
+
+@runtime_checkable
+class HasScale(Protocol):
+    """A module of a method that `has_scale`: what it adds is multiplied by `scale`, a number that is not trained."""
+
+    scale: float
 
 
 class PrefixModule(Protocol):

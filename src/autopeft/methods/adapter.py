@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -108,6 +108,7 @@ class Adapter(Traits):
     roles: tuple[str, ...] = ("ffn",)
     seam: Seam = "delta"
     is_sized: bool = True
+    has_scale: bool = field(default=True, kw_only=True)
 
     def cost(self, site: Site) -> Cost:
         """Per unit a row and a column (and a bias in `stored`); once, the bias of the up-projection.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,7 @@ class DoRA(Traits):
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = True
+    has_scale: bool = field(default=True, kw_only=True)
 
     def cost(self, site: Site) -> Cost:
         """Per unit of rank a row of A and a column of B; once, a length for every row of the frozen weight.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,6 +59,7 @@ class LoRA(Traits):
     reads: Reads = Reads.INPUT
     seam: Seam = "delta"
     is_sized: bool = True
+    has_scale: bool = field(default=True, kw_only=True)
 
     def cost(self, site: Site) -> Cost:
         """Per unit of rank a row of A and a column of B."""

@@ -12,7 +12,7 @@ from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Counts, total
 from autopeft.backbones import Backbone, Site
 from autopeft.errors import ArchitectureError
-from autopeft.methods import Method, is_readable, unreadable
+from autopeft.methods import HasScale, Method, is_readable, unreadable
 from autopeft.spaces.build import stands_at
 
 Key = tuple[str, str]  # (site, method)
@@ -54,6 +54,12 @@ def build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module
     frozen = {key: backbone.module(backbone.site(key).entry) for key in {placement.site for placement in architecture}}
     for method, placed in _by_method(backbone, architecture):
         modules.update({(site, method.name): module for site, module in method.build(placed, frozen).items()})
+    # Multiplied afterwards, so that what a module starts from does not depend on its scale: candidates that differ in
+    # it alone are compared from the same random numbers.
+    for placement in architecture:
+        module = modules.get((placement.site, placement.method))
+        if placement.scale != 1 and isinstance(module, HasScale):
+            module.scale *= placement.scale
     return modules
 
 
@@ -95,6 +101,8 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
             wrong.append(f"{placement}: the attention there takes no prefix in this release, so it would do nothing")
         elif not method.is_sized and placement.size != 1:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
+        elif not method.has_scale and placement.scale != 1:
+            wrong.append(f"{placement}: {method.name} has no scale")
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
     wrong += [f"{site} holds two prefixes" for site, n in Counter(prefixed).items() if n > 1]
     if wrong:

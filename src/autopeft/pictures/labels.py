@@ -11,22 +11,25 @@ from autopeft.trial import Trial
 def brief(architecture: Architecture) -> str:
     """One short line: ``parallel 96, prefix 1, serial 12 · layers 3,4,8–10``; layers are counted from 1.
 
-    A method whose size differs between places shows its smallest and largest size. Stacks are named when there
+    A method whose size differs between places shows its smallest and largest size, and so does one whose scale is not
+    everywhere its own: ``lora 8 ×2``. Stacks are named when there
     are several, and so are sites outside the layers.
     """
     if architecture.is_empty:
         return "head only"
     sizes: dict[str, set[int]] = {}
+    scales: dict[str, set[float]] = {}
     layers: dict[str, set[int]] = {}
     outside: set[str] = set()
     for item in architecture:
         sizes.setdefault(item.method, set()).add(item.size)
+        scales.setdefault(item.method, set()).add(item.scale)
         stack, layer, name = site_parts(item.site)
         if layer is None:
             outside.add(f"{stack} {name}".strip())
         else:
             layers.setdefault(stack, set()).add(layer)
-    modules = ", ".join(f"{method} {_span(found)}" for method, found in sorted(sizes.items()))
+    modules = ", ".join(f"{method} {_span(found)}{_scaled(scales[method])}" for method, found in sorted(sizes.items()))
     ordered = sorted(layers, key=lambda stack: (stack != "encoder", stack))
     places = [
         f"{stack if len(layers) > 1 else 'layers' if len(layers[stack]) > 1 else 'layer'} {_ranges(layers[stack])}"
@@ -41,6 +44,11 @@ def site_parts(site: str) -> tuple[str, int | None, str]:
     if len(parts) >= 3 and parts[1].isdigit():
         return parts[0], int(parts[1]), ".".join(parts[2:])
     return parts[0], None, ".".join(parts[1:])
+
+
+def _scaled(scales: set[float]) -> str:
+    ends = dict.fromkeys(f"{scale:.3g}" for scale in (min(scales), max(scales)))
+    return "" if scales == {1.0} else f" ×{'–'.join(ends)}"
 
 
 def _span(sizes: set[int]) -> str:

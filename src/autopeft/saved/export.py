@@ -132,4 +132,4 @@ def _anchored(path: str) -> str:
 def _scale(placement: Placement) -> float:
     method = methods.lookup(placement.method)
     assert isinstance(method, LoRA)  # checked before
-    return method.scale
+    return method.scale * placement.scale
