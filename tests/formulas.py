@@ -131,11 +131,11 @@ def kill_while_holding(where: str | Path, victim: subprocess.Popen[bytes]) -> li
         return []  # the workers are still making it
     with study:
         victim.send_signal(signal.SIGSTOP)
-        study._refresh()
-        taken = Counter(record.fingerprint for record in study._records.values() if record.is_taken)
+        study._ledger.refresh()
+        taken = Counter(record.fingerprint for record in study._ledger.records.values() if record.is_taken)
         held = [
             record.trial.number
-            for record in study._records.values()
+            for record in study._ledger.records.values()
             # One that somebody else claimed as well, and was about to be withdrawn, would not be repeated.
             if record.is_running and record.lease.pid == victim.pid and taken[record.fingerprint] == 1
         ]

@@ -20,7 +20,9 @@ from optuna.exceptions import StorageInternalError
 from autopeft.cli.terminal import DiscreetFormatter
 from autopeft.errors import AutopeftError, StorageError
 from autopeft.masking import HIDDEN, Secrets, mask_text, masked, parts_of
-from autopeft.study.database import Store, open_store, server_url, storage_errors
+from autopeft.study.database import Store, storage_errors
+from autopeft.study.location import server_url
+from autopeft.study.opening import open_store
 from small_case import call
 
 SHOWN = [

@@ -138,8 +138,8 @@ def test_a_finished_training_is_told_by_the_next_process(tmp_path: Path, is_give
     (waiting,) = (tmp_path / "untold").iterdir()
     if is_given_up:
         with Study.open(path, space=SPACE, rules=QUICK) as other:
-            other._refresh()
-            other._lose(other._records[0])
+            other._ledger.refresh()
+            other._holder.lose(other._ledger.records[0])
     n_trained: list[object] = []
     with made(path) as study:
         study.run(lambda a, seed: (n_trained.append(a), formula(a, seed))[1], Blind(SPACE), 2)

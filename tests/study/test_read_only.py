@@ -15,7 +15,7 @@ import pytest
 
 from autopeft.cli.train import _check_outputs, _results
 from autopeft.errors import AutopeftError, SettingsError, StorageError
-from autopeft.study.database import open_store
+from autopeft.study.opening import open_store
 from autopeft.study.read_only import for_reading, may_write
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made

@@ -14,15 +14,9 @@ from optuna.exceptions import StorageInternalError
 
 from autopeft.errors import AutopeftError, InputError, StorageError
 from autopeft.masking import masked
-from autopeft.study.database import (
-    Store,
-    check_is_local,
-    file_system_of,
-    mounts,
-    open_store,
-    sqlite_path,
-    storage_errors,
-)
+from autopeft.study.database import Store, storage_errors
+from autopeft.study.location import check_is_local, file_system_of, mounts, sqlite_path
+from autopeft.study.opening import open_store
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made
 
@@ -80,7 +74,7 @@ def test_a_study_on_a_network_mount_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mounts()
-    monkeypatch.setattr("autopeft.study.database.mounts", lambda: (("/", "ext4"), (str(tmp_path.resolve()), "nfs")))
+    monkeypatch.setattr("autopeft.study.opening.mounts", lambda: (("/", "ext4"), (str(tmp_path.resolve()), "nfs")))
     for storage in (tmp_path / "deep" / "a.db", f"sqlite:///{tmp_path}/deep/a.db"):
         with pytest.raises(InputError, match="which is nfs"):
             open_store(storage, is_new_allowed=True)

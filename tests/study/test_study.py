@@ -67,8 +67,8 @@ def study(path: Path) -> Iterator[Study]:
 
 def lose_worker(study: Study, trial: Trial) -> None:
     """Make the lease of a running trial that of a process which has ended."""
-    study._stop_heart(trial.number)
-    record = study._records[trial.number]
+    study._holder.let_go(trial.number)
+    record = study._ledger.records[trial.number]
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     gone = replace(record.lease, pid=child.pid, started=0.0)
@@ -269,8 +269,8 @@ def test_a_lost_trial_ends_with_its_last_sign_of_life(retries: int, path: Path) 
     with made(path, rules=rules) as study:
         lost = study.claim(Blind(SPACE), 5)
         assert lost is not None
-        study._stop_heart(0)
-        record = study._records[0]
+        study._holder.let_go(0)
+        record = study._ledger.records[0]
         old = replace(record.lease, place="another machine", beat=lost.started - 3600)
         study._store.backend.set_trial_user_attr(record.key, "lease", old.as_dict())
         with made(path, rules=rules) as other:
@@ -344,32 +344,33 @@ def test_any_failed_trial_can_be_reopened_by_its_number(study: Study) -> None:
 def test_what_earlier_versions_called_a_crash_is_read_as_given_up(study: Study) -> None:
     trial = study.claim(Blind(SPACE), 1)
     assert trial is not None
-    study._stop_heart(0)
+    study._holder.let_go(0)
     failure = {"kind": "crash", "message": "The worker was lost 4 times, lastly process 1 on h: not tried again."}
-    study._ledger.end(study._records[0], {"failure": failure, "lost": True}, StoredState.FAIL)
+    study._ledger.end(study._ledger.records[0], {"failure": failure, "lost": True}, StoredState.FAIL)
     found = study.trial(0).failure
     assert found is not None
     assert (found.kind, found.message) == ("gave_up", failure["message"])
     assert study.reopen() == (0,)
 
 
-@pytest.mark.parametrize("where", ["_enter", "_complete"])
+@pytest.mark.parametrize("where", ["enter", "complete"])
 def test_a_signal_waits_until_a_claim_or_a_measurement_is_written(
     study: Study, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """A termination in the middle of writing: the claim is given back, the measurement stored."""
-    whole = getattr(study, where)
+    owner = study._holder if where == "enter" else study._teller
+    whole = getattr(owner, where)
 
     def interrupted_in(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
         return whole(*arguments)
 
-    monkeypatch.setattr(study, where, interrupted_in)
+    monkeypatch.setattr(owner, where, interrupted_in)
     with signals_interrupt(), pytest.raises(Interruption):
         study.run(formula, Blind(SPACE), 3)
     (trial,) = study.trials()
-    if where == "_complete":
+    if where == "complete":
         assert trial.is_complete
     else:
         assert trial.failure == Failure("preempted", "The worker was interrupted: SIGTERM.")
@@ -388,8 +389,8 @@ def test_giving_back_is_no_sign_against_the_architecture(study: Study) -> None:
 def test_a_worker_elsewhere_is_lost_when_it_falls_silent(path: Path, study: Study) -> None:
     trial = study.claim(Blind(SPACE), 1)
     assert trial is not None
-    study._stop_heart(0)
-    record = study._records[0]
+    study._holder.let_go(0)
+    record = study._ledger.records[0]
     far = replace(record.lease, place="another machine", host="far")
     with made(path) as other:
         study._store.backend.set_trial_user_attr(record.key, "lease", far.renewed(time.time()).as_dict())
@@ -405,22 +406,22 @@ def test_a_worker_elsewhere_is_lost_when_it_falls_silent(path: Path, study: Stud
 def test_the_lease_of_a_running_trial_is_renewed(study: Study) -> None:
     trial = study.claim(Blind(SPACE), 1)
     assert trial is not None
-    first = study._records[0].lease.beat
+    first = study._ledger.records[0].lease.beat
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        study._refresh()
-        if study._records[0].lease.beat > first:
+        study._ledger.refresh()
+        if study._ledger.records[0].lease.beat > first:
             break
         time.sleep(0.05)
-    assert study._records[0].lease.beat > first
+    assert study._ledger.records[0].lease.beat > first
 
 
 def test_a_given_up_worker_that_lives_may_still_tell(path: Path, study: Study) -> None:
     trial = study.claim(Blind(SPACE), 1)
     assert trial is not None
     with made(path) as other:
-        other._refresh()
-        other._lose(other._records[0])
+        other._ledger.refresh()
+        other._holder.lose(other._ledger.records[0])
     told = study.tell(trial, formula(trial.architecture, 7))
     assert (told.number, told.retry_of, told.state) == (1, 0, TrialState.COMPLETE)
     assert [t.state for t in study.trials()] == [TrialState.FAILED, TrialState.COMPLETE]
@@ -434,9 +435,9 @@ def test_a_late_measurement_of_what_was_repeated_is_dropped(
     trial = study.claim(Blind(SPACE), 1)
     assert trial is not None
     with made(path) as other:
-        other._refresh()
-        other._lose(other._records[0])
-        other._lose(other._records[0])  # a second one that notices does no harm
+        other._ledger.refresh()
+        other._holder.lose(other._ledger.records[0])
+        other._holder.lose(other._ledger.records[0])  # a second one that notices does no harm
         retry = other.claim(Blind(SPACE), 1)
         assert retry is not None
         late = study.tell(trial, formula(trial.architecture, 7))

@@ -65,6 +65,14 @@ class Ledger:
         """Everything that was noted."""
         return self._store.attempt("reading facts", lambda: self._store.backend.get_study_user_attrs(self._key))
 
+    def note_fact(self, key: str, value: Any) -> None:
+        """`note`, under a name that nothing else of the study's uses."""
+        self.note(f"fact.{key}", value)
+
+    def fact(self, key: str, default: Any = None) -> Any:
+        """What `note_fact` stored, by any worker; `default` when there is none."""
+        return self.facts().get(f"fact.{key}", default)
+
     def reopen(self, numbers: Iterable[int], now: float) -> None:
         """Let failed trials be tried again: a fact each, so that two who do this at once keep both."""
         for number in numbers:
