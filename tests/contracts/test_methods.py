@@ -194,6 +194,23 @@ def test_gradients_reach_every_added_parameter_and_none_of_the_backbone(family: 
         assert not any(parameter.requires_grad for parameter in found.model.parameters())
 
 
+@pytest.mark.parametrize("method", sorted({method for _, method in ADDED}))
+def test_who_draws_says_so_and_draws_apart(method: str) -> None:
+    """Beside others an architecture must draw what it draws alone: see `Method.is_random`."""
+    family = next(family for family, name in ADDED if name == method)
+    found = backbone(family)
+    with fill(attach(found, everywhere(found, method, 24)), std=0.3) as attached, torch.no_grad():
+        attached.train()
+        torch.manual_seed(0)
+        first, state = output(found), torch.get_rng_state()
+        torch.manual_seed(0)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(output(found), first)
+        # Of 4 experts at each of several sites other ones are drawn in one of 20 passes but once in 4^20.
+        others = [output(found) for seed in range(20) if torch.manual_seed(seed)]
+        assert any(not torch.equal(other, first) for other in others) == methods.lookup(method).is_random
+
+
 @pytest.mark.parametrize("family", LEADS)
 def test_full_fine_tuning_trains_the_backbone_and_gives_it_back(family: str) -> None:
     found = backbone(family)

@@ -78,9 +78,9 @@ def test_the_gate_sees_the_padding_of_the_batch_in_hand() -> None:
     with fill(attach(found, everywhere(found, "lora_gated"))) as attached, torch.no_grad():
         first = output(found, batch)
         found.model(input_ids=torch.randint(4, 90, (1, 3)))
-        assert attached._visible is None
+        assert attached._hooks._visible is None
         assert torch.equal(output(found, batch), first)
-    assert attached._visible is None
+    assert attached._hooks._visible is None
 
 
 class Rescaled(nn.Module):
@@ -122,7 +122,7 @@ def test_a_module_is_told_of_padding_only_when_its_method_asks_for_it() -> None:
     plain = output(found)
     with attach(found, everywhere(found, OWN.name)) as attached, torch.no_grad():
         assert not torch.equal(output(found), plain)
-        assert attached._visible is None
+        assert attached._hooks._visible is None
 
 
 def test_the_baseline_has_the_published_size_on_bert_base() -> None:

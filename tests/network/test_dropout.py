@@ -5,7 +5,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig
 
 from autopeft.backbones import Backbone, families
-from autopeft.network.dropout import dropout, quick_dropout
+from autopeft.network.dropout import drawing_apart, dropout, from_one_state, quick_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -121,3 +121,56 @@ def test_the_rates_return_after_an_error() -> None:
         stop()
     assert seen == [0.3, 0.3]
     assert [layer.p for layer in model] == [0.5, 0]
+
+
+def test_a_layer_drops_the_same_whatever_was_dropped_before_it() -> None:
+    """What makes architectures comparable: a longer prefix leaves the later layers' masks as they are."""
+
+    def second(first: int) -> Tensor:
+        torch.manual_seed(3)
+        dropout(torch.ones(first), 0.5, training=True)
+        return dropout(torch.ones(100), 0.5, training=True)
+
+    assert torch.equal(second(7), second(70_000))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_share_is_given_the_mask_that_one_alone_is_given(dtype: torch.dtype) -> None:
+    def draw(x: Tensor, rows: int | None) -> Tensor:
+        torch.manual_seed(3)
+        return dropout(x, 0.5, training=True, rows=rows)
+
+    x = torch.randn(6, 5, 4, dtype=dtype)
+    shares = draw(x, 2)
+    assert torch.equal(shares, torch.cat([draw(part, None) for part in x.split(2)]))
+    assert torch.equal(draw(x, 6), draw(x, None))
+    layer = nn.Dropout(0.5)
+    torch.manual_seed(3)
+    with quick_dropout(layer, rows=lambda: 2):
+        assert torch.equal(layer(x), shares)
+
+
+def test_what_is_drawn_apart_changes_nothing_for_others() -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+
+    def drawn(name: str) -> Tensor:
+        torch.manual_seed(4)
+        with drawing_apart(name):
+            found = torch.rand(50)
+        assert torch.equal(torch.rand(3), expected)
+        return found
+
+    assert torch.equal(drawn("a"), drawn("a"))
+    assert not torch.equal(drawn("a"), drawn("b"))
+
+
+def test_draws_are_repeated_from_one_state() -> None:
+    torch.manual_seed(4)
+    found = [torch.rand(3) for _ in from_one_state(3)]
+    after = torch.rand(1)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    torch.manual_seed(4)
+    torch.rand(3)
+    assert torch.equal(after, torch.rand(1))

@@ -41,6 +41,7 @@ _DECLARED = (
         "sees_padding",
         "has_scale",
         "is_scaled_apart",
+        "is_random",
     ),
     *("cost", "trained", "build"),
 )
@@ -94,6 +95,8 @@ class Method(Protocol):
         has_scale: True when its modules are `HasScale`, so that a placement may say what their scale is multiplied by.
         is_scaled_apart: True when the mask enters what its modules compute more than once: they also take ``scale``, a
             scalar factor on all that they add, which would not be linear as a factor on the mask.
+        is_random: True when its modules draw random numbers in training. They then do so apart from all others, so that
+            an architecture draws the same beside others as alone.
     """
 
     @property
@@ -118,6 +121,8 @@ class Method(Protocol):
     def has_scale(self) -> bool: ...
     @property
     def is_scaled_apart(self) -> bool: ...
+    @property
+    def is_random(self) -> bool: ...
 
     def cost(self, site: Site) -> Cost:
         """Nominal and stored parameters at `site` as a function of the size."""
@@ -146,6 +151,7 @@ class Traits:
     sees_padding: bool = False
     has_scale: bool = False
     is_scaled_apart: bool = False
+    is_random: bool = False
 
 
 @runtime_checkable

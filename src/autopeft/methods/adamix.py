@@ -106,7 +106,10 @@ class AdaMix(Traits):
 
 MEMBERS = {
     "adamix": AdaMix(
-        "adamix", n_experts=4, about="a mixture of adapters (AdaMix), one expert a step, their mean when saved"
+        "adamix",
+        n_experts=4,
+        is_random=True,
+        about="a mixture of adapters (AdaMix), one expert a step, their mean when saved",
     )
 }
 """Four experts, as in the paper; the baseline has a bottleneck of 48 on a hidden size of 768."""

@@ -8,23 +8,22 @@ bit for bit, what it computed before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import ADDED, Backbone, Site, seeded
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Method, PrefixModule, Reads
-from autopeft.network.attention import set_prefix
+from autopeft.network.attention import Keys
 from autopeft.network.build import Key, build, fold
-from autopeft.network.signals import Pass, changed_by, follow, input_of, part_of, what_is_read, with_part
-
-_PADDING = ""  # where the handle is kept that belongs to no site
+from autopeft.network.dropout import drawing_apart
+from autopeft.network.hooks import Hooks
+from autopeft.network.signals import changed_by, follow, what_is_read
 
 
 def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> Attached:
@@ -41,9 +40,13 @@ def attach(backbone: Backbone, architecture: Architecture, *, seed: int = 0) -> 
         raise ArchitectureError(
             f"{backbone.name} holds one architecture at a time, but {backbone.occupant} is attached: detach it first."
         )
+    return Attached(backbone, architecture, build_from(seed, backbone, architecture))
+
+
+def build_from(seed: int, backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module]:
+    """The modules of `architecture`, freshly initialised from `seed`; see `attach` for what may be wrong."""
     with seeded(seed):
-        modules = build(backbone, architecture)
-    return Attached(backbone, architecture, modules)
+        return build(backbone, architecture)
 
 
 class _Shown(nn.Module):
@@ -65,22 +68,33 @@ class Attached:
         scales: beside a mask that is a tensor, the scalar factor of a method that takes it apart, see `Method`.
     """
 
-    def __init__(self, backbone: Backbone, architecture: Architecture, modules: Mapping[Key, nn.Module]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        architecture: Architecture,
+        modules: Mapping[Key, nn.Module],
+        *,
+        is_hooked: bool = True,
+    ) -> None:
+        """Take `modules` into `backbone`.
+
+        Args:
+            is_hooked: False for one of several that `autopeft.network.shares` puts onto one backbone: it is then asked
+                through `change` and `put_in_front`, and changes nothing by itself.
+        """
         self.backbone, self.architecture = backbone, architecture
         self.modules = dict(modules)
         self.masks: dict[Key, Tensor | int] = {}
         self.scales: dict[Key, Tensor] = {}
-        self._handles: dict[str, list[RemovableHandle]] = {}  # by site
-        self._prefixed: dict[str, nn.Module] = {}
-        self._deltas: dict[str, list[tuple[Method, Key]]] = {}
+        self._prefixes, self._deltas = _by_site(architecture)
         self._original: dict[str, Tensor] | None = None
-        self._pass = Pass()
-        self._latest_visible: Tensor | None = None
         self._shown: nn.Module | None = None
         for module in self.modules.values():
             module.to(device=backbone.device)
+        self._hooks, self._is_attached = Hooks(backbone, self), is_hooked
+        if not is_hooked:
+            return
         backbone.occupant = architecture
-        self._is_attached = True
         try:
             self._hook()
         except BaseException:
@@ -117,10 +131,7 @@ class Attached:
         if not self._is_attached:
             return
         self._hide()
-        for site in self.backbone.sites:
-            self._unhook(site)
-        self._unhook(_PADDING)
-        self._pass, self._latest_visible = Pass(), None
+        self._hooks.remove_all()
         if self._original is not None:
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
@@ -147,9 +158,10 @@ class Attached:
             self.show(self._shown)
         left = [(method, other) for method, other in self._deltas.get(placement.site, []) if other != key]
         if left:
-            self._deltas[placement.site][:] = left
+            self._deltas[placement.site] = left
         else:
-            self._unhook(placement.site)
+            self._deltas.pop(placement.site, None)
+            self._hooks.remove(placement.site)
 
     def show(self, model: nn.Module) -> None:
         """Make the added modules part of `model` as ``adapters.<site>.<method>``, until they are detached.
@@ -220,110 +232,85 @@ class Attached:
     # -- hooks ---------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        if any(methods.lookup(name).sees_padding for name in self.architecture.methods):
-            self._watch_padding()
-        sites = groupby(self.architecture, key=lambda placement: placement.site)
-        for key, placements in sites:
-            site = self.backbone.site(key)
-            held = sorted(((methods.lookup(p.method), p) for p in placements), key=lambda pair: pair[0].order)
-            for method, placement in held:
-                if method.seam == "kv":
-                    self._hook_prefix(site, placement, method)
-                elif method.seam == "backbone":
-                    self._unfreeze()
-            deltas = [(method, (p.site, p.method)) for method, p in held if method.seam == "delta"]
-            if deltas:
-                self._hook_deltas(site, deltas)
-
-    def _watch_padding(self) -> None:
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._pass.visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-            self._latest_visible = self._pass.visible
-
-        module = self.backbone.module(self.backbone.family.padded)
-        self._handles[_PADDING] = [module.register_forward_pre_hook(note, with_kwargs=True)]
-
-    @property
-    def _visible(self) -> Tensor | None:
-        # Under gradient checkpointing a layer is computed again in a thread of autograd, which began no pass.
-        return getattr(self._pass, "visible", self._latest_visible)
+        if self.sees_padding:
+            self._hooks.watch_padding()
+        if any(methods.lookup(name).seam == "backbone" for name in self.architecture.methods):
+            self._unfreeze()
+        for key in self._prefixes:
+            self._hooks.at_attention(self.backbone.site(key), holds_input=self.holds_input(key))
+        for key in sorted(self._deltas):
+            self._hooks.at_deltas(self.backbone.site(key))
 
     def _unfreeze(self) -> None:
         self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
         self.backbone.model.requires_grad_(True)
 
-    def _unhook(self, site: str) -> None:
-        for handle in self._handles.pop(site, []):
-            handle.remove()
-        if site in self._prefixed:
-            set_prefix(self._prefixed.pop(site), None)
-        self._deltas.pop(site, None)
+    # -- what the hooks ask --------------------------------------------------------------------------------
 
-    def _hook_prefix(self, site: Site, placement: Placement, method: Method) -> None:
-        key = (placement.site, placement.method)
-        attention, module = self.backbone.module(site.entry), cast(PrefixModule, self.modules[key])
-        if method.sees_padding:
-            self._hold_input(site)
+    @property
+    def delta_sites(self) -> tuple[str, ...]:
+        """Keys of the sites whose output is changed."""
+        return tuple(self._deltas)
 
-        def prefix() -> tuple[Tensor, Tensor, Tensor | None] | None:
-            more = {"x": self._pass.inputs.pop(site.key), "visible": self._visible} if method.sees_padding else {}
-            follow(self.modules[key], next(attention.parameters()).device)
-            return None if self._is_out(key) else module.keys_values(self.masks.get(key), **more)
+    @property
+    def prefix_sites(self) -> tuple[str, ...]:
+        """Keys of the attentions that have a prefix."""
+        return tuple(self._prefixes)
 
-        set_prefix(attention, prefix)
-        self._prefixed[site.key] = attention
+    @property
+    def sees_padding(self) -> bool:
+        """Whether any method wants to know where padding is."""
+        return any(methods.lookup(name).sees_padding for name in self.architecture.methods)
+
+    def holds_input(self, key: str) -> bool:
+        """Whether the prefix at an attention reads the attention's input."""
+        return key in self._prefixes and self._prefixes[key][0].sees_padding
+
+    def put_in_front(self, site: Site, x: Tensor | None, visible: Tensor | None) -> Keys:
+        """The prefix at `site`, see `autopeft.network.hooks.Changer`; None where it is masked away."""
+        method, key = self._prefixes[site.key]
+        module = self.modules[key]
+        if self._is_out(key):
+            return None
+        follow(module, next(self.backbone.module(site.entry).parameters()).device)
+        more = {"x": x, "visible": visible} if method.sees_padding else {}
+        with self._draws(method, key):
+            return cast(PrefixModule, module).keys_values(self.masks.get(key), **more)
+
+    def change(self, site: Site, x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
+        """What the deltas at `site` make of its output, see `autopeft.network.hooks.Changer`."""
+        own, norm = y, None if site.norm is None else self.backbone.module(site.norm)
+        for method, key in self._deltas[site.key]:
+            if self._is_out(key):
+                continue
+            u = x + own if method.reads is Reads.SUM else what_is_read(method.reads, norm, x, y)
+            more = {"visible": visible} if method.sees_padding else {}
+            if key in self.scales:
+                more["scale"] = self.scales[key]
+            with self._draws(method, key):
+                y = changed_by(self.modules[key], u, y, self.masks.get(key), **more)
+        return y
 
     def _is_out(self, key: Key) -> bool:
         mask = self.masks.get(key)
         return isinstance(mask, int) and mask == 0
 
-    def _hook_deltas(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
-        norm = None if site.norm is None else self.backbone.module(site.norm)
-        if site.is_before:
-            self._hook_input(site, deltas)
-            return
-        if site.exit != site.entry:
-            self._hold_input(site)
+    def _draws(self, method: Method, key: Key) -> AbstractContextManager[None]:
+        is_random = method.is_random and self.modules[key].training
+        return drawing_apart("/".join(key)) if is_random else nullcontext()
 
-        def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            x = self._pass.inputs.pop(site.key) if site.exit != site.entry else input_of(args, kwargs)
-            y = output[0] if isinstance(output, tuple) else output
-            changed = with_part(y, site, self._apply(deltas, norm, x, part_of(y, site)))
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        self._deltas[site.key] = deltas
-        exit_ = self.backbone.module(site.exit)
-        self._handles.setdefault(site.key, []).append(exit_.register_forward_hook(leave, with_kwargs=True))
-
-    def _hook_input(self, site: Site, deltas: list[tuple[Method, Key]]) -> None:
-        """Change what the module of the site is given."""
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = input_of(args, kwargs)
-            changed = self._apply(deltas, None, x, x)
-            return ((changed, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": changed})
-
-        self._deltas[site.key] = deltas
-        entry = self.backbone.module(site.entry)
-        self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
-
-    def _hold_input(self, site: Site) -> None:
-        """Keep the input x of the site on its way from the entry to where it is read."""
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._pass.inputs[site.key] = input_of(args, kwargs)
-
-        entry = self.backbone.module(site.entry)
-        self._handles.setdefault(site.key, []).append(entry.register_forward_pre_hook(enter, with_kwargs=True))
-
-    def _apply(self, deltas: list[tuple[Method, Key]], norm: nn.Module | None, x: Tensor, y: Tensor) -> Tensor:
-        own = y
-        for method, key in deltas:
-            if self._is_out(key):
-                continue
-            u = x + own if method.reads is Reads.SUM else what_is_read(method.reads, norm, x, y)
-            more = {"visible": self._visible} if method.sees_padding else {}
-            if key in self.scales:
-                more["scale"] = self.scales[key]
-            y = changed_by(self.modules[key], u, y, self.masks.get(key), **more)
-        return y
+def _by_site(
+    architecture: Architecture,
+) -> tuple[dict[str, tuple[Method, Key]], dict[str, list[tuple[Method, Key]]]]:
+    """By site the prefix, and the deltas in their order."""
+    prefixes: dict[str, tuple[Method, Key]] = {}
+    deltas: dict[str, list[tuple[Method, Key]]] = {}
+    held = sorted(((methods.lookup(p.method), p) for p in architecture), key=lambda pair: pair[0].order)
+    for method, placement in held:
+        entry = (method, (placement.site, placement.method))
+        if method.seam == "kv":
+            prefixes[placement.site] = entry
+        elif method.seam == "delta":
+            deltas.setdefault(placement.site, []).append(entry)
+    return prefixes, deltas

@@ -33,9 +33,12 @@ _FEW_KEYS = 128
 _MOST_EXPONENT = 60.0
 """Its power and the sum of many such are finite in single precision."""
 
-Prefix = Callable[[], tuple[Tensor, Tensor, Tensor | None] | None]
-"""Gives keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
+Keys = tuple[Tensor, Tensor, Tensor | None] | None
+"""Keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
 or None; None for no prefix."""
+
+Prefix = Callable[[], Keys]
+"""Gives what stands in front."""
 
 
 def register() -> None:

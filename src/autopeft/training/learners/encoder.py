@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autopeft.backbones import Backbone, seeded
 from autopeft.errors import DataError
+from autopeft.network.dropout import next_draw
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
@@ -72,6 +73,7 @@ class EncoderLearner:
 
     def forward(self, batch: Batch) -> Forward:
         """The loss of the task's kind of answer, and what two passes are compared by."""
+        next_draw()
         logits = self._by_example(self._headed.unscaled(**batch.inputs), batch.sizes)
         answers, labels = self.task.answers, batch.labels
         labels = labels if self.scale is None else self.scale.standardised(labels)

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from autopeft.backbones import Backbone
 from autopeft.errors import DataError
+from autopeft.network.dropout import next_draw
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
@@ -69,6 +70,7 @@ class TextToTextLearner:
 
     def forward(self, batch: Batch) -> Forward:
         """Cross-entropy over the target tokens, and the logits at each of them."""
+        next_draw()
         found = self.model(**batch.inputs, labels=batch.targets)
         return Forward(found.loss, found.logits[batch.targets != -100])  # (target tokens, vocabulary)
 
