@@ -1,7 +1,7 @@
 """Compares samplers on landscapes fitted to real trials: hundreds of searches in the time of one.
 
-    python benchmarks/landscape.py results/search-mrpc --noise 0.012 --trials 40 --seeds 10
-    python benchmarks/landscape.py results/search-sst2 --noise 0.008 --trials 60 --seeds 4
+    python benchmarks/landscape.py results/search --task mrpc --noise 0.012 --trials 40 --seeds 10
+    python benchmarks/landscape.py results/search --task sst2 --noise 0.008 --trials 60 --seeds 4
 
 A forest of regression trees is fitted to every trial that an experiment has measured, on MiniLM in the space
 SA-PA-PT-Layer. A sampler sees the forest's value and Gaussian noise; its front is chosen by what it saw and judged by
@@ -12,7 +12,6 @@ the trials' variance only (printed as R², out of bag): this says which settings
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import machine
 from autopeft import samplers
 from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
+from autopeft.experiments import results_of
 from autopeft.objective import Measurement, hypervolume
 from autopeft.samplers.random import initial_design
 from autopeft.spaces import papers as spaces
@@ -53,17 +53,18 @@ class Landscape:
     """What the forest says of every architecture.
 
     Args:
-        folder: an experiment's results, ``<sampler>-seed<n>.json`` with trials.
+        folder: the results of an experiment of kind "compare".
+        task: of which part of it; empty for one without parts.
         noise: standard deviation of what a sampler sees.
     """
 
-    def __init__(self, folder: Path, noise: float) -> None:
+    def __init__(self, folder: Path, task: str, noise: float) -> None:
         backbone = Backbone.from_pretrained("minilm")
         self.space: SearchSpace = spaces.named("SA-PA-PT-Layer", backbone)
         self.n_backbone, self.noise = backbone.n_parameters, noise
         rows = {}
-        for path in sorted(folder.glob("*-seed*.json")):
-            for trial in json.loads(path.read_text())["trials"]:
+        for search in results_of(folder.parent, folder.name, task).values():
+            for trial in search.get("trials", ()):
                 found = self.space.configuration(Architecture.from_dict(trial["architecture"]))
                 if found is not None and trial.get("value") is not None:
                     rows[self.space.identity(found)] = (found, float(trial["value"]))
@@ -145,6 +146,7 @@ def main() -> None:
     """Run every rival on every seed and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path, help="folder of a finished search experiment")
+    parser.add_argument("--task", default="", help="of which part of it")
     parser.add_argument("--noise", type=float, required=True, help="standard deviation of one training run")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--initial", type=int, default=20)
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="+", choices=list(RIVALS), default=list(RIVALS))
     options = parser.parse_args()
     before = machine.facts()
-    landscape = Landscape(options.results, options.noise)
+    landscape = Landscape(options.results, options.task, options.noise)
     print(f"{landscape.n_trials} trials, R² out of bag {landscape.explained:.3f}", flush=True)
     found: dict[str, Any] = {}
     for rival in options.rivals:
@@ -164,7 +166,7 @@ def main() -> None:
         "trials_fitted": landscape.n_trials, "r2_out_of_bag": landscape.explained, "noise": options.noise,
         "trials": options.trials, "initial": options.initial, "seeds": options.seeds,
     }  # fmt: skip
-    name = f"landscape-{options.results.name.removeprefix('search-')}"
+    name = f"landscape-{options.task or options.results.name}"
     print(f"written: {machine.write(name, {'setting': setting, 'found': found}, before)}")
 
 

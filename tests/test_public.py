@@ -13,10 +13,9 @@ import pytest
 from typer.main import get_command
 
 import autopeft
-from autopeft import samplers, settings
+from autopeft import experiments, samplers, settings
 from autopeft.architecture import Architecture
 from autopeft.cli.app import add_commands
-from autopeft.experiments import experiment
 from autopeft.kinds import lookup
 from small_case import Case
 
@@ -157,7 +156,7 @@ def test_the_sampler_of_the_examples_proposes_new_and_feasible_architectures(mon
 @pytest.mark.parametrize("path", YAML, ids=short)
 def test_yaml_files_are_settings_or_experiments(path: Path) -> None:
     if "kind" in settings.read_yaml(path):
-        assert experiment.read(path).cells()
+        assert experiments.read(path).cells()
         return
     found = settings.load(path)
     if found.files is not None:

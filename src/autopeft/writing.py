@@ -198,7 +198,10 @@ def _is_picture(path: Path) -> bool:
 
 def _is_summary(folder: Path) -> bool:
     page = folder / "README.md"
-    return _holds(page, b"autopeft experiment") if page.exists() else any(map(_is_cell, folder.glob("*.json")))
+    if page.exists():
+        return _holds(page, b"autopeft experiment")
+    lines = folder / "cells.jsonl"
+    return (lines.exists() and _holds(lines, b'{"cell": ')) or any(map(_is_cell, folder.glob("*.json")))
 
 
 def _is_cell(path: Path) -> bool:

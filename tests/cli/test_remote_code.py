@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from autopeft.errors import SettingsError
-from autopeft.experiments.experiment import read
+from autopeft.experiments import read
+from autopeft.experiments.compare import Compare, SearchCell
 from autopeft.session import join, worker_command
 from autopeft.settings import from_dict, load
 from small_case import Case, call, finished
@@ -125,9 +126,12 @@ def test_an_experiment_hands_it_on_to_its_cells(case: Case, tmp_path: Path) -> N
     }
     file = tmp_path / "two.yaml"
     file.write_text(yaml.safe_dump(experiment))
-    found = read(file, trust_remote_code=True)
-    assert found.settings_of("random-seed0").trust_remote_code
-    assert not read(file).settings_of("random-seed0").trust_remote_code
+    found = read(file, trust_remote_code=True).parts[""]
+    assert isinstance(found, Compare)
+    assert found.settings_of(SearchCell("random", 0)).trust_remote_code
+    found = read(file).parts[""]
+    assert isinstance(found, Compare)
+    assert not found.settings_of(SearchCell("random", 0)).trust_remote_code
     experiment["samplers"] = {"random": {"sampler": "random", "trust_remote_code": True}}
     file.write_text(yaml.safe_dump(experiment))
     with pytest.raises(SettingsError, match="--trust-remote-code"):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from autopeft.errors import DataError
-from autopeft.experiments.comparison import Comparison, compare, trial_from_cell, trials_of
+from autopeft.experiments._comparison import Comparison, compare, trial_from_cell, trials_of
 from autopeft.paired import Paired, paired
 from autopeft.trial import TrialState
 

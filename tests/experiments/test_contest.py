@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,11 +11,10 @@ import yaml
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
-from autopeft.experiments.contest import Contest
-from autopeft.experiments.contest_report import contested, differences_table, found_table, results_table
-from autopeft.experiments.experiment import read, run
-from autopeft.experiments.report import done as cells_of
-from autopeft.experiments.report import write_summary
+from autopeft.experiments import Experiment, read, run, write_summary
+from autopeft.experiments._contest_tables import differences_table, found_table, page, results_table
+from autopeft.experiments._results import Results
+from autopeft.experiments.contest import Contest, ContestCell
 from autopeft.session import Session
 from small_case import Case
 
@@ -51,7 +49,12 @@ def done(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cell(done: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((done / "results" / "three" / f"{name}.json").read_text())
+    return dict(Results(done / "results" / "three").read()[name])
+
+
+def contest(experiment: Experiment) -> Contest:
+    found = experiment.parts[""]
+    assert isinstance(found, Contest)
     return found
 
 
@@ -63,10 +66,11 @@ def test_mistakes_in_the_retraining_show_at_once(case: Case, tmp_path: Path) -> 
 def test_a_cell_is_a_rival_at_a_budget_and_the_budget_limits_its_space(case: Case, tmp_path: Path) -> None:
     found = read(write(case, tmp_path / "three.yaml"))
     assert found.cells() == CELLS
-    own = found.settings_of("prune-at9-seed4")
+    own = contest(found).settings_of(ContestCell("prune", "9%", 4))
     assert (own.sampler, own.seed, own.data_seed, own.recipe.clip, own.recipe.steps) == ("prunepeft", 4, 4, 0.5, 2)
     assert (own.space.name, own.space.budget, own.space.count) == ("S2", "9%", "nominal")
-    assert found.settings_of("random-at4-seed4").space.methods == found.settings.space.methods
+    own = contest(found).settings_of(ContestCell("random", "4%", 4))
+    assert own.space.methods == contest(found).settings.space.methods
 
 
 def test_every_cell_is_within_its_budget_and_told_with_its_seconds(done: Path) -> None:
@@ -97,21 +101,21 @@ def test_cells_that_are_done_are_not_run_again_and_the_page_has_every_row(case: 
     said: list[str] = []
     run(found, done / "results", done / "work", said.append)
     assert said == []
-    page = write_summary(found, done / "results").read_text()
-    assert "search / retraining" in page
-    rows = cells_of(found, done / "results")
-    table = results_table(found, rows)
+    text = write_summary(found, done / "results").read_text()
+    assert "search / retraining" in text
+    rows = contest(found).rows(found.done(done / "results"))
+    table = results_table(rows)
     assert [row[:2] for row in table.rows] == [(name, at) for at in ("4%", "9%") for name in SAMPLERS]
     values = [value for one in cell(done, CELLS[0])["found"] for value in one["values"]]
     assert table.rows[0][table.header.index("mean")] == f"{mean(values):.4f}"
     assert table.rows[0][table.header.index("std")] == f"{stdev(values):.4f}"
     assert table.rows[0][table.header.index("n")] == "4"
     first = Architecture.from_dict(cell(done, CELLS[0])["found"][0]["architecture"])
-    modules = found_table(found, rows).rows
+    modules = found_table(rows).rows
     assert [row[:2] for row in modules] == [row[:2] for row in table.rows]
     assert sum(int(told.split()[0]) for told in modules[0][2].split(", ")) == len(first)
-    assert modules[0][2] in page
-    differences = differences_table(found, rows, "apet")
+    assert modules[0][2] in text
+    differences = differences_table(rows, 1, "apet")
     assert [(row[0], row[1], row[4]) for row in differences.rows] == [
         ("prune", "4%", "2"),
         ("random", "4%", "2"),
@@ -137,21 +141,23 @@ def test_retrainings_of_one_search_are_no_independent_pairs(case: Case, tmp_path
 
     cells = {f"apet-at4-seed{seed}": searched(seed, 0.5, 0.6, 0.7) for seed in (0, 1, 2)}
     cells |= {f"random-at4-seed{seed}": searched(seed, 0.6, 0.7, 0.8 + 0.3 * seed) for seed in (0, 1, 2)}
-    table = differences_table(found, cells, "apet")
+    rows = contest(found).rows(cells)
+    table = differences_table(rows, 3, "apet")
     ((*_, mean_difference, interval, pairs, verdict),) = table.rows
     assert (mean_difference, pairs, verdict) == ("+0.2000", "3", "no difference shown")
     low, high = (0.2 + sign * 4.302653 * 0.1 / 3**0.5 for sign in (-1, 1))  # Student's t, 2 degrees of freedom
     assert interval == f"{low:+.4f} to {high:+.4f}"
     assert "paired by search seed" in table.caption
-    assert "(9 runs, test)" in contested(found, cells)[1]["results"].alt
+    assert "(9 runs, test)" in page(rows, 3, "apet", "t").pictures["results"].alt
     alone = read(write(case, tmp_path / "one.yaml", samplers=samplers, budgets=["4%"], seeds=[1]))
-    ((*_, pairs, _verdict),) = differences_table(alone, cells, "apet").rows
+    rows = contest(alone).rows(cells)
+    ((*_, pairs, _verdict),) = differences_table(rows, 1, "apet").rows
     assert pairs == "3"
-    assert "(3 seeds, test)" in contested(alone, cells)[1]["results"].alt
+    assert "(3 seeds, test)" in page(rows, 1, "apet", "t").pictures["results"].alt
 
 
-def test_the_cut_moves_with_the_seed_unless_that_would_move_the_test_part(case: Case) -> None:
-    asked = Contest(("4%",), (0,))
+def test_the_cut_moves_with_the_seed_unless_that_would_move_the_test_part(case: Case, tmp_path: Path) -> None:
+    asked = contest(read(write(case, tmp_path / "three.yaml")))
     data = case.data()
     parts = {part: data["files"][part] for part in ("train", "test")}
     for given, does_move in (({**parts}, True), ({"train": parts["train"]}, False)):

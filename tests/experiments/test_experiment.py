@@ -12,9 +12,11 @@ import yaml
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError, UnknownNameError
-from autopeft.experiments import experiment as module
-from autopeft.experiments.experiment import Experiment, read, run
-from autopeft.experiments.report import write_summary
+from autopeft.experiments import Experiment, Part, read, run, write_summary
+from autopeft.experiments import compare as module
+from autopeft.experiments._results import Results
+from autopeft.experiments.compare import Compare, SearchCell
+from autopeft.experiments.retrain import Retrain
 from autopeft.objective import hypervolume, reference_point
 from autopeft.session import Session
 from autopeft.study.study import Study
@@ -23,7 +25,7 @@ from small_case import Case, call
 CELLS = ("random-seed0", "evolution-seed0", "random-seed1", "evolution-seed1")
 
 
-def compare(case: Case, path: Path, **changes: Any) -> Path:
+def comparison(case: Case, path: Path, **changes: Any) -> Path:
     samplers = {"random": {"sampler": "random"}, "evolution": {"sampler": "evolution", "recipe": {"clip": 0.5}}}
     settings = case.data(learning_rates=[1e-3, 1e30], trials=4)
     data = {"kind": "compare", "title": "Two ways", "settings": settings, "samplers": samplers, "seeds": [0, 1]}
@@ -31,42 +33,60 @@ def compare(case: Case, path: Path, **changes: Any) -> Path:
     return path
 
 
-def cell(results: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(results.joinpath(f"{name}.json").read_text())
+def part(experiment: Experiment) -> Part:
+    """The only part of an experiment without ``tasks``."""
+    return experiment.parts[""]
+
+
+def compared(experiment: Experiment) -> Compare:
+    found = part(experiment)
+    assert isinstance(found, Compare)
     return found
+
+
+def lose(results: Path, name: str) -> None:
+    """Take the result of one cell away."""
+    path = results / "cells.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["cell"] != name))
+
+
+def cell(results: Path, name: str) -> dict[str, Any]:
+    return dict(Results(results).read()[name])
 
 
 @pytest.fixture(scope="module")
 def done(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``two.yaml``, all of its cells in ``results`` and their studies in ``work``."""
     folder = tmp_path_factory.mktemp("experiment")
-    path = compare(case, folder / "two.yaml")
+    path = comparison(case, folder / "two.yaml")
     run(read(path), folder / "results", folder / "work", lambda text: None)
     return folder
 
 
 def test_cells_are_listed_seed_by_seed(case: Case, tmp_path: Path) -> None:
-    found = read(compare(case, tmp_path / "two.yaml"))
+    found = read(comparison(case, tmp_path / "two.yaml"))
     assert (found.name, found.cells()) == ("two", CELLS)
     assert found.missing(tmp_path) == CELLS
-    (tmp_path / "two").mkdir()
-    (tmp_path / "two" / "random-seed0.json").write_text("{}")
+    Results(tmp_path / "two").append("random-seed0", {"headline": "done"})
     assert found.missing(tmp_path) == CELLS[1:]
 
 
 def test_a_cell_has_the_shared_settings_with_its_own_changes(case: Case, tmp_path: Path) -> None:
-    found = read(compare(case, tmp_path / "two.yaml"))
-    own = found.settings_of("evolution-seed1")
+    found = read(comparison(case, tmp_path / "two.yaml"))
+    shared, cell = compared(found).settings, SearchCell("evolution", 1)
+    own = compared(found).settings_of(cell)
     assert (own.sampler, own.seed, own.recipe.clip, own.recipe.steps) == ("evolution", 1, 0.5, 2)
-    tuned = replace(found.settings, recipe=replace(found.settings.recipe, learning_rate=0.5))
-    assert found.settings_of("evolution-seed1", tuned).recipe.learning_rate == 0.5
-    assert found.settings_of("random-seed0") == found.settings.with_changes(seed=0)
+    tuned = replace(shared, recipe=replace(shared.recipe, learning_rate=0.5))
+    assert compared(found).settings_of(cell, tuned).recipe.learning_rate == 0.5
+    assert compared(found).settings_of(SearchCell("random", 0)) == shared.with_changes(seed=0)
 
 
 def test_every_cell_holds_its_trials_front_and_curve(done: Path) -> None:
     results = done / "results" / "two"
-    assert {path.stem for path in results.iterdir()} == {*CELLS, "proxy"}
-    assert json.loads((results / "proxy.json").read_text())["chosen"] == 1e-3
+    assert [path.name for path in results.iterdir()] == ["cells.jsonl"]
+    assert set(Results(results).read()) == {*CELLS, "proxy"}
+    assert cell(results, "proxy")["chosen"] == 1e-3
     for name in CELLS:
         found = cell(results, name)
         assert [trial["origin"] for trial in found["trials"]] == ["initial"] * 2 + [name.partition("-")[0]] * 2
@@ -89,7 +109,7 @@ def test_rivals_share_an_initial_design_and_seeds_do_not(done: Path) -> None:
 def test_a_rival_that_trains_alike_is_not_trained_again(case: Case, tmp_path: Path) -> None:
     samplers = {"random": {"sampler": "random"}, "evolution": {"sampler": "evolution"}}
     changes: dict[str, Any] = {"samplers": samplers, "seeds": [0]}
-    path = compare(case, tmp_path / "two.yaml", settings=case.data(), **changes)
+    path = comparison(case, tmp_path / "two.yaml", settings=case.data(), **changes)
     run(read(path), tmp_path / "r", tmp_path / "w", lambda text: None)
     seconds = [[t["seconds"] for t in cell(tmp_path / "r" / "two", f"{name}-seed0")["trials"]] for name in samplers]
     assert seconds[0][:2] == seconds[1][:2]  # to the last bit: read, not measured
@@ -106,7 +126,7 @@ def test_what_is_done_is_not_done_again(done: Path, case: Case, tmp_path: Path) 
     run(found, done / "results", done / "work", said.append)
     assert said == []
     before = cell(done / "results" / "two", "random-seed1")
-    (done / "results" / "two" / "random-seed1.json").unlink()
+    lose(done / "results" / "two", "random-seed1")
     assert found.missing(done / "results") == ("random-seed1",)
     run(found, done / "results", done / "work", said.append)  # its study is complete: nothing is trained
     assert cell(done / "results" / "two", "random-seed1") == before
@@ -115,7 +135,7 @@ def test_what_is_done_is_not_done_again(done: Path, case: Case, tmp_path: Path) 
 
 
 def test_one_cell_alone_and_a_cell_that_does_not_exist(case: Case, tmp_path: Path) -> None:
-    found = read(compare(case, tmp_path / "two.yaml"))
+    found = read(comparison(case, tmp_path / "two.yaml"))
     with pytest.raises(UnknownNameError, match="Did you mean 'random-seed1'"):
         run(found, tmp_path / "r", tmp_path / "w", print, "random-seed12")
     assert not (tmp_path / "r").exists()
@@ -126,7 +146,7 @@ def test_one_cell_alone_and_a_cell_that_does_not_exist(case: Case, tmp_path: Pat
 def test_an_interrupted_cell_continues_in_its_study(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = read(compare(case, tmp_path / "two.yaml", settings=case.data(), seeds=[0]))
+    found = read(comparison(case, tmp_path / "two.yaml", settings=case.data(), seeds=[0]))
     monkeypatch.setattr(module, "search_result", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(found, tmp_path / "r", tmp_path / "w", lambda text: None, "random-seed0")
@@ -144,10 +164,10 @@ def _interrupt(*_: object) -> None:
 
 def test_a_search_without_a_measurement_is_no_result(case: Case, tmp_path: Path) -> None:
     recipe = {"steps": 2, "batch_size": 8, "max_length": 16, "learning_rate": 1e30}
-    found = read(compare(case, tmp_path / "two.yaml", settings=case.data(recipe=recipe)))
+    found = read(comparison(case, tmp_path / "two.yaml", settings=case.data(recipe=recipe)))
     with pytest.raises(AutopeftError, match="None of the 3 trials was measured"):
         run(found, tmp_path / "r", tmp_path / "w", lambda text: None, "random-seed0")
-    assert not (tmp_path / "r" / "two" / "random-seed0.json").exists()
+    assert found.done(tmp_path / "r") == {}
 
 
 # -- retraining ----------------------------------------------------------------------------------------------
@@ -168,11 +188,7 @@ def retraining(case: Case, path: Path, **changes: Any) -> Path:
 def test_points_of_fronts_and_baselines_are_retrained(done: Path, case: Case) -> None:
     found = read(retraining(case, done / "points.yaml"))
     run(found, done / "results", done / "work", lambda text: None)
-    searched = [
-        trial
-        for path in sorted((done / "results" / "two").glob("*-seed*.json"))
-        for trial in json.loads(path.read_text())["trials"]
-    ]
+    searched = [trial for name in sorted(CELLS) for trial in cell(done / "results" / "two", name)["trials"]]
     small = cell(done / "results" / "points", "small")
     fitting = [trial for trial in searched if trial["percent"] <= 1]
     best = max(fitting, key=lambda trial: (trial["value"], -trial["percent"]))
@@ -186,11 +202,10 @@ def test_points_of_fronts_and_baselines_are_retrained(done: Path, case: Case) ->
 
 
 def test_a_point_among_the_first_trials_of_a_search(done: Path, case: Case, tmp_path: Path) -> None:
-    data = json.loads((done / "results" / "two" / "random-seed0.json").read_text())
+    data = cell(done / "results" / "two", "random-seed0")
     for number, trial in enumerate(data["trials"]):
         trial["value"] = number / 10  # the best is the last
-    (tmp_path / "r" / "two").mkdir(parents=True)
-    (tmp_path / "r" / "two" / "random-seed0.json").write_text(json.dumps(data))
+    Results(tmp_path / "r" / "two").append("random-seed0", data)
     wanted = {"second": {"experiment": "two", "trials": 2}, "last": {"experiment": "two"}}
     found = read(retraining(case, tmp_path / "first.yaml", architectures=wanted, seeds=[40]))
     run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
@@ -220,7 +235,9 @@ def test_an_architecture_from_a_file_and_a_learning_rate_of_its_own(case: Case, 
 def test_learning_rates_may_be_chosen_under_another_recipe(case: Case, tmp_path: Path) -> None:
     path = retraining(case, tmp_path / "points.yaml", architectures={"lora": "lora:2"}, seeds=[40])
     path.write_text(path.read_text() + "tuning: {epochs: 0.5}\n")
-    assert read(path).tuning == {"epochs": 0.5}
+    found = part(read(path))
+    assert isinstance(found, Retrain)
+    assert found.tuning == {"epochs": 0.5}
     run(read(path), tmp_path / "r", tmp_path / "w", lambda text: None)
     assert cell(tmp_path / "r" / "points", "lora")["tuning"] == {"epochs": 0.5}
     path.write_text(path.read_text().replace("epochs: 0.5", "epcohs: 1"))
@@ -285,7 +302,7 @@ def test_architectures_of_all_cells_are_found_before_the_first_is_trained(case: 
 def test_a_search_that_measures_nothing_costs_no_other_its_cell(case: Case, tmp_path: Path) -> None:
     wild = {"sampler": "random", "recipe": {"learning_rate": 1e30}}
     samplers = {"wild": wild, "tame": {"sampler": "random"}}
-    path = compare(case, tmp_path / "two.yaml", settings=case.data(), samplers=samplers, seeds=[0])
+    path = comparison(case, tmp_path / "two.yaml", settings=case.data(), samplers=samplers, seeds=[0])
     found = call("experiment", path, "--results", tmp_path / "r", "--work", tmp_path / "w")
     assert found.code == 1
     assert "the cell wild-seed0 failed: None of the 3 trials was measured" in found.err
@@ -298,7 +315,7 @@ def test_the_reference_point_is_that_of_the_initial_design(
     done: Path, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = read(done / "two.yaml")
-    session = Session.build(found.settings_of("random-seed0"))
+    session = Session.build(compared(found).settings_of(SearchCell("random", 0)))
     with Study.open(done / "work" / "two" / "random-seed0" / "study.db") as study:
         first, second, *rest = study.trials()
         trials = (first, replace(second, measurement=None), *rest)  # failed
@@ -316,7 +333,7 @@ def test_the_reference_point_is_that_of_the_initial_design(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"kind": "compete"}, "one of compare, retrain, contest, but got 'compete'"),
+        ({"kind": "compete"}, "one of compare, contest, retrain, table, but got 'compete'"),
         ({"architectures": {}}, r"exactly \[.*\]; see \['architectures'\]"),
         ({"settings": 3}, "`settings` is a mapping, but got 3"),
         ({"samplers": []}, "`samplers` is a mapping with one entry at least"),
@@ -329,17 +346,17 @@ def test_the_reference_point_is_that_of_the_initial_design(
 )
 def test_mistakes_in_the_file(case: Case, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):
-        read(compare(case, tmp_path / "two.yaml", **changes))
+        read(comparison(case, tmp_path / "two.yaml", **changes))
 
 
 def test_the_data_folder_can_be_given_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("{kind: compare, title: t, settings: {task: mrpc}, samplers: {a: {}}, seeds: [0]}")
-    assert read(path, data="/some/where").settings.data == "/some/where"
+    assert compared(read(path, data="/some/where")).settings.data == "/some/where"
 
 
 def test_the_command_runs_what_is_missing(case: Case, tmp_path: Path) -> None:
-    path = compare(case, tmp_path / "two.yaml", settings=case.data(), seeds=[0])
+    path = comparison(case, tmp_path / "two.yaml", settings=case.data(), seeds=[0])
     folders = ("--results", tmp_path / "r", "--work", tmp_path / "w")
     assert call("experiment", path, *folders, "--missing").out.split() == list(CELLS[:2])
     assert not (tmp_path / "r").exists()
@@ -355,7 +372,7 @@ def test_the_command_runs_what_is_missing(case: Case, tmp_path: Path) -> None:
 def test_a_search_that_answers_budgets_needs_no_random_trial(case: Case, tmp_path: Path) -> None:
     own = {"sampler": "apet", "sampler_options": {"budgets": ["2%"]}, "space": {"name": "S1"}}
     settings = case.data(trials=1, initial=0)
-    found = read(compare(case, tmp_path / "one.yaml", settings=settings, samplers={"apet": own}, seeds=[0]))
+    found = read(comparison(case, tmp_path / "one.yaml", settings=settings, samplers={"apet": own}, seeds=[0]))
     run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
     data = cell(tmp_path / "r" / "one", "apet-seed0")
     assert [trial["origin"] for trial in data["trials"]] == ["apet"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import pytest
 import yaml
 
 from autopeft.errors import SettingsError
-from autopeft.experiments.experiment import read, run
-from autopeft.experiments.report import done, rates_tried, retrained_table, untuned, write_summary
+from autopeft.experiments import read, run, write_summary
+from autopeft.experiments._results import Results
+from autopeft.experiments._retrain_tables import rates_tried, retrained_table, untuned
 from autopeft.training.rate_sweep import ProxySignal
 from small_case import Case, call
 
@@ -43,8 +43,8 @@ def test_the_page_tells_the_numbers_and_what_is_missing(folder: Path) -> None:
     assert text.startswith("# Two ways\n")
     assert "**1 of 4 cells are missing**" in text
     assert f"autopeft experiment {folder / 'two.yaml'} --data FOLDER --cell evolution-seed1" in text
-    cells = {name: json.loads((page.parent / f"{name}.json").read_text()) for name in ("chance-seed0", "chance-seed1")}
-    cost = max(cell["reference"][0] for cell in cells.values())
+    cells = Results(page.parent).read()
+    cost = max(cells[name]["reference"][0] for name in ("chance-seed0", "chance-seed1"))
     assert f"Reference point of every hypervolume: {cost:.4g} %" in text
     chance, evolution = row(text, "chance"), row(text, "evolution")
     assert evolution[2] == "missing"
@@ -56,7 +56,7 @@ def test_the_page_tells_the_numbers_and_what_is_missing(folder: Path) -> None:
     assert "Learning rate, shared by all cells: accuracy by learning rate: 0.001" in text
     for name in ("hypervolume", "fronts", "cloud"):
         assert (page.parent / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert f"]({name}.png)" in text
+        assert f"* `{name}.png`: " in text
 
 
 def test_the_page_is_the_same_when_written_again(folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_retrained_points_beside_baselines(folder: Path, case: Case) -> None:
     run(found, folder / "results", folder / "work", lambda text: None)
     text = write_summary(found, folder / "results").read_text()
     assert "All 2 cells" in text
-    cells = done(found, folder / "results")
+    cells = found.done(folder / "results")
     best, serial = row(text, "best"), row(text, "serial")
     assert serial[1:3] == [f"{100 * 384 / 32_032:.4g}", "384"]  # three layers, 2 D b = 2 * 32 * 2
     assert [float(best[8]), float(best[10])] == pytest.approx(
@@ -106,13 +106,12 @@ def test_retrained_points_beside_baselines(folder: Path, case: Case) -> None:
 
 def test_a_page_is_written_though_the_first_trial_failed(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "results", tmp_path / "results")
-    path = tmp_path / "results" / "two" / "chance-seed0.json"
-    data = json.loads(path.read_text())
+    results = Results(tmp_path / "results" / "two")
+    data = results.read()["chance-seed0"]
     for name in ("value", "percent", "counts", "seconds", "latency"):
         del data["trials"][0][name]
-    path.write_text(json.dumps({**data, "trials": [{**data["trials"][0], "failure": "oom"}, *data["trials"][1:]]}))
-    for name in ("evolution-seed0", "chance-seed1"):
-        path.with_name(f"{name}.json").unlink()
+    results.path.unlink()
+    results.append("chance-seed0", {**data, "trials": [{**data["trials"][0], "failure": "oom"}, *data["trials"][1:]]})
     assert "(32,032 parameters)" in write_summary(read(folder / "two.yaml"), tmp_path / "results").read_text()
 
 
@@ -123,8 +122,8 @@ def test_small_numbers_are_numbers_and_a_broken_cell_is_named(folder: Path, case
     found = read(tmp_path / "points.yaml")
     run(found, tmp_path / "r", tmp_path / "w", lambda text: None)
     assert "| 2e-05 |" in write_summary(found, tmp_path / "r").read_text()
-    (tmp_path / "r" / "points" / "one.json").write_text('{"half": ')
-    with pytest.raises(SettingsError, match=r"one\.json' cannot be read: Expecting value"):
+    (tmp_path / "r" / "points" / "cells.jsonl").write_text('{"half": \n')
+    with pytest.raises(SettingsError, match=r"Line 1 of the results '.*cells\.jsonl' cannot be read: Expecting value"):
         write_summary(found, tmp_path / "r")
 
 

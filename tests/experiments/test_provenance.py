@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from autopeft.experiments.provenance import provenance
+from autopeft.experiments._provenance import provenance
 from autopeft.session import Session
 from small_case import Case
 

@@ -16,7 +16,7 @@ from autopeft.writing import STUDY, SUMMARY, check_folder
 
 @app.command()
 def experiment(
-    file: Annotated[Path, typer.Argument(help="An experiment, such as experiments/search-mrpc.yaml.")],
+    file: Annotated[Path, typer.Argument(help="An experiment, such as experiments/search.yaml.")],
     data: Annotated[str | None, typer.Option(help="Folder with the task's files.")] = None,
     results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("runs"),
@@ -28,14 +28,12 @@ def experiment(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run an experiment: cells that have a result are not run again."""
-    from autopeft.experiments import experiment as experiments
+    from autopeft import experiments
 
     found = experiments.read(file, data, trust_remote_code=trust_remote_code)
     if dry:
         say("\n".join(found.missing(results)) or "nothing is missing")
         return
-    from autopeft.experiments.report import done, write_summary
-
     check_folder("--results", results / found.name, SUMMARY)
     for one in found.missing(results):
         check_folder("--work", work / found.name / one, STUDY)
@@ -45,7 +43,7 @@ def experiment(
     except InputError:
         raise
     except AutopeftError:
-        if done(found, results):
-            say(f"Summary: {write_summary(found, results)}")
+        if found.done(results):
+            say(f"Summary: {experiments.write_summary(found, results)}")
         raise
-    say(f"Summary: {write_summary(found, results)}")
+    say(f"Summary: {experiments.write_summary(found, results)}")

@@ -1,4 +1,5 @@
-"""One search at one parameter budget, and what it found trained again: a row of BIPEFT's tables.
+"""Kind ``contest``: a search at each of several parameter budgets, and what it found trained again: a row of BIPEFT's
+tables.
 
 The search sees the training and the validation part. What it found is trained afresh with several seeds, each with a
 cut of the data of its own, the same for every rival, so that results can be compared pair by pair. Where the test part
@@ -13,14 +14,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
+from typing import Any, ClassVar
 
-from autopeft import settings as settings_module
 from autopeft.architecture import Architecture, ParameterBudget
-from autopeft.errors import AutopeftError, SettingsError
-from autopeft.experiments.provenance import provenance
+from autopeft.errors import AutopeftError
+from autopeft.experiments._contest_tables import Row, page
+from autopeft.experiments._experiment import (
+    Origin,
+    Page,
+    Place,
+    merged,
+    wrong_samplers,
+    wrong_seeds,
+    wrong_settings,
+)
+from autopeft.experiments._provenance import provenance
+from autopeft.experiments._results import Result
+from autopeft.experiments._tuning import tuned
 from autopeft.objective import Measurement
 from autopeft.reports.rows import search_seconds
+from autopeft.rules import raise_if_any
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
 from autopeft.training.evaluator import Evaluator
@@ -29,82 +42,141 @@ from autopeft.trial import Trial, front_of
 
 
 @dataclass(frozen=True)
+class ContestCell:
+    """One search: whose, at which budget, and the seed."""
+
+    rival: str
+    budget: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """``RIVAL-atBUDGET-seedN``, the budget without its percent sign."""
+        return f"{self.rival}-at{self.budget.removesuffix('%')}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
 class Contest:
-    """What is asked of every rival.
+    """What is asked of every rival on one task.
 
     Args:
-        budgets: upper limits such as "0.2%", on the count that the settings' space names.
-        seeds: of retraining; each is also the seed of the cut of the data.
-        recipe: entries of the recipe for retraining, in place of the search's.
+        origin: where this was read.
+        settings: shared by all cells.
         samplers: name of a rival to changes of the settings.
+        seeds: of the searches.
+        budgets: upper limits such as "0.2%", on the count that the settings' space names.
+        retraining_seeds: each is also the seed of the cut of the data.
+        recipe: entries of the recipe for retraining, in place of the search's.
     """
 
-    budgets: tuple[str, ...]
+    required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "samplers", "seeds", "budgets", "retraining"})
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    origin: Origin
+    settings: Settings
+    samplers: Mapping[str, Mapping[str, Any]]
     seeds: tuple[int, ...]
+    budgets: tuple[str, ...]
+    retraining_seeds: tuple[int, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def cells(self, seeds: Sequence[int]) -> dict[str, tuple[str, str, int]]:
-        """Name of each cell to rival, budget and search seed: seed by seed, budget by budget."""
-        return {
-            f"{name}-at{budget.removesuffix('%')}-seed{seed}": (name, budget, seed)
-            for seed in seeds
-            for budget in self.budgets
-            for name in self.samplers
-        }
-
-    def settings(self, shared: Settings, sampler: str, budget: str, seed: int) -> Settings:
-        """The settings of one search: the budget limits its space, so that every sampler keeps to it.
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], origin: Origin) -> Contest:
+        """The contest that `raw` describes.
 
         Raises:
-            SettingsError: the changes are none of settings.
+            SettingsError: a value is wrong.
         """
-        base, changes = shared.as_dict(), dict(self.samplers[sampler])
-        if isinstance(changes.get("recipe"), Mapping):
-            changes["recipe"] = {**base["recipe"], **changes["recipe"]}
-        found = {**base, **changes, "seed": seed, "data_seed": seed}
-        found["space"] = {**found["space"], "budget": budget}
-        return settings_module.from_dict(found, trust_remote_code=shared.trust_remote_code)
+        wrong = [*wrong_settings(raw), *wrong_samplers(raw), *wrong_seeds(raw["seeds"]), *_wrong_contest(raw)]
+        raise_if_any(f"The experiment {origin.told} cannot be used", wrong)
+        after = raw["retraining"]
+        found = cls(
+            origin=origin,
+            settings=origin.settings(raw["settings"]),
+            samplers=raw["samplers"],
+            seeds=tuple(raw["seeds"]),
+            budgets=tuple(raw["budgets"]),
+            retraining_seeds=tuple(after["seeds"]),
+            recipe=after.get("recipe") or {},
+        )
+        origin.settings(merged(found.settings.as_dict(), {"recipe": found.recipe}))
+        for cell in found.cells():
+            found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
+        return found
+
+    def cells(self) -> tuple[ContestCell, ...]:
+        """Seed by seed, budget by budget."""
+        return tuple(
+            ContestCell(name, budget, seed) for seed in self.seeds for budget in self.budgets for name in self.samplers
+        )
+
+    def settings_of(self, cell: ContestCell, shared: Settings | None = None) -> Settings:
+        """The settings of one search: the budget limits its space, so that every sampler keeps to it.
+
+        Args:
+            shared: what takes the place of the shared settings, with the learning rate that the sweep chose.
+        """
+        found = merged((shared or self.settings).as_dict(), self.samplers[cell.rival])
+        found |= {"seed": cell.seed, "data_seed": cell.seed, "space": {**found["space"], "budget": cell.budget}}
+        return self.origin.settings(found)
 
     def evaluator(self, search: Session, seed: int) -> Evaluator:
         """What a retraining with `seed` is done with: another cut of the data, unless that moves the test part."""
-        base, trust = search.settings.as_dict(), search.settings.trust_remote_code
-        changed = {**base, "recipe": {**base["recipe"], **self.recipe}, "data_seed": seed}
-        again = settings_module.from_dict(changed, trust_remote_code=trust)
+        changed = {**merged(search.settings.as_dict(), {"recipe": self.recipe}), "data_seed": seed}
+        again = self.origin.settings(changed)
         found = Session.build(again).evaluator
         if found.splits.test.digest() == search.evaluator.splits.test.digest():
             return found
         return Session.build(again.with_changes(data_seed=search.settings.data_seed)).evaluator
 
+    def check(self, cells: Sequence[ContestCell], place: Place) -> None:
+        """Sweep the learning rate that all share, unless that is done."""
+        tuned(self.settings, place)
 
-def contest(raw: Mapping[str, Any], path: str | Path) -> Contest:
-    """What an experiment's file asks of its rivals.
+    def run(self, cell: ContestCell, place: Place) -> Result:
+        """Search, or finish the search in the cell's folder, retrain what it found, and tell everything.
 
-    Raises:
-        SettingsError: `budgets` or `retraining` are not what they must be; all mistakes are told.
-    """
-    wrong = []
-    budgets, after = raw["budgets"], raw["retraining"]
+        Raises:
+            ProposalFailure: the search diverged or ran out of memory.
+            TrialFailure: a retraining did.
+        """
+        settings = self.settings_of(cell, tuned(self.settings, place))
+        return _run(self, settings, place.work / cell.name)
+
+    def page(self, found: Mapping[str, Result], place: Place) -> Page:
+        """Tables and the picture of the searches that are done."""
+        return page(self.rows(found), len(self.seeds), self.control, self.origin.title)
+
+    def rows(self, found: Mapping[str, Result]) -> list[Row]:
+        """Rival, budget and the results of all its search seeds, budget by budget; none where no cell is done."""
+        rows = []
+        for budget in self.budgets:
+            for rival in self.samplers:
+                names = [ContestCell(rival, budget, seed).name for seed in self.seeds]
+                done = [found[name] for name in names if name in found]
+                rows += [Row(rival, budget, done)] if done else []
+        return rows
+
+    @property
+    def control(self) -> str:
+        """The rival that the others are compared with: a random assignment, or else the first."""
+        return _CONTROL if _CONTROL in self.samplers else next(iter(self.samplers))
+
+
+_CONTROL = "apet"
+
+
+def _wrong_contest(raw: Mapping[str, Any]) -> list[str]:
+    wrong, budgets, after = [], raw["budgets"], raw["retraining"]
     if not isinstance(budgets, list) or not budgets or not all(isinstance(item, str) for item in budgets):
         wrong.append(f'`budgets` is a list of limits such as "0.2%", but got {budgets!r}')
-    if not isinstance(after, Mapping) or set(after) - {"seeds", "recipe"} or not _are_seeds(after.get("seeds")):
+    is_known = isinstance(after, Mapping) and not set(after) - {"seeds", "recipe"}
+    if not is_known or wrong_seeds(after.get("seeds")):
         wrong.append(f"`retraining` is a mapping of `seeds` (a list) and perhaps `recipe`, but got {after!r}")
-    if wrong:
-        raise SettingsError(f"The experiment {str(path)!r} cannot be used: {'; '.join(wrong)}.")
-    return Contest(tuple(budgets), tuple(after["seeds"]), after.get("recipe") or {}, raw["samplers"])
+    return wrong
 
 
-def _are_seeds(found: Any) -> bool:
-    return isinstance(found, list) and bool(found) and all(type(seed) is int and seed >= 0 for seed in found)
-
-
-def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> dict[str, Any]:
-    """Search, or finish the search in `folder`, retrain what it found, and tell everything, JSON-ready.
-
-    Raises:
-        ProposalFailure: the search diverged or ran out of memory.
-        TrialFailure: a retraining did.
-    """
+def _run(asked: Contest, settings: Settings, folder: Path) -> dict[str, Any]:
     session = Session.build(settings)
     is_answering = answers_budgets(settings.sampler)
     with session.begin(folder) as study:
@@ -119,10 +191,10 @@ def run_cell(title: str, settings: Settings, asked: Contest, folder: Path) -> di
     ratio = seconds / mean(one["seconds"] for one in found)
     spread = "single run" if first["summary"]["std"] is None else f"± {first['summary']['std']:.4f}"
     return {
-        "title": title,
+        "title": asked.origin.title,
         "headline": f"{first['objective']} {first['summary']['mean']:.4f} {spread} on test, "
         f"{first['counts']['stored']:,} stored; search {seconds:.0f} s, {ratio:.2f} times a retraining",
-        "retraining": {"seeds": list(asked.seeds), "recipe": dict(asked.recipe)},
+        "retraining": {"seeds": list(asked.retraining_seeds), "recipe": dict(asked.recipe)},
         "sampler_settings": sampler,
         "budget": {"text": settings.space.budget, "most": limit.most, "count": limit.count},
         "search": {"seconds": seconds, "trials": len(trials), "per_retraining": ratio},
@@ -148,12 +220,12 @@ def _chosen(trials: Sequence[Trial], is_answering: bool) -> list[Trial]:
 
 def _retrained(chosen: Sequence[Trial], search: Session, asked: Contest) -> list[dict[str, Any]]:
     runs: list[list[tuple[Measurement, float]]] = [[] for _ in chosen]
-    for seed in asked.seeds:
+    for seed in asked.retraining_seeds:
         evaluator = asked.evaluator(search, seed)
         for trial, own in zip(chosen, runs, strict=True):
             once = retrain(evaluator, str(trial.number), trial.architecture, (seed,))
             own.append((once.test[0], once.validation[0]))
-    return [_told(trial, own, asked.seeds) for trial, own in zip(chosen, runs, strict=True)]
+    return [_told(trial, own, asked.retraining_seeds) for trial, own in zip(chosen, runs, strict=True)]
 
 
 def _told(trial: Trial, runs: Sequence[tuple[Measurement, float]], seeds: Sequence[int]) -> dict[str, Any]:
@@ -161,6 +233,7 @@ def _told(trial: Trial, runs: Sequence[tuple[Measurement, float]], seeds: Sequen
     architecture: Architecture = trial.architecture
     return {
         "trial": trial.number,
+        "origin": trial.origin,
         "architecture": architecture.as_dict(),
         "described": str(architecture),
         "counts": first.counts.as_dict(),
@@ -179,3 +252,6 @@ def _told(trial: Trial, runs: Sequence[tuple[Measurement, float]], seeds: Sequen
             "n": len(values),
         },
     }
+
+
+MEMBERS = {"contest": Contest}

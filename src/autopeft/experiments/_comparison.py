@@ -1,0 +1,145 @@
+"""Rival samplers over several seeds: what their finished searches say, in numbers.
+
+All hypervolumes of a comparison share one reference point, so that curves of different seeds can be averaged: the
+largest reference cost and the lowest reference metric of its cells. Rivals of one seed share the initial design, so
+differences are taken seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.architecture import Architecture, Counts
+from autopeft.errors import DataError
+from autopeft.objective import Measurement, Scale
+from autopeft.paired import Paired, paired
+from autopeft.pictures.hypervolume import volumes
+from autopeft.spaces.lattice import Configuration
+from autopeft.trial import Failure, Trial, TrialState
+
+Cell = Mapping[str, Any]
+"""One finished search as `autopeft.experiments.compare.search_result` wrote it."""
+
+
+def trial_from_cell(row: Mapping[str, Any], cell: Cell) -> Trial:
+    """A trial of a finished search. A cell keeps neither times of day, nor messages of failures, nor memory.
+
+    Args:
+        row: an entry of the cell's ``trials``.
+    """
+    measurement, failure = None, None
+    if "value" in row:
+        measurement = Measurement(
+            metrics={cell["objective"]: row["value"]},
+            objective=cell["objective"],
+            counts=Counts(**row["counts"]),
+            seconds=row["seconds"],
+            peak_memory=0,
+            latency=row["latency"],
+            split="validation",
+        )
+    else:
+        failure = Failure(row["failure"] or "preempted", "The message is in the study.")
+    return Trial(
+        number=row["number"],
+        configuration=Configuration(tuple(row["indices"])),
+        architecture=Architecture.from_dict(row["architecture"]),
+        state=TrialState.COMPLETE if measurement else TrialState.FAILED,
+        origin=row["origin"],
+        seed=cell["settings"]["seed"],
+        measurement=measurement,
+        failure=failure,
+        proposal_seconds=row["proposal_seconds"],
+    )
+
+
+def trials_of(cell: Cell) -> tuple[Trial, ...]:
+    """All trials of a finished search, in order of number."""
+    return tuple(trial_from_cell(row, cell) for row in cell["trials"])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Finished searches of rival samplers.
+
+    Args:
+        runs: sampler to seed to its trials; samplers without a finished search are left out.
+        reference: worst cost in percent and worst metric, one for all.
+        against: the sampler that the others are compared with.
+    """
+
+    runs: Mapping[str, Mapping[int, tuple[Trial, ...]]]
+    reference: tuple[float, float]
+    against: str
+
+    def curve(self, sampler: str, seed: int, scale: Scale = "linear") -> NDArray[np.float64]:
+        """Hypervolume after each finished trial; a failed one leaves it unchanged."""
+        return volumes(self.runs[sampler][seed], self.reference, scale)
+
+    def finals(self, sampler: str, scale: Scale = "linear") -> dict[int, float]:
+        """Final hypervolume by seed; none for a sampler without a finished search."""
+        return {seed: float(self.curve(sampler, seed, scale)[-1]) for seed in self.runs.get(sampler, {})}
+
+    def difference(self, sampler: str, scale: Scale = "linear") -> Paired:
+        """Final hypervolume of `sampler` less that of `against`."""
+        return paired(self.finals(sampler, scale), self.finals(self.against, scale))
+
+    def reached(self, sampler: str, seed: int, scale: Scale = "linear") -> int | None:
+        """Evaluations until `sampler` has the final hypervolume of `against` of the same seed; None if never.
+
+        Raises:
+            DataError: `against` has no such seed.
+        """
+        goals = self.finals(self.against, scale)
+        if seed not in goals:
+            raise DataError(f"{self.against!r} has no finished search with seed {seed}, only {sorted(goals)}.")
+        # A sum in another order may differ in the last bit.
+        enough = np.flatnonzero(self.curve(sampler, seed, scale) >= goals[seed] * (1 - 1e-12))
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def best_within(self, sampler: str, percent: float) -> dict[int, float]:
+        """The best metric at a cost of at most `percent`, by seed; seeds without such a trial are left out."""
+        found = {}
+        for seed, trials in self.runs.get(sampler, {}).items():
+            fitting = [m.value for t in trials if (m := t.measurement) is not None and m.percent <= percent]
+            if fitting:
+                found[seed] = max(fitting)
+        return found
+
+    def proposals_within(self, sampler: str, percent: float) -> tuple[int, int]:
+        """Measured trials of all seeds that the sampler proposed: those of at most `percent`, and all of them."""
+        costs = [
+            m.percent
+            for trials in self.runs[sampler].values()
+            for t in trials
+            if t.origin != "initial" and (m := t.measurement) is not None
+        ]
+        return sum(cost <= percent for cost in costs), len(costs)
+
+
+def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:
+    """The comparison of finished searches.
+
+    Args:
+        cells: by sampler and seed; at least one.
+
+    Raises:
+        DataError: there is none, or they are of different objectives.
+    """
+    objectives = sorted({cell["objective"] for cell in cells.values()})
+    if len(objectives) != 1:
+        raise DataError(f"A comparison needs finished searches of one objective, but got {objectives or 'none'}.")
+    runs: dict[str, dict[int, tuple[Trial, ...]]] = {}
+    for (sampler, seed), cell in cells.items():
+        runs.setdefault(sampler, {})[seed] = trials_of(cell)
+    reference = _common_reference([tuple(cell["reference"]) for cell in cells.values()])
+    return Comparison(runs, reference, against)
+
+
+def _common_reference(references: Sequence[tuple[float, ...]]) -> tuple[float, float]:
+    return max(cost for cost, _ in references), min(value for _, value in references)

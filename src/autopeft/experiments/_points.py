@@ -1,0 +1,99 @@
+"""Points of finished searches: the best within a budget, and who found it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autopeft.architecture import Architecture
+from autopeft.experiments._results import Result
+
+
+@dataclass(frozen=True)
+class FoundPoint:
+    """A measured trial of a finished search.
+
+    Args:
+        experiment: whose search it was.
+        task: of the part of it; may be empty.
+        cell: the search.
+        trial: its number.
+        origin: who proposed it: "initial" for the design that all searches of a seed share.
+        percent: cost.
+        value: metric on validation.
+        architecture: as `Architecture.from_dict` reads it.
+    """
+
+    experiment: str
+    task: str
+    cell: str
+    trial: int
+    origin: str
+    percent: float
+    value: float
+    architecture: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping, without the architecture, which stands beside it."""
+        return {key: value for key, value in asdict(self).items() if key != "architecture"}
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.experiment, self.task) if part)
+        who = "the initial design" if self.origin == "initial" else self.origin
+        return f"{who} ({where}, {self.cell}, trial {self.trial}; {self.value:.4f} on validation)"
+
+
+def best_point(
+    experiment: str,
+    task: str,
+    found: Mapping[str, Result],
+    cells: Collection[str] | None = None,
+    first: int | None = None,
+    at: float = float("inf"),
+) -> FoundPoint | None:
+    """The point with the best metric, of several such the cheapest; None when none fits.
+
+    Args:
+        experiment, task: what `found` is of.
+        found: results by cell; those that are no searches are passed over.
+        cells: the searches that count; None for all.
+        first: how many measured trials of each search count; None for all.
+        at: cost in percent at most.
+    """
+    own = {name: data for name, data in sorted(found.items()) if "trials" in data and (cells is None or name in cells)}
+    points = [point for name, data in own.items() for point in _points(experiment, task, name, data, first)]
+    fitting = [point for point in points if point.percent <= at]
+    return max(fitting, key=lambda point: (point.value, -point.percent), default=None)
+
+
+def _points(experiment: str, task: str, cell: str, data: Result, first: int | None) -> Iterator[FoundPoint]:
+    measured = [trial for trial in data["trials"] if "value" in trial]
+    for trial in measured[:first]:
+        yield FoundPoint(
+            experiment=experiment,
+            task=task,
+            cell=cell,
+            trial=int(trial["number"]),
+            origin=str(trial["origin"]),
+            percent=float(trial["percent"]),
+            value=float(trial["value"]),
+            architecture=trial["architecture"],
+        )
+
+
+def who_found(found: Mapping[str, Result], points: Mapping[str, FoundPoint | None]) -> dict[str, str]:
+    """Who found each architecture that was searched, in words, by its name.
+
+    What a result itself says counts; older ones say nothing, and are asked only whether the point that their search
+    names today is what they trained.
+    """
+    told = {}
+    for name, data in found.items():
+        point = points.get(name)
+        if "found_by" in data:
+            told[name] = str(FoundPoint(**data["found_by"], architecture={}))
+        elif point is not None:
+            is_same = Architecture.from_dict(point.architecture) == Architecture.from_dict(data["architecture"])
+            told[name] = str(point) if is_same else "not known: the searches name another architecture today"
+    return told
