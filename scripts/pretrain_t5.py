@@ -33,7 +33,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from autopeft.network.dropout import quick_dropout
-from autopeft.searches._checkpoint import Checkpoint, read, write
+from autopeft.training.checkpoint import Checkpoint, read, write
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 N_SENTINELS = 100

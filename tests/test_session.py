@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from autopeft.errors import BudgetError, DataError, InputError, SettingsError, StudyMismatchError
 from autopeft.reports.rows import search_seconds
-from autopeft.searches import _checkpoint as disk
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches.bipeft.search import BilevelSearch
 from autopeft.session import Session, join, resolved, search, worker_command
 from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study.events import Event, Told
+from autopeft.training import checkpoint as disk
 from autopeft.training.loop import fit
 from small_case import Case, make
 

@@ -15,7 +15,7 @@ from autopeft.backbones import Backbone, Site, families, family_of
 from autopeft.errors import ArchitectureError, BackboneError
 from autopeft.network.attach import attach
 from autopeft.network.attention import IMPLEMENTATION
-from autopeft.training.evaluator import checkpointing
+from autopeft.training.memory import checkpointing
 from tiny import LEADS, MODEL_TYPES, backbone, fill, inputs, output
 
 

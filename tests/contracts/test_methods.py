@@ -19,7 +19,7 @@ from autopeft.errors import ArchitectureError
 from autopeft.methods import Cuttable, Reads
 from autopeft.network.attach import Attached, attach
 from autopeft.network.build import count
-from autopeft.training.evaluator import checkpointing
+from autopeft.training.memory import checkpointing
 from tiny import LEADS, backbone, everywhere, fill, fitting, inputs, output
 
 CASES = [(family, method) for family in LEADS for method in fitting(family)]

@@ -16,8 +16,8 @@ from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach
 from autopeft.network.build import count, prices
 from autopeft.spaces.lattice import Axis, SearchSpace
-from autopeft.training.evaluator import checkpointing
 from autopeft.training.learners import EncoderLearner
+from autopeft.training.memory import checkpointing
 from tiny import SENTIMENT, backbone, everywhere, fill, inputs, output
 
 

@@ -27,9 +27,10 @@ from autopeft.saved.save import Described, load, save
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
-from autopeft.training.evaluator import Evaluator, _Memory
+from autopeft.training.evaluator import Evaluator
 from autopeft.training.heads import Head, head_parameters, loss_of, pooled
 from autopeft.training.learners import EncoderLearner, learner_for
+from autopeft.training.memory import Memory
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 from tiny import LEADS, SENTIMENT, backbone, everywhere, fitting, output, sentiment, splits
@@ -394,7 +395,7 @@ def test_a_rate_of_an_unknown_method_is_refused() -> None:
 
 @pytest.mark.parametrize(("platform", "wanted"), [("linux", 7 * 1024), ("darwin", 7)])
 def test_peak_memory_is_in_bytes_on_every_system(platform: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = _Memory(torch.device("cpu"))
+    memory = Memory(torch.device("cpu"))
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=7))
     monkeypatch.setattr(sys, "platform", platform)
     found = memory.peak()

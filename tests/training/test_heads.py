@@ -16,8 +16,8 @@ from autopeft.backbones import Backbone
 from autopeft.network.attach import attach
 from autopeft.spaces.build import stands_at
 from autopeft.training import heads
-from autopeft.training.evaluator import checkpointing
 from autopeft.training.heads import Head, HeadedModel
+from autopeft.training.memory import checkpointing
 
 TOKENS = torch.randint(5, 90, (3, 7), generator=torch.Generator().manual_seed(0))
 VISIBLE = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 2 + [0] * 5])

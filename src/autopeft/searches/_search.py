@@ -26,7 +26,8 @@ from autopeft.samplers._propose import check_seed, taken, with_options
 from autopeft.searches._candidates import Candidates
 from autopeft.searches._supernet import Supernet
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.training.evaluator import Evaluator, checkpointing
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.memory import checkpointing
 from autopeft.trial import Trial
 from autopeft.writing import write_whole
 

@@ -6,8 +6,10 @@ is padding. Padding never changes a result: it is masked everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +84,17 @@ class Encoded:
             return self.tokens.lengths
         return np.maximum.reduceat(self.tokens.lengths, self.rows[:-1])
 
+    def digest(self) -> str:
+        """SHA-256 of every token, type, label and row: what a training run sees."""
+        found = hashlib.sha256()
+        for part in (self.tokens, self.types, self.targets):
+            for array in (part.flat, part.offsets) if part is not None else ():
+                found.update(array.tobytes())
+            found.update(b"|")
+        found.update(str(self.labels.dtype).encode() + self.labels.tobytes())
+        found.update(b"" if self.rows is None else self.rows.tobytes())
+        return found.hexdigest()
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -129,6 +142,51 @@ def training_order(
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     for index in rng.permutation(len(batches)):
         yield batches[index]
+
+
+class TrainingOrder:
+    """The batches of a training run, epoch after epoch, without end; it knows its place and can be put there again.
+
+    Args:
+        lengths: of the examples, ``(n,)``.
+        batch_size: examples a batch.
+        seed: decides the order.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size = lengths, batch_size
+        self._rng = np.random.default_rng(seed)
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._at_start = self._rng.bit_generator.state
+        self._batches, self._given = list(training_order(self._lengths, self._batch_size, self._rng)), 0
+
+    def __iter__(self) -> TrainingOrder:
+        return self
+
+    def __next__(self) -> NDArray[np.int64]:
+        if self._given == len(self._batches):
+            self._begin_epoch()
+        self._given += 1
+        return self._batches[self._given - 1]
+
+    def state(self) -> dict[str, Any]:
+        """The place, JSON-ready: the generator as the epoch began, and how many batches of it have been given."""
+        return {"generator": self._at_start, "given": self._given}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to a place that `state` gave, of an order with the same arguments.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        given = int(state["given"])
+        self._rng.bit_generator.state = state["generator"]
+        self._begin_epoch()
+        if not 0 <= given <= len(self._batches):
+            raise ValueError(f"An epoch has {len(self._batches)} batches, but {given} were given.")
+        self._given = given
 
 
 def evaluation_order(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

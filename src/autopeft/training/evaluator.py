@@ -6,13 +6,10 @@ once, so a search pays only for what differs.
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import sys
+import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +19,8 @@ import torch
 from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
-from autopeft.errors import OutOfMemoryFailure, SettingsError, TrialFailure, is_out_of_memory
+from autopeft.errors import SettingsError, TrialFailure
+from autopeft.fidelity import FULL, Fidelity, Reached, rung_steps
 from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach
 from autopeft.network.build import count
@@ -31,9 +29,11 @@ from autopeft.tasks import Splits
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
+from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
 from autopeft.training.loop import Fit, autocast, fit
+from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
 from autopeft.training.recipe import Recipe
 
 _EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
@@ -51,7 +51,12 @@ class Evaluator:
     Attributes:
         backbone, task, recipe, splits, data_seed: what it was made of.
         learner: how the task is put to the backbone.
+        checkpoints: where training runs are written down; None for nowhere, which `with_checkpoints` changes.
+        rungs: points of every run at which it is measured besides, see `with_rungs`.
     """
+
+    checkpoints: Checkpoints | None = None
+    rungs: tuple[Fidelity, ...] = ()
 
     def __init__(
         self,
@@ -105,12 +110,36 @@ class Evaluator:
         recipe = replace(self.recipe, **changes)
         _check_factors(recipe)
         if _read_by(recipe) != _read_by(self.recipe):
-            return Evaluator(
+            other = Evaluator(
                 self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self.answer
             )
+            other.checkpoints, other.rungs = self.checkpoints, self.rungs
+            return other
+        return self._with(recipe=recipe)
+
+    def _with(self, **changes: Any) -> Evaluator:
         other = object.__new__(Evaluator)
-        other.__dict__.update(self.__dict__, recipe=recipe)
+        other.__dict__.update(self.__dict__, **changes)
         return other
+
+    def with_checkpoints(self, checkpoints: Checkpoints | None) -> Evaluator:
+        """The same, with runs written down there: one that was interrupted goes on from what is found of it."""
+        return self._with(checkpoints=checkpoints)
+
+    def with_rungs(self, rungs: Sequence[Fidelity]) -> Evaluator:
+        """The same, with every run measured at `rungs`, too, where `up_to` can pause it.
+
+        Raises:
+            SettingsError: they do not increase, or lie beyond the end of the run.
+        """
+        other = self._with(rungs=tuple(rungs))
+        other.rung_steps()
+        return other
+
+    def rung_steps(self) -> tuple[int, ...]:
+        """The optimiser step of each rung and, last, of the end of the run; the end alone where there are no rungs."""
+        n, per_epoch = self.n_train, math.ceil(self.n_train / self.recipe.batch_size)
+        return rung_steps(self.rungs, self.recipe.n_steps(n), per_epoch)
 
     def counts(self, architecture: Architecture) -> Counts:
         """The three parameter counts, without building anything."""
@@ -151,25 +180,66 @@ class Evaluator:
             raise SettingsError(f"Every candidate has a seed, but got {len(candidates)} and {len(seeds)} seeds.")
         return [self._measured(candidate, seed, on_step) for candidate, seed in zip(candidates, seeds, strict=True)]
 
+    def up_to(self, candidate: Given, seed: int, rung: int, on_step: Progress | None = None) -> Measurement:
+        """Train `candidate` until the rung of this number, from 0, and measure it there; the run can go on later.
+
+        With `checkpoints` it goes on from the rung below, or from wherever it was interrupted. The measurement, that of
+        the last rung included, is the same with and without pauses.
+
+        Raises:
+            TrialFailure: NaN or a memory shortage; the backbone is as before.
+        """
+        steps = self._under(Candidate.of(candidate)).rung_steps()
+        with self.trained(candidate, seed, on_step, until=steps[rung]) as run:
+            return run.measure()
+
     def _measured(self, candidate: Given, seed: int, on_step: Progress | None) -> Measurement | TrialFailure:
         try:
             with self.trained(candidate, seed, on_step) as run:
                 return run.measure()
         except TrialFailure as failure:
-            _let_go(failure)
+            let_go(failure)
             return failure
 
     @contextmanager
-    def trained(self, candidate: Given, seed: int, on_step: Progress | None = None) -> Iterator[Run]:
+    def trained(
+        self, candidate: Given, seed: int, on_step: Progress | None = None, *, until: int | None = None
+    ) -> Iterator[Run]:
         """A trained candidate, attached until the context ends.
+
+        Args:
+            until: the step of a rung at which the run is paused; None for its end.
 
         Raises:
             TrialFailure: NaN or a memory shortage; the backbone is as before.
         """
-        memory, evaluator = _Memory(self.backbone.device), self._under(Candidate.of(candidate))
+        memory, evaluator = Memory(self.backbone.device), self._under(Candidate.of(candidate))
         architecture = Candidate.of(candidate).architecture
-        with _memory_given_back(), _shortage_told(), evaluator._trained(architecture, seed, on_step, memory) as run:
-            yield run
+        with ExitStack() as stack:
+            stack.enter_context(memory_given_back())
+            stack.enter_context(shortage_told())
+            file = None
+            if self.checkpoints is not None:
+                identity = evaluator._identity(architecture, seed)
+                file = stack.enter_context(self.checkpoints.of_run(identity))
+            yield stack.enter_context(evaluator._trained(architecture, seed, on_step, memory, until, file))
+
+    def _identity(self, architecture: Architecture, seed: int) -> str:
+        """Of a training run: everything that its parameters depend on, so that no other run goes on from its file."""
+        return identity_of(
+            {
+                "architecture": architecture.as_dict(),
+                "seed": seed,
+                "recipe": self.recipe.as_dict(),
+                "rungs": self.rung_steps(),
+                "train": self._train.digest(),
+                "validation": self._encoded_validation.digest(),
+                "learner": self.learner.facts(),
+                "task": [self.task.name, self.task.kind, list(self.task.metrics), self.answer],
+                "backbone": self.backbone.identity(),
+                "device": self.backbone.device.type,
+            }
+        )
 
     def _under(self, candidate: Candidate) -> Evaluator:
         """The evaluator whose recipe is the one that `candidate` is trained with."""
@@ -178,7 +248,13 @@ class Evaluator:
 
     @contextmanager
     def _trained(
-        self, architecture: Architecture, seed: int, on_step: Progress | None, memory: _Memory
+        self,
+        architecture: Architecture,
+        seed: int,
+        on_step: Progress | None,
+        memory: Memory,
+        until: int | None,
+        file: RunFile | None,
     ) -> Iterator[Run]:
         attached = attach(self.backbone, architecture, seed=seed)
         with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
@@ -206,6 +282,9 @@ class Evaluator:
                 on_step=on_step,
                 before_step=drop if self.recipe.drop_layers else None,
                 factors=factors,
+                stops=self.rung_steps(),
+                until=until,
+                file=file,
             )
             attached.train(False)
             attached.fold()
@@ -247,9 +326,22 @@ class Evaluator:
 class Run:
     """A trained architecture on its backbone; valid inside `Evaluator.trained`."""
 
-    def __init__(self, evaluator: Evaluator, attached: Attached, fitted: Fit, memory: _Memory) -> None:
+    def __init__(self, evaluator: Evaluator, attached: Attached, fitted: Fit, memory: Memory) -> None:
         self.evaluator, self.attached, self.fitted = evaluator, attached, fitted
         self._memory = memory
+
+    def reached(self) -> tuple[Reached, ...]:
+        """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
+        evaluator, objective = self.evaluator, self.evaluator.task.metrics[0]
+        steps, found = evaluator.rung_steps(), []
+        for fidelity, step in zip((*evaluator.rungs[: len(steps) - 1], FULL), steps, strict=True):
+            if step > self.fitted.steps and not self.fitted.is_over:
+                break
+            until = [point for point in self.fitted.history if point.step <= step]
+            values = [point.metrics[objective] for point in until]
+            value = max(values) if evaluator.recipe.keep == "best" else values[-1]
+            found.append(Reached(fidelity, until[-1].step, until[-1].epoch, float(value), until[-1].seconds))
+        return tuple(found)
 
     def measure(self, split: str = "validation", examples: Examples | None = None) -> Measurement:
         """The measurement of this run.
@@ -277,82 +369,14 @@ class Run:
                 "n_train": evaluator.n_train,
                 "n_scored": len(evaluator.splits.validation if examples is None else examples),
                 "steps": self.fitted.steps,
+                "planned_steps": self.fitted.planned,
+                "n_processed": self.fitted.n_processed,
+                **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
                 "train_seconds": self.fitted.train_seconds,
                 "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
                 "learning_rate": evaluator.recipe.learning_rate,
             },
         )
-
-
-class _Memory:
-    """Peak memory in bytes since its creation (GPU), or of the process so far (CPU: only the peak is kept)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def peak(self) -> int:
-        if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@contextmanager
-def _memory_given_back() -> Iterator[None]:
-    """Give free memory back to the system when the context ends.
-
-    The allocator of glibc keeps what was freed, in pieces that the next architecture's sizes do not fit, so the peak
-    of a search would creep up from trial to trial. Other allocators are left alone.
-    """
-    try:
-        yield
-    finally:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-        if trim is not None:
-            trim(0)
-
-
-@contextmanager
-def _shortage_told() -> Iterator[None]:
-    """Make a typed failure of what PyTorch and Python raise when memory runs out."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryFailure):
-            raise OutOfMemoryFailure(str(error) or type(error).__name__) from error
-        raise
-
-
-@contextmanager
-def checkpointing(model: Any, wanted: bool) -> Iterator[None]:
-    """Recompute the activations of `model` in the backward pass, if `wanted`, until the context ends."""
-    if not wanted:
-        yield
-        return
-    # transformers 5 renamed the pair on the way and warns at the old names, which older releases have only.
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
-    # It also makes the embeddings require gradients, for good; only the re-entrant kind needs that, and it would
-    # send the backward pass of this and every later trial down to the embeddings.
-    model.disable_input_require_grads()
-    try:
-        yield
-    finally:
-        getattr(model, f"{name}_checkpointing_disable")()
-
-
-def _let_go(failure: BaseException) -> None:
-    """Free what the frames of a failed run hold.
-
-    A failure that is kept would keep them, and with them the tensors of its run, while the next candidate is trained:
-    one shortage of memory would make the next. Where it happened can still be read from it.
-    """
-    seen: BaseException | None = failure
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
 
 
 def _read_by(recipe: Recipe) -> tuple[float, int, str]:

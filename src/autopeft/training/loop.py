@@ -1,31 +1,39 @@
 """The training loop: one, in plain PyTorch, for every architecture.
 
 AdamW, linear warm-up and decay that span exactly the run, gradient clipping, early stopping, restoration of the
-best evaluation. Seeds are explicit and the global generators are left as they were.
+best evaluation. Seeds are explicit and the global generators are left as they were. A run can be stopped between any
+two steps, written down, and continued elsewhere: it gives what the uninterrupted run gives, bit for bit.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autopeft.errors import ArchitectureError, NonFiniteFailure
+from autopeft.interruption import uninterrupted
 from autopeft.network.dropout import quick_dropout
 from autopeft.objective import Epoch
-from autopeft.training.batches import Batch, Encoded, collate, training_order
+from autopeft.training.batches import Batch, Encoded, TrainingOrder, collate
+from autopeft.training.checkpoint import Checkpoint, RunFile
 from autopeft.training.consistency import loss_with_consistency
+from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
 from autopeft.training.recipe import Recipe
+from autopeft.training.stopwatch import Stopwatch
+
+_logger = logging.getLogger(__name__)
 
 _CHECK_EVERY = 50
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -35,19 +43,26 @@ class Fit:
     Args:
         history: one point an evaluation.
         kept: index into `history` of the evaluation whose parameters were kept.
-        steps: optimiser steps done, fewer than planned after early stopping.
-        seconds: wall-clock time of training, evaluations included.
+        steps: optimiser steps done, fewer than planned after early stopping or where the run was paused.
+        planned: optimiser steps of the whole run, over which its schedule spans.
+        n_processed: training examples that went through the model, repetitions counted.
+        seconds: wall-clock time of training, evaluations included, over all processes that worked on the run.
         train_seconds: the same without evaluations.
+        is_over: False where the run was paused and may go on.
     """
 
     history: tuple[Epoch, ...]
     kept: int
     steps: int
+    planned: int
+    n_processed: int
     seconds: float
     train_seconds: float
+    is_over: bool = True
 
 
 Evaluate = Callable[[], Mapping[str, float]]
+OnStep = Callable[[int, int], None]
 
 
 def fit(
@@ -59,72 +74,156 @@ def fit(
     *,
     objective: str,
     seed: int,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
     before_step: Callable[[int], None] | None = None,
     factors: Sequence[float] | None = None,
+    stops: Collection[int] = (),
+    until: int | None = None,
+    file: RunFile | None = None,
 ) -> Fit:
-    """Train `parameters` on `encoded`.
+    """Train `parameters` on `encoded`: a `Training`, taken up where `file` left it, advanced and finished.
 
     Args:
-        factors: what the learning rate of each parameter is multiplied by; None for 1.
-        evaluate: gives the metrics of the current parameters.
-        objective: the metric by which the best evaluation is chosen; larger is better.
-        seed: order of the examples and dropout.
         on_step: called with the steps done and the steps planned.
-        before_step: called with the number of the step, from 0.
+        until: steps after which the run is paused, one of `stops`; None for its end.
+        file: where the run is written down, so that another process can go on with it; None for nowhere.
 
-    Raises:
-        ArchitectureError: there are no `parameters`.
-        NonFiniteFailure: the loss or the objective became NaN or infinite.
+    Other arguments and what is raised are those of `Training`.
     """
-    if not parameters:
-        raise ArchitectureError("There is nothing to train: the architecture is empty and the task has no head.")
-    device = parameters[0].device
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), quick_dropout(learner.model, recipe.dropout):
-        torch.manual_seed(seed)
-        groups = _groups(parameters, factors or [1.0] * len(parameters))
-        run = _Run(learner, groups, recipe, evaluate, objective, len(encoded))
-        try:
-            for batch in _batches(encoded, recipe, run.planned, learner.pad, device, np.random.default_rng(seed)):
-                if before_step is not None:
-                    before_step(run.done)
-                run.step(batch)
-                if on_step is not None:
-                    on_step(run.done, run.planned)
-                if run.is_evaluation_due() and run.evaluate_and_stop():
-                    break
-            return run.finish()
-        finally:  # a failure leaves no dropout behind either
-            learner.model.eval()
+    run = Training(
+        learner, parameters, encoded, recipe, evaluate,
+        objective=objective, seed=seed, before_step=before_step, factors=factors, stops=stops,
+    )  # fmt: skip
+    if file is not None:
+        run.resume(file)
+    run.advance(until, on_step=on_step, file=file)
+    return run.finish()
 
 
-class _Run:
-    """The state of one training run."""
+class Training:
+    """One training run: it is advanced to a step, may be written down between any two, and is finished once.
+
+    Attributes:
+        done: optimiser steps done.
+        planned: optimiser steps of the whole run.
+    """
 
     def __init__(
         self,
         learner: Learner,
-        groups: list[dict[str, Any]],
+        parameters: Sequence[nn.Parameter],
+        encoded: Encoded,
         recipe: Recipe,
         evaluate: Evaluate,
+        *,
         objective: str,
-        n_examples: int,
+        seed: int,
+        before_step: Callable[[int], None] | None = None,
+        factors: Sequence[float] | None = None,
+        stops: Collection[int] = (),
     ) -> None:
-        self.learner, self.recipe = learner, recipe
+        """Prepare the run; nothing is trained yet.
+
+        Args:
+            evaluate: gives the metrics of the current parameters.
+            objective: the metric by which the best evaluation is chosen; larger is better.
+            seed: order of the examples and dropout.
+            before_step: called with the number of the step, from 0; what it does depends on that number alone.
+            factors: what the learning rate of each parameter is multiplied by; None for 1.
+            stops: steps that are evaluated besides those of `recipe.evaluate_every`.
+
+        Raises:
+            ArchitectureError: there are no `parameters`.
+        """
+        if not parameters:
+            raise ArchitectureError("There is nothing to train: the architecture is empty and the task has no head.")
+        self.learner, self.recipe, self.encoded = learner, recipe, encoded
+        groups = _groups(parameters, factors or [1.0] * len(parameters))
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
-        self.evaluate, self.objective = evaluate, objective
-        self.per_epoch = math.ceil(n_examples / recipe.batch_size)
-        self.planned = recipe.n_steps(n_examples)
+        self.device = self.parameters[0].device
+        self.evaluate, self.objective, self.before_step = evaluate, objective, before_step
+        self.per_epoch = math.ceil(len(encoded) / recipe.batch_size)
+        self.planned, self.stops = recipe.n_steps(len(encoded)), frozenset(stops)
         self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
         self.optimiser = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.done, self.losses = 0, torch.zeros((), device=self.parameters[0].device)
+        self.order = TrainingOrder(encoded.lengths, recipe.batch_size, seed)
+        self.done, self.n_processed, self.losses = 0, 0, torch.zeros((), device=self.device)
         self.since, self.history, self.kept = 0, list[Epoch](), -1
         self.best: list[Tensor] | None = None
-        self.started, self.evaluating = time.perf_counter(), 0.0
-        learner.model.train()
+        self._generators = Generators(self.device, seed)
+        self._clock, self._evaluating, self._is_whole = Stopwatch(), 0.0, True
+        self._clock.stop()
+
+    # -- going on ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done and evaluated, or patience has run out."""
+        patience = self.recipe.patience
+        has_patience = patience is None or len(self.history) - 1 - self.kept < patience
+        return not has_patience or (self.done == self.planned and self.since == 0)
+
+    def advance(self, until: int | None = None, *, on_step: OnStep | None = None, file: RunFile | None = None) -> None:
+        """Train until `until` steps are done, or to the end; a step that is due is evaluated before this returns.
+
+        Args:
+            until: see `fit`.
+            on_step: called with the steps done and the steps planned.
+            file: where the run is written down after evaluations, now and then between them, and when it is
+                interrupted: by a signal it loses not even the step that it is at.
+
+        Raises:
+            NonFiniteFailure: the loss or the objective became NaN or infinite.
+        """
+        goal = self.planned if until is None else min(until, self.planned)
+        with self._trains(), self._written_if_interrupted(file):
+            while not self.is_over:
+                if is_evaluated := self._is_evaluation_due():
+                    self._evaluate()
+                elif self.done >= goal:
+                    break
+                else:
+                    self._step_whole()
+                    if on_step is not None:
+                        on_step(self.done, self.planned)
+                if file is not None and file.is_due(is_evaluated=is_evaluated):
+                    file.save(self.state())
+            if file is not None and not self.is_over:  # paused: whoever goes on must find it
+                file.pause(self.state())
+
+    @contextmanager
+    def _trains(self) -> Iterator[None]:
+        with self._generators.installed(), quick_dropout(self.learner.model, self.recipe.dropout):
+            self.learner.model.train()
+            self._clock.start()
+            try:
+                yield
+            finally:  # a failure leaves no dropout behind either
+                self._clock.stop()
+                self.learner.model.eval()
+
+    @contextmanager
+    def _written_if_interrupted(self, file: RunFile | None) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:  # asked to end, not failed
+            if file is not None and self._is_whole:
+                with uninterrupted():
+                    file.save(self.state())
+            raise
+
+    def _step_whole(self) -> None:
+        """One step, with signals held back: an interruption finds the state before a step or after it."""
+        with uninterrupted():
+            self._is_whole = False
+            if self.before_step is not None:
+                self.before_step(self.done)
+            self._step(collate(self.encoded, next(self.order), self.learner.pad, self.device))
+            self._is_whole = True
 
     def _factor(self, step: int) -> float:
         warm = self.recipe.warmup * self.planned
@@ -132,12 +231,12 @@ class _Run:
             return (step + 1) / (warm + 1)
         return max(0.0, (self.planned - step) / max(1.0, self.planned - warm))
 
-    def step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch) -> None:
         # Not a scheduler of PyTorch: it and the optimiser refer to each other, so that the optimiser's state outlives
         # the run until the garbage collector happens to pass, and a search of many runs needs more memory.
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * group["factor"] * self._factor(self.done)
-        with autocast(self.recipe, self.parameters[0].device):
+        with autocast(self.recipe, self.device):
             loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
@@ -146,6 +245,7 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         self.losses += loss.detach()
         self.done, self.since = self.done + 1, self.since + 1
+        self.n_processed += len(batch.indices)
         if self.done % _CHECK_EVERY == 0:
             self._mean_loss()
 
@@ -156,38 +256,130 @@ class _Run:
             raise NonFiniteFailure(f"The training loss is {loss} at step {self.done} of {self.planned}.")
         return loss
 
-    def is_evaluation_due(self) -> bool:
-        return self.done // self.between > (self.done - 1) // self.between or self.done == self.planned
+    def _is_evaluation_due(self) -> bool:
+        if self.since == 0:  # done already, perhaps by another process
+            return False
+        is_crossed = self.done // self.between > (self.done - 1) // self.between
+        return is_crossed or self.done == self.planned or self.done in self.stops
 
-    def evaluate_and_stop(self) -> bool:
-        """Evaluate, remember the best, and say whether patience has run out."""
+    def _evaluate(self) -> None:
+        """Evaluate, and remember the best."""
         loss = self._mean_loss()
         before = time.perf_counter()
         metrics = dict(self.evaluate())
         self.learner.model.train()
-        self.evaluating += time.perf_counter() - before
+        self._evaluating += time.perf_counter() - before
         if not math.isfinite(metrics[self.objective]):
             raise NonFiniteFailure(f"{self.objective} is {metrics[self.objective]} at step {self.done}.")
-        seconds = time.perf_counter() - self.started
-        self.history.append(Epoch(self.done / self.per_epoch, self.done, loss, metrics, seconds))
-        self.losses, self.since = torch.zeros_like(self.losses), 0
-        if self.kept < 0 or metrics[self.objective] > self.history[self.kept].metrics[self.objective]:
-            self.kept = len(self.history) - 1
-            if self.recipe.keep == "best" and self.done < self.planned:
-                self.best = [parameter.detach().clone() for parameter in self.parameters]
-        patience = self.recipe.patience
-        return patience is not None and len(self.history) - 1 - self.kept >= patience
+        point = Epoch(self.done / self.per_epoch, self.done, loss, metrics, self._clock.seconds)
+        with uninterrupted():
+            self.history.append(point)
+            self.losses, self.since = torch.zeros_like(self.losses), 0
+            if self.kept < 0 or metrics[self.objective] > self.history[self.kept].metrics[self.objective]:
+                self.kept = len(self.history) - 1
+                if self.recipe.keep == "best" and self.done < self.planned:
+                    self.best = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
     def finish(self) -> Fit:
-        last = len(self.history) - 1
+        """Give the parameters the kept evaluation's values. The run cannot be advanced or written down after that."""
+        last, is_over = len(self.history) - 1, self.is_over
         if self.recipe.keep == "last":
             self.kept = last
         elif self.kept < last and self.best is not None:
             for parameter, value in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(value)
-        seconds = time.perf_counter() - self.started
-        return Fit(tuple(self.history), self.kept, self.done, seconds, seconds - self.evaluating)
+        seconds = self._clock.seconds
+        return Fit(
+            tuple(self.history), self.kept, self.done, self.planned, self.n_processed, seconds,
+            seconds - self._evaluating, is_over,
+        )  # fmt: skip
+
+    # -- written down --------------------------------------------------------------------------------------------------
+
+    def state(self) -> Checkpoint:
+        """All that the rest of the run depends on; `restore` is the inverse.
+
+        Tensors are the trained parameters, the best ones so far, AdamW's moments, the sum of losses since the last
+        evaluation, and the states of PyTorch's generators. The tensors are the run's own, not copies.
+        """
+        tensors: dict[str, Tensor] = {"losses": self.losses, **self._generators.states()}
+        for number, parameter in enumerate(self.parameters):
+            tensors[f"parameter/{number}"] = parameter.detach()
+            # A parameter that has had no gradient yet has no moments either.
+            for name, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser/{number}/{name}"] = value
+        for number, value in enumerate(self.best or ()):
+            tensors[f"best/{number}"] = value
+        facts = {
+            "format": _FORMAT,
+            "planned": self.planned,
+            "done": self.done,
+            "n_processed": self.n_processed,
+            "since": self.since,
+            "order": self.order.state(),
+            "history": [asdict(point) for point in self.history],
+            "kept": self.kept,
+            "seconds": self._clock.seconds,
+            "evaluating": self._evaluating,
+        }
+        return Checkpoint(tensors, facts)
+
+    @torch.no_grad()
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from what `state` gave, of a run with the same arguments over the same examples.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is of another run. The parameters may have been changed by then.
+        """
+        facts = found.facts
+        if (facts["format"], facts["planned"]) != (_FORMAT, self.planned):
+            raise ValueError(f"it has the format {facts['format']} and {facts['planned']} steps, not {self.planned}")
+        values = _in_order(found.under("parameter/"), self.parameters)
+        best = found.under("best/")
+        self.best = [value.to(self.device) for value in _in_order(best, self.parameters)] if best else None
+        for number, (parameter, value) in enumerate(zip(self.parameters, values, strict=True)):
+            moments = found.under(f"optimiser/{number}/")
+            if moments:
+                self.optimiser.state[parameter] = {name: moment.to(self.device) for name, moment in moments.items()}
+            parameter.copy_(value)
+        self.losses = found.tensors["losses"].to(self.device)
+        self._generators.restore(found.tensors)
+        self.order.restore(facts["order"])
+        self.history = [Epoch(**point) for point in facts["history"]]
+        self.done, self.n_processed, self.since = facts["done"], facts["n_processed"], facts["since"]
+        self.kept, self._evaluating = facts["kept"], facts["evaluating"]
+        self._clock.earlier = facts["seconds"]
+
+    def resume(self, file: RunFile) -> None:
+        """Go on from what `file` holds of this run; where it holds nothing that can be used, begin at the beginning."""
+        found = file.load()
+        if found is None:
+            return
+        fresh = self.state()
+        kept = Checkpoint({name: tensor.clone() for name, tensor in fresh.tensors.items()}, fresh.facts)
+        try:
+            self.restore(found)
+        except (ValueError, KeyError, TypeError) as error:
+            _logger.warning("%s does not fit this training, which begins anew: %s", file.path, error)
+            self.optimiser.state.clear()
+            self.restore(kept)
+        else:
+            _logger.info("A training goes on at step %d of %d.", self.done, self.planned)
+
+
+def _in_order(found: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """The tensors called "0", "1", ... for these parameters, of their shapes and types."""
+    values = [found[str(number)] for number in range(len(parameters))]
+    wrong = [
+        f"number {number} has shape {tuple(value.shape)} and type {value.dtype}, not {tuple(wanted.shape)} and "
+        f"{wanted.dtype}"
+        for number, (value, wanted) in enumerate(zip(values, parameters, strict=True))
+        if value.shape != wanted.shape or value.dtype != wanted.dtype
+    ]
+    if wrong or len(found) != len(parameters):
+        raise ValueError(f"it holds {len(found)} parameters of {len(parameters)}; {'; '.join(wrong[:3])}")
+    return values
 
 
 def _groups(parameters: Sequence[nn.Parameter], factors: Sequence[float]) -> list[dict[str, Any]]:
@@ -203,16 +395,3 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any
     if recipe.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
-
-
-def _batches(
-    encoded: Encoded, recipe: Recipe, planned: int, pad: int, device: torch.device, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Exactly `planned` batches, epoch after epoch."""
-    given = 0
-    while True:
-        for indices in training_order(encoded.lengths, recipe.batch_size, rng):
-            if given == planned:
-                return
-            given += 1
-            yield collate(encoded, indices, pad, device)

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopeft.architecture import Architecture
-from autopeft.searches import _checkpoint as disk
 from autopeft.searches._candidates import Ints, project
-from autopeft.searches._checkpoint import Checkpoint, Stopwatch
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers
 from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.searches.bipeft.weights import Weights, restored
+from autopeft.training.checkpoint import Checkpoint, read, write
+from autopeft.training.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 
@@ -120,13 +120,13 @@ class BilevelSearch:
                 has_fired = self.step()
                 since = self.done - written
                 if path is not None and (since >= every or (has_fired and since >= every / 10) or self.is_over):
-                    disk.write(path, self.state())
+                    write(path, self.state())
                     written = self.done
         self.supernet.train(False)
         return self._found()
 
     def _resume(self, path: Path | None) -> int:
-        found = None if path is None else disk.read(path)
+        found = None if path is None else read(path)
         if found is not None:
             self.load(found)
             _log.info("BIPEFT: going on from step %d of %d.", self.done, self.plan.steps)

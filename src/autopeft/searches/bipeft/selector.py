@@ -34,8 +34,8 @@ from autopeft.searches._candidates import (
     smoothed,
     stability,
 )
-from autopeft.searches._checkpoint import Checkpoint
 from autopeft.searches.bipeft.settings import BipeftSettings
+from autopeft.training.checkpoint import Checkpoint
 
 _log = logging.getLogger(__name__)
 

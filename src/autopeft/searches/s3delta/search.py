@@ -29,13 +29,13 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.errors import NonFiniteFailure, SettingsError
-from autopeft.searches import _checkpoint as disk
 from autopeft.searches._candidates import Floats, Ints, indicator
-from autopeft.searches._checkpoint import Checkpoint, Stopwatch
 from autopeft.searches._problem import TRAIN, VALIDATION, EvaluatedProblem, Plan
 from autopeft.searches._supernet import Supernet
 from autopeft.searches.bipeft.weights import restored
 from autopeft.searches.s3delta.settings import S3DeltaSettings
+from autopeft.training.checkpoint import Checkpoint, read, write
+from autopeft.training.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class SparseSearch:
     def _searched(self, path: Path | None, every: int) -> Floats:
         """The probabilities at the best evaluation, or the last."""
         between = max(1, round(self.settings.evaluate_every * self.problem.steps_per_epoch))
-        found = None if path is None else disk.read(path)
+        found = None if path is None else read(path)
         if found is not None:
             self.load(found)
             _log.info("S3Delta: going on from step %d of %d.", self.done, self.plan.steps)
@@ -176,7 +176,7 @@ class SparseSearch:
             if self.settings.keep == "best" and (is_last or self.done % between == 0):
                 self._keep_if_better()
             if path is not None and (is_last or self.done % every == 0):
-                disk.write(path, self.state())
+                write(path, self.state())
         return self._kept if self.settings.keep == "best" else self._probabilities()
 
     def _keep_if_better(self) -> None:

@@ -37,6 +37,10 @@ class Learner(Protocol):
         """Learn numbers in the unit of the data; without meaning where answers are no numbers or are texts."""
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What decides on what is learnt besides the backbone and the encoded examples, JSON-ready."""
+        ...
+
     def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Token ids of `examples`, truncated to `max_length` tokens on that side."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class EncoderLearner:
     def keep_unit(self) -> None:
         """Learn numbers in the unit of the data, as was done before they were standardised."""
         self.scale = self._headed.scale = None
+
+    def facts(self) -> dict[str, Any]:
+        """The unit in which numbers are learnt."""
+        return {"scale": None if self.scale is None else asdict(self.scale)}
 
     def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""

@@ -56,6 +56,10 @@ class TextToTextLearner:
     def keep_unit(self) -> None:
         """Numbers are said in words here, in the unit of the data as they are."""
 
+    def facts(self) -> dict[str, Any]:
+        """Nothing: what is to be said is among the encoded examples."""
+        return {}
+
     def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Sources truncated to `max_length` tokens; targets whole, with the end token."""
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
