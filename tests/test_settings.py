@@ -91,18 +91,21 @@ def test_a_study_from_before_a_setting_came_is_the_same_at_its_default() -> None
         ({"task": "a", "trails": 3}, "unknown key `trails`, did you mean `trials`?"),
         ({"task": "a", "zzz": 3}, "known are answer, data, data_seed"),
         ({"task": "a", "recipe": {"epoch": 3}}, "unknown key `recipe.epoch`, did you mean `recipe.epochs`?"),
-        ({"task": "a", "trials": 2.5}, "`trials` must be a whole number, but got 2.5"),
-        ({"task": "a", "trials": True}, "`trials` must be a whole number, but got True"),
+        ({"task": "a", "trials": 2.5}, "`trials` must be a whole number of at least 1, but got 2.5"),
+        ({"task": "a", "trials": True}, "`trials` must be a whole number of at least 1, but got True"),
         ({"task": "a", "trust_remote_code": "yes"}, "`trust_remote_code` must be true or false, but got 'yes'"),
-        ({"task": "a", "learning_rates": ["fast"]}, "`learning_rates` must be a number, but got 'fast'"),
+        ({"task": "a", "learning_rates": ["fast"]}, "`learning_rates` must be a finite number above 0, but got 'fast'"),
         ({"task": "a", "space": {"sharing": "all"}}, "one of shared, layer, placement, but got 'all'"),
         ({"task": "a", "space": {"methods": "serial"}}, "`space.methods` must be a mapping or a list of names"),
         ({"task": "a", "space": 3}, "`space` must be a mapping, but got 3"),
         ({"task": "a", "sampler_options": [1]}, "`sampler_options` must be a mapping, but got [1]"),
         ({"files": {"train": "a.csv"}}, "`files.text` is missing"),
         ({"files": {"text": "a"}}, "`files.train` is missing"),
-        ({"task": "a", "recipe": {"warmup": 1.5}}, "warmup must be at least 0 and below 1, but got 1.5"),
-        ({"task": "a", "trials": 0, "workers": -1}, "`trials` must be at least 1, but got 0; `workers` must be"),
+        ({"task": "a", "recipe": {"warmup": 1.5}}, "`recipe.warmup` must be at least 0 and below 1, but got 1.5"),
+        (
+            {"task": "a", "trials": 0, "workers": -1},
+            "`trials` must be a whole number of at least 1, but got 0; `workers` must be",
+        ),
         ({}, "either `task` or `files` must be given"),
     ],
 )
@@ -137,7 +140,7 @@ def test_an_unreadable_file_is_named_with_its_place(tmp_path: Path) -> None:
 def test_the_initial_design_may_be_empty_or_left_open() -> None:
     assert from_dict({"task": "mrpc"}).initial is None
     assert from_dict({"task": "mrpc", "initial": 0}).initial == 0
-    with pytest.raises(SettingsError, match="`initial` must be at least 0, but got -1"):
+    with pytest.raises(SettingsError, match="`initial` must be None or a whole number of at least 0, but got -1"):
         from_dict({"task": "mrpc", "initial": -1})
 
 

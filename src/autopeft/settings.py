@@ -5,20 +5,31 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
 from autopeft import yaml_files
 from autopeft.errors import SettingsError
+from autopeft.rules import (
+    CLOSED,
+    Count,
+    Flag,
+    Many,
+    Named,
+    Natural,
+    Options,
+    Part,
+    Positive,
+    Text,
+    raise_if_any,
+    read,
+    violations,
+)
 from autopeft.training.recipe import CAME_LATER, Recipe
 from autopeft.writing import write_whole
 
@@ -27,19 +38,29 @@ from autopeft.writing import write_whole
 class FileSettings:
     """A user's own files: each part a file, a folder of files, a pattern with ``*``, or a list of these.
 
-    `text` names one or two columns; `choices` the columns of a multiple choice; `encoding` is that of text files, None
-    for UTF-8 or what a byte-order mark says.
+    Args:
+        train: what is trained on.
+        text: the text columns, one or two.
+        label: the label column.
+        validation: what the search looks at; None cuts it from the training part.
+        test: what a retraining reports on; None cuts it from the training part.
+        kind: what the labels are: "classification", "regression", "multiple_choice", or "auto" to guess.
+        choices: the columns of a multiple choice.
+        delimiter: between the columns of a CSV; None finds it out.
+        encoding: of text files; None for UTF-8 or what a byte-order mark says.
     """
 
-    train: str | tuple[str, ...]
-    text: tuple[str, ...]
-    label: str = "label"
-    validation: str | tuple[str, ...] | None = None
-    test: str | tuple[str, ...] | None = None
-    kind: str = "auto"
-    choices: tuple[str, ...] = ()
-    delimiter: str | None = None
-    encoding: str | None = None
+    train: Text | Many[Text]
+    text: Many[Text]
+    label: Text = "label"
+    validation: Text | Many[Text] | None = None
+    test: Text | Many[Text] | None = None
+    kind: Text = "auto"
+    choices: Many[Text] = ()
+    delimiter: Text | None = None
+    encoding: Text | None = None
+
+    __pydantic_config__ = CLOSED
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What is named for each part that is given."""
@@ -49,10 +70,17 @@ class FileSettings:
 
 @dataclass(frozen=True)
 class AxisSettings:
-    """One method of a space; sizes and roles default to the method's own, 0 among the sizes means absent."""
+    """One method of a space.
 
-    sizes: tuple[int, ...] | None = None
-    roles: tuple[str, ...] | None = None
+    Args:
+        sizes: what it may have, 0 meaning absent; None for those that are usual for the method.
+        roles: where it may stand; None for the method's own.
+    """
+
+    sizes: Many[Natural] | None = None
+    roles: Many[Text] | None = None
+
+    __pydantic_config__ = CLOSED
 
 
 @dataclass(frozen=True)
@@ -68,14 +96,16 @@ class SpaceSettings:
         count: which count the budget limits.
     """
 
-    name: str | None = None
-    methods: dict[str, AxisSettings] = field(
+    name: Text | None = None
+    methods: Named[AxisSettings] = field(
         default_factory=lambda: {"serial": AxisSettings(), "parallel": AxisSettings(), "prefix": AxisSettings()}
     )
     sharing: Literal["shared", "layer", "placement"] = "shared"
-    layers: str | tuple[int, ...] = "search"
-    budget: str | None = None
+    layers: Text | Many[Natural] = "search"
+    budget: Text | None = None
     count: Literal["nominal", "stored"] = "nominal"
+
+    __pydantic_config__ = CLOSED
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,7 @@ class Settings:
         data_seed: seed of the splits.
         train_limit: keep at most that many training examples.
         validation_limit: keep at most that many validation examples, a random subset drawn from `data_seed`.
+        space: what is searched.
         answer: how a text-to-text model's answer is read: "score" compares the likelihoods of the labels, "generate"
             decodes greedily, and what is no label is wrong.
         label_words: whether a text-to-text model says the names of the classes instead of their numbers.
@@ -103,51 +134,45 @@ class Settings:
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
+        device: where everything is computed, such as "cpu" or "cuda".
         devices: one for each worker in turn, such as "cuda:0" and "cuda:1"; empty lets all use `device`.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
         trust_remote_code: whether code that the model brings is run. No file can say so, and none is written that does:
             whoever runs the program does, with ``--trust-remote-code``.
     """
 
-    model: str = "minilm"
-    task: str | None = None
-    data: str | None = None
+    model: Text = "minilm"
+    task: Text | None = None
+    data: Text | None = None
     files: FileSettings | None = None
-    protocol: str = "holdout"
-    data_seed: int = 0
-    train_limit: int | None = None
-    validation_limit: int | None = None
-    space: SpaceSettings = field(default_factory=SpaceSettings)
+    protocol: Text = "holdout"
+    data_seed: Natural = 0
+    train_limit: Count | None = None
+    validation_limit: Count | None = None
+    space: Part[SpaceSettings] = field(default_factory=SpaceSettings)
     answer: Literal["score", "generate"] = "score"
-    label_words: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    sampler: str = "saas-nehvi"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    trials: int = 60
-    initial: int | None = None
-    seed: int = 42
-    max_retries: int = 3
-    workers: int = 1
-    trackers: tuple[str, ...] = ()
-    device: str = "cpu"
-    devices: tuple[str, ...] = ()
-    trust_remote_code: bool = False
+    label_words: Flag = False
+    recipe: Part[Recipe] = field(default_factory=Recipe)
+    learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
+    sampler: Text = "saas-nehvi"
+    sampler_options: Options = field(default_factory=dict)
+    trials: Count = 60
+    initial: Natural | None = None
+    seed: Natural = 42
+    max_retries: Natural = 3
+    workers: Count = 1
+    trackers: Many[Text] = ()
+    device: Text = "cpu"
+    devices: Many[Text] = ()
+    trust_remote_code: Flag = False
+
+    __pydantic_config__ = CLOSED
 
     def __post_init__(self) -> None:
-        wrong = []
+        wrong = violations(self)
         if (self.task is None) == (self.files is None):
             wrong.append("either `task` or `files` must be given, and not both")
-        for name in ("trials", "workers", "train_limit", "validation_limit"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                wrong.append(f"`{name}` must be at least 1, but got {getattr(self, name)}")
-        for name in ("initial", "seed", "data_seed", "max_retries"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                wrong.append(f"`{name}` must be at least 0, but got {getattr(self, name)}")
-        if any(not 0 < rate < math.inf for rate in self.learning_rates):
-            wrong.append(f"`learning_rates` must be finite and above 0, but got {self.learning_rates}")
-        if wrong:
-            raise SettingsError(f"The settings cannot be used: {'; '.join(wrong)}.")
+        raise_if_any("The settings cannot be used", wrong)
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping ready for YAML and JSON; `from_dict` is its inverse."""
@@ -199,16 +224,20 @@ def from_dict(data: Mapping[str, Any], *, trust_remote_code: bool = False) -> Se
     Raises:
         SettingsError: unknown keys (with the nearest right one) and values of the wrong type, all together.
     """
-    mistakes: list[str] = []
-    arguments = _arguments(Settings, data, "", mistakes)
-    if arguments.pop("trust_remote_code", False) and not trust_remote_code:
-        mistakes.append(
-            "`trust_remote_code` cannot be allowed by settings, because it runs the code of others on your machine: "
-            "leave it out, and if you trust the model, give --trust-remote-code at the command line"
-        )
-    if mistakes:
+    asked = data.get("trust_remote_code", False)
+    found = read(Settings, {**data, "trust_remote_code": trust_remote_code if isinstance(asked, bool) else asked})
+    mistakes = found if isinstance(found, list) else []
+    if asked is True and not trust_remote_code:
+        mistakes = [*mistakes, _TRUST]
+    if mistakes or isinstance(found, list):
         raise SettingsError(f"The settings cannot be used: {'; '.join(mistakes)}.")
-    return Settings(**arguments, trust_remote_code=trust_remote_code)
+    return found
+
+
+_TRUST = (
+    "`trust_remote_code` cannot be allowed by settings, because it runs the code of others on your machine: "
+    "leave it out, and if you trust the model, give --trust-remote-code at the command line"
+)
 
 
 def load(path: str | Path, *, trust_remote_code: bool = False) -> Settings:
@@ -237,104 +266,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SettingsError(f"The settings file {str(path)!r} must hold a mapping, but holds {type(data).__name__}.")
     return data
-
-
-def _arguments(kind: Any, data: Any, path: str, mistakes: list[str]) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
-        mistakes.append(f"`{path.removesuffix('.')}` must be a mapping, but got {data!r}")
-        return {}
-    hints, known = get_type_hints(kind), {item.name for item in fields(kind)}
-    arguments = {}
-    for key, value in data.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f", did you mean `{path}{near[0]}`?" if near else f"; known are {', '.join(sorted(known))}"
-            mistakes.append(f"unknown key `{path}{key}`{hint}")
-            continue
-        arguments[str(key)] = _value(hints[str(key)], value, f"{path}{key}", mistakes)
-    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    mistakes.extend(f"`{path}{name}` is missing" for name in needed if name not in data)
-    return arguments
-
-
-def _value(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
-    """`value` as the type `hint` wants it; a mistake is noted where that cannot be."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _any_of(get_args(hint), value, path, mistakes)
-    if is_dataclass(hint):
-        before = len(mistakes)
-        arguments = _arguments(hint, value or {}, f"{path}.", mistakes)
-        return _made(hint, arguments, path, mistakes) if len(mistakes) == before else None
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(_value(get_args(hint)[0], item, path, mistakes) for item in items)
-    if origin is dict and is_dataclass(get_args(hint)[1]):
-        named = dict.fromkeys(value) if isinstance(value, (list, tuple)) else value
-        if not isinstance(named, Mapping):
-            mistakes.append(f"`{path}` must be a mapping or a list of names, but got {value!r}")
-            return {}
-        return {str(k): _value(get_args(hint)[1], v, f"{path}.{k}", mistakes) for k, v in named.items()}
-    if origin is dict:
-        return _numbered(value) if isinstance(value, dict) else _wrong("a mapping", value, path, mistakes)
-    if origin is Literal:
-        choices = get_args(hint)
-        return value if value in choices else _wrong(f"one of {', '.join(choices)}", value, path, mistakes)
-    return _scalar(hint, value, path, mistakes)
-
-
-def _any_of(hints: tuple[Any, ...], value: Any, path: str, mistakes: list[str]) -> Any:
-    if value is None and type(None) in hints:
-        return None
-    found: list[str] = []
-    for hint in hints:
-        if hint is type(None):
-            continue
-        attempt: list[str] = []
-        result = _value(hint, value, path, attempt)
-        if not attempt:
-            return result
-        found = found or attempt
-    mistakes.extend(found)
-    return None
-
-
-def _scalar(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
-    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            return _wrong("a number", value, path, mistakes)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return _wrong(names.get(hint, str(hint)), value, path, mistakes)
-
-
-def _numbered(value: Any) -> Any:
-    """Options without a type: what YAML reads as text but is a number, such as 1e-3, becomes one."""
-    if isinstance(value, dict):
-        return {key: _numbered(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbered(item) for item in value]
-    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
-    return float(value) if is_number else value
-
-
-def _made(kind: Any, arguments: dict[str, Any], path: str, mistakes: list[str]) -> Any:
-    try:
-        return kind(**arguments)
-    except (SettingsError, TypeError) as error:
-        mistakes.append(f"`{path}`: {str(error).removesuffix('.')}")
-        return None
-
-
-def _wrong(wanted: str, value: Any, path: str, mistakes: list[str]) -> None:
-    mistakes.append(f"`{path}` must be {wanted}, but got {value!r}")
 
 
 def _to_json(value: Any) -> Any:

@@ -417,19 +417,19 @@ BAD = {
     "two kinds of prefix": (["--methods", "prefix,prefix_direct"], ["'prefix_direct'", "'prefix' already"]),
     "no size": (["--set", "space.methods.serial.sizes=[0]"], ["'serial'", "nothing above 0"]),
     "unknown layer": (["--set", "space.layers=[0,9]"], ["0 to 2", "9"]),
-    "negative trials": (["--trials", "-3"], ["`trials` must be at least 1, but got -3"]),
+    "negative trials": (["--trials", "-3"], ["`trials` must be a whole number of at least 1, but got -3"]),
     "several negatives": (
         ["--set", "recipe.learning_rate=-1", "--epochs", "-2"],
-        ["learning_rate must be above 0, but got -1.0", "epochs must be above 0, but got -2.0"],
+        ["`recipe.learning_rate` must be above 0, but got -1", "`recipe.epochs` must be above 0, but got -2.0"],
     ),
-    "negative data seed": (["--set", "data_seed=-1"], ["`data_seed` must be at least 0, but got -1"]),
-    "infinite rate": (["--set", "learning_rates=[.inf]"], ["`learning_rates` must be finite and above 0"]),
-    "negative rate": (["--set", "learning_rates=[-1e-3]"], ["`learning_rates` must be finite and above 0", "-0.001"]),
+    "negative data seed": (["--set", "data_seed=-1"], ["`data_seed` must be a whole number of at least 0, but got -1"]),
+    "infinite rate": (["--set", "learning_rates=[.inf]"], ["`learning_rates` must be a finite number above 0"]),
+    "negative rate": (["--set", "learning_rates=[-1e-3]"], ["`learning_rates` must be above 0, but got -0.001"]),
     "negative seed": (["--seed", "-1"], ["seed", "-1"]),
     "unknown key": (["--set", "recipe.epoch=3"], ["unknown key `recipe.epoch`, did you mean `recipe.epochs`"]),
     "several mistakes": (
         ["--set", "trails=4", "--set", "recipe.steps=1.5"],
-        ["`trails`, did you mean `trials`", "`recipe.steps` must be a whole number, but got 1.5"],
+        ["`trails`, did you mean `trials`", "`recipe.steps` must be None or a whole number of at least 1, but got 1.5"],
     ),
     "not key=value": (["--set", "recipe"], ["key=value", "'recipe'"]),
     "task and files": (["--task", "mrpc"], ["either `task` or `files`"]),
@@ -507,7 +507,7 @@ def test_the_other_commands_refuse_what_they_cannot_do(searched: Path, case: Cas
     refused(call("train", searched, "--baseline", "pony"), "'pony'", "serial")
     refused(call("train", searched, "--trial", 0, "--learning-rates", "a,b"), "'a,b'")
     refused(call("train", searched, "--trial", 0, "--seeds", 0), "1 to 5", "0")
-    refused(call("train", searched, "--trial", 0, "--epochs", -1), "epochs must be above 0, but got -1.0")
+    refused(call("train", searched, "--trial", 0, "--epochs", -1), "`recipe.epochs` must be above 0, but got -1.0")
     refused(call("train", asked, "--trial", 0), "give its folder")
     refused(call("train", asked, "--architecture", nowhere), "nowhere")
     refused(call("train", searched, "--trial", 0, "--learning-rates", "1e-3,-1"), "`learning_rates`", "-1.0")

@@ -26,7 +26,7 @@ from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
 from autopeft.experiments._retrain_tables import page
 from autopeft.network.build import count
-from autopeft.rules import COUNT, raise_if_any
+from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.session import Session
 from autopeft.settings import Settings
 from autopeft.training.retraining import baseline, retrain
@@ -232,7 +232,7 @@ def _mistake(wanted: Any) -> str | None:
         factors = [float(factor) for factor in dict(wanted.get("rate_factors", {})).values()]
         ok = isinstance(wanted.get("recipe", {}), Mapping)
         ok = ok and min(_percent(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
-        ok = ok and COUNT[1](wanted.get("trials", 1))
+        ok = ok and not misfit("trials", Count, wanted.get("trials", 1))
     except (TypeError, ValueError):
         ok = False
     if ok:

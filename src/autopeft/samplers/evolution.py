@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from autopeft.errors import SpaceExhaustedError
 from autopeft.objective import metric_and_cost
-from autopeft.rules import COUNT, raise_if_any, violations
+from autopeft.rules import Count, raise_if_any, violations
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, taken, with_options
 from autopeft.samplers.random import random_unseen
@@ -37,11 +37,11 @@ class EvolutionSettings:
         tournament: how many of them are drawn, without replacement, to find a parent.
     """
 
-    population: int = 20
-    tournament: int = 5
+    population: Count = 20
+    tournament: Count = 5
 
     def __post_init__(self) -> None:
-        problems = violations(self, {"population": COUNT, "tournament": COUNT})
+        problems = violations(self)
         if not problems and self.tournament > self.population:
             problems.append(f"tournament is at most population, but got {self.tournament} > {self.population}")
         raise_if_any("The sampler 'evolution' cannot use these options", problems)

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 from autopeft.architecture import Architecture, Counts
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.objective import Measurement, Objective, metric_and_cost
-from autopeft.rules import COUNT, raise_if_any, violations, whole_number
+from autopeft.rules import Count, Several, raise_if_any, violations
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
@@ -46,13 +46,11 @@ class OptunaSettings:
             random one takes its place.
     """
 
-    startup: int = 10
-    attempts: int = 25
+    startup: Count = 10
+    attempts: Count = 25
 
     def __post_init__(self) -> None:
-        raise_if_any(
-            "The Optuna sampler cannot use these options", violations(self, {"startup": COUNT, "attempts": COUNT})
-        )
+        raise_if_any("The Optuna sampler cannot use these options", violations(self))
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,11 @@ class GeneticSettings:
         attempts: as for `OptunaSettings`.
     """
 
-    population: int = 20
-    attempts: int = 25
+    population: Several = 20
+    attempts: Count = 25
 
     def __post_init__(self) -> None:
-        rules = {"population": whole_number(2), "attempts": COUNT}
-        raise_if_any("The Optuna sampler cannot use these options", violations(self, rules))
+        raise_if_any("The Optuna sampler cannot use these options", violations(self))
 
 
 class Replayed:

@@ -14,7 +14,6 @@ from typing import Any
 from autopeft.architecture import Architecture
 from autopeft.errors import ArchitectureError
 from autopeft.reading import read_json
-from autopeft.rules import COUNT, Rule, one_of, whole_number
 from autopeft.tasks import _answers as answers
 
 FORMAT = 2
@@ -26,6 +25,21 @@ RECORD = "architecture.json"
 _COUNTED = ("nominal", "stored", "trained", "backbone")
 # What folders of the first versions lack.
 _DEFAULTS: Mapping[str, Any] = {"inputs": [], "prompt": "", "verbalisers": [], "facts": {}, "digests": {}}
+
+
+Rule = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words, and whether it is; a value that cannot be compared is not."""
+
+
+def one_of(*values: Any) -> Rule:
+    """The value is one of these."""
+    return f"one of {', '.join(map(str, values))}", lambda value: value in values
+
+
+def whole_number(least: int) -> Rule:
+    """The value is a whole number from `least` on; True and False are none."""
+    what = f"a whole number of at least {least}"
+    return what, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _all(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -51,7 +65,7 @@ def _is_finite(value: Any) -> bool:
 
 # By the path to it; what is in a mapping that may be missing is looked at where it is there.
 _RULES: Mapping[tuple[str, ...], Rule] = {
-    ("format",): COUNT,
+    ("format",): whole_number(1),
     ("architecture",): _MAPPING,
     ("backbone",): _MAPPING,
     ("backbone", "name"): _NAME,
@@ -81,7 +95,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("facts", "format"): _TEXT,
     ("facts", "answer"): one_of("score", "generate"),
     ("facts", "recipe"): _MAPPING,
-    ("facts", "recipe", "max_length"): COUNT,
+    ("facts", "recipe", "max_length"): whole_number(1),
     ("facts", "recipe", "truncation_side"): one_of("right", "left"),
 }
 _NOTHING = object()

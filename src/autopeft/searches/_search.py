@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from autopeft.architecture import Architecture, CountKind, ParameterBudget
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError, StudyMismatchError, UnknownNameError
 from autopeft.reading import read_json
-from autopeft.rules import COUNT
+from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, taken, with_options
 from autopeft.searches._candidates import Candidates
@@ -260,8 +260,7 @@ class BudgetedFactory:
         if preset not in self.presets:
             raise UnknownNameError("preset", preset, self.presets)
         settings = with_options(self.presets[preset], options, self.name)
-        if not COUNT[1](checkpoint_every):
-            raise SettingsError(f"`checkpoint_every` is {COUNT[0]}, but got {checkpoint_every!r}.")
+        raise_if_any(f"The sampler {self.name!r} cannot be used", misfit("`checkpoint_every`", Count, checkpoint_every))
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
         Candidates.of(space)

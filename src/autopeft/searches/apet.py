@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
-from autopeft.rules import COUNT, raise_if_any, violations
+from autopeft.rules import Count, raise_if_any, violations
 from autopeft.searches._candidates import Candidates, Ints
 from autopeft.searches._search import SearchContext, spec
 
@@ -32,11 +32,11 @@ class ApetSettings:
             to the largest size that still fits: nothing more fits in the end and all draws have about the same count.
     """
 
-    draws: int = 1
+    draws: Count = 1
     is_filled: bool = True
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of APET cannot be used", violations(self, {"draws": COUNT}))
+        raise_if_any("The settings of APET cannot be used", violations(self))
 
 
 def draw_sizes(candidates: Candidates, budget: int, rng: np.random.Generator, is_filled: bool = True) -> Ints:

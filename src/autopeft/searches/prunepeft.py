@@ -15,7 +15,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autopeft.architecture import Architecture, ParameterBudget, Placement
-from autopeft.rules import COUNT, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
+from autopeft.rules import Count, Positive, raise_if_any, violations
 from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indicator, project
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
@@ -56,24 +55,13 @@ class PruneSettings:
     """
 
     variant: Variant = "unstructured"
-    scored_epochs: float = 1.0
-    epochs: float | None = None
-    steps: int | None = None
-    learning_rate: float | None = None
+    scored_epochs: Positive = 1.0
+    epochs: Positive | None = None
+    steps: Count | None = None
+    learning_rate: Positive | None = None
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of PrunePEFT cannot be used", violations(self, _RULES))
-
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "variant": one_of("unstructured", "structured", "element"),
-        "scored_epochs": POSITIVE,
-        "epochs": or_none(POSITIVE),
-        "steps": or_none(COUNT),
-        "learning_rate": or_none(POSITIVE),
-    }
-)
+        raise_if_any("The settings of PrunePEFT cannot be used", violations(self))
 
 
 # -- what is kept ------------------------------------------------------------------------------------------

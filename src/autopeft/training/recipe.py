@@ -6,19 +6,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from autopeft.rules import (
-    BELOW_ONE,
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Rule,
-    one_of,
-    or_none,
+    CLOSED,
+    EXACT,
+    BelowOne,
+    Count,
+    Flag,
+    Natural,
+    NotNegative,
+    Positive,
+    PositiveShare,
     raise_if_any,
     violations,
-    whole_number,
 )
 
 
@@ -50,28 +53,30 @@ class Recipe:
         keep: "best" restores the best evaluation, "last" does not.
     """
 
-    learning_rate: float = 1e-3
-    rate_factors: dict[str, float] = field(default_factory=dict)
-    epochs: float = 1.0
-    steps: int | None = None
-    data_fraction: float = 1.0
-    batch_size: int = 32
-    drop_layers: int = 0
-    consistency: float = 0.0
-    dropout: float | None = None
-    weight_decay: float = 0.0
-    warmup: float = 0.0
-    clip: float = 1.0
-    patience: int | None = None
-    evaluate_every: float = 1.0
-    max_length: int = 128
+    learning_rate: Positive = 1e-3
+    rate_factors: dict[str, Positive] = field(default_factory=dict)
+    epochs: Positive = 1.0
+    steps: Count | None = None
+    data_fraction: PositiveShare = 1.0
+    batch_size: Count = 32
+    drop_layers: Natural = 0
+    consistency: NotNegative = 0.0
+    dropout: BelowOne | None = None
+    weight_decay: NotNegative = 0.0
+    warmup: BelowOne = 0.0
+    clip: NotNegative = 1.0
+    patience: Count | None = None
+    evaluate_every: Positive = 1.0
+    max_length: Annotated[int, Ge(8), EXACT] = 128
     truncation_side: Literal["right", "left"] = "right"
     precision: Literal["float32", "bf16"] = "float32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Flag = False
     keep: Literal["best", "last"] = "best"
 
+    __pydantic_config__ = CLOSED
+
     def __post_init__(self) -> None:
-        raise_if_any("The recipe cannot be used", violations(self, _RULES))
+        raise_if_any("The recipe cannot be used", violations(self))
 
     def n_steps(self, n_examples: int) -> int:
         """Optimiser steps of the whole run for a training part of `n_examples` (after `data_fraction`)."""
@@ -92,29 +97,3 @@ class Recipe:
 
 CAME_LATER: Mapping[str, Any] = MappingProxyType({"truncation_side": "right"})
 """Settings that searches begun before them lack, with the value that they then had."""
-
-
-def _is_factor(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-_RULES: dict[str, Rule] = {
-    "learning_rate": POSITIVE,
-    "rate_factors": ("numbers above 0 by method", lambda v: isinstance(v, dict) and all(map(_is_factor, v.values()))),
-    "epochs": POSITIVE,
-    "steps": or_none(COUNT),
-    "data_fraction": ("above 0 and at most 1", lambda v: 0 < v <= 1),
-    "batch_size": COUNT,
-    "drop_layers": whole_number(0),
-    "consistency": NOT_NEGATIVE,
-    "dropout": or_none(BELOW_ONE),
-    "weight_decay": NOT_NEGATIVE,
-    "warmup": BELOW_ONE,
-    "clip": NOT_NEGATIVE,
-    "patience": or_none(COUNT),
-    "evaluate_every": POSITIVE,
-    "max_length": whole_number(8),
-    "truncation_side": one_of("right", "left"),
-    "precision": one_of("float32", "bf16"),
-    "keep": one_of("best", "last"),
-}

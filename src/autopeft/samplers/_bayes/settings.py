@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from autopeft.rules import COUNT, FINITE, NOT_NEGATIVE, POSITIVE, Rule, one_of, raise_if_any, violations, whole_number
+from autopeft.rules import Count, Natural, NotNegative, Number, Positive, raise_if_any, violations
 from autopeft.samplers._bayes.outcome import CostScale, TransformKind
 from autopeft.spaces.lattice import Encoding
 
@@ -26,9 +26,9 @@ Neighbourhood = Literal["one-exchange", "walk"]
 class Nuts:
     """How long the No-U-Turn sampler runs: `samples` draws after `warmup`, every `thinning`-th of them kept."""
 
-    warmup: int
-    samples: int
-    thinning: int
+    warmup: Count
+    samples: Count
+    thinning: Count
 
 
 @dataclass(frozen=True)
@@ -62,30 +62,30 @@ class BayesSettings:
 
     preset: str = "recommended"
     surrogate: Surrogate = "saas-map"
-    warmup: int = 256
-    samples: int = 128
-    thinning: int = 16
+    warmup: Count = 256
+    samples: Count = 128
+    thinning: Count = 16
     transform: TransformKind = "rank-normal"
     cost_model: CostModel = "exact"
     cost_scale: CostScale = "log"
     reference: Reference = "initial"
-    reference_cost: float = 26.0
-    reference_value: float = 0.70
+    reference_cost: Positive = 26.0
+    reference_value: Number = 0.70
     acquisition: Acquisition = "log-nehvi"
     integration: Integration = "closed"
-    mc_samples: int = 128
+    mc_samples: Count = 128
     prune_baseline: bool = True
     encoding: Encoding = "unit"
     neighbourhood: Neighbourhood = "one-exchange"
-    pareto_starts: int = 10
-    random_starts: int = 10
-    moves: int = 20
-    evaluations: int = 4000
-    most_neighbours: int = 256
-    noise: float = 0.0
+    pareto_starts: Natural = 10
+    random_starts: Natural = 10
+    moves: Count = 20
+    evaluations: Count = 4000
+    most_neighbours: Count = 256
+    noise: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        wrong = violations(self, _RULES)
+        wrong = violations(self)
         if self.integration == "closed" and self.cost_model == "gp":
             wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
         if self.pareto_starts == self.random_starts == 0:
@@ -95,31 +95,6 @@ class BayesSettings:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
         return asdict(self)
-
-
-_RULES: dict[str, Rule] = {
-    "surrogate": one_of(*get_args(Surrogate)),
-    "warmup": COUNT,
-    "samples": COUNT,
-    "thinning": COUNT,
-    "transform": one_of(*get_args(TransformKind)),
-    "cost_model": one_of(*get_args(CostModel)),
-    "cost_scale": one_of(*get_args(CostScale)),
-    "reference": one_of(*get_args(Reference)),
-    "reference_cost": POSITIVE,
-    "reference_value": FINITE,
-    "acquisition": one_of(*get_args(Acquisition)),
-    "integration": one_of(*get_args(Integration)),
-    "mc_samples": COUNT,
-    "encoding": one_of(*get_args(Encoding)),
-    "neighbourhood": one_of(*get_args(Neighbourhood)),
-    "pareto_starts": whole_number(0),
-    "random_starts": whole_number(0),
-    "moves": COUNT,
-    "evaluations": COUNT,
-    "most_neighbours": COUNT,
-    "noise": NOT_NEGATIVE,
-}
 
 
 PRESETS: Mapping[str, BayesSettings] = {

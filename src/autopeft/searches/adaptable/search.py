@@ -24,7 +24,7 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.errors import SettingsError
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
+from autopeft.rules import Count, NotNegative, Positive, raise_if_any, violations
 from autopeft.searches._candidates import Floats, indicator
 from autopeft.searches._problem import TRAIN, Plan, Problem
 from autopeft.searches._supernet import Supernet
@@ -47,30 +47,17 @@ class AdaptableSettings:
     """
 
     size: Literal["smallest", "largest"] = "largest"
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    switch_learning_rate: float = 0.05
-    clip: float = 1.0
-    temperature: float = 0.1
+    epochs: Positive | None = None
+    steps: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    switch_learning_rate: Positive = 0.05
+    clip: NotNegative = 1.0
+    temperature: Positive = 0.1
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of the Adaptable Adapter cannot be used", violations(self, _RULES))
+        raise_if_any("The settings of the Adaptable Adapter cannot be used", violations(self))
 
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "size": one_of("smallest", "largest"),
-        "epochs": or_none(POSITIVE),
-        "steps": or_none(COUNT),
-        "batch_size": or_none(COUNT),
-        "learning_rate": or_none(POSITIVE),
-        "switch_learning_rate": POSITIVE,
-        "clip": NOT_NEGATIVE,
-        "temperature": POSITIVE,
-    }
-)
 
 PRESETS: Mapping[str, AdaptableSettings] = MappingProxyType(
     {"paper": AdaptableSettings(learning_rate=1e-4, epochs=20), "recommended": AdaptableSettings()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of, or_none, raise_if_any, violations
+from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
 from autopeft.searches._candidates import Misfits, ScoreRule, StabilityRule
 
 Variant = Literal["full", "entangled", "binary_then_size", "size_then_binary", "no_selection"]
@@ -68,16 +68,16 @@ class BipeftSettings:
 
     variant: Variant = "full"
     gumbel: bool = True
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 1e-4
-    clip: float = 2.0
-    optimiser_steps: int = 1
-    architecture_learning_rate: float = 0.01
-    architecture_weight_decay: float = 1e-4
-    regulariser: float = 0.0
+    epochs: Positive | None = None
+    steps: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative = 1e-4
+    clip: NotNegative = 2.0
+    optimiser_steps: Count = 1
+    architecture_learning_rate: Positive = 0.01
+    architecture_weight_decay: NotNegative = 1e-4
+    regulariser: NotNegative = 0.0
     updates: Literal["alternate", "both"] = "alternate"
     first: Literal["weights", "architecture"] = "weights"
     is_idle_updated: bool = False
@@ -87,17 +87,17 @@ class BipeftSettings:
     cosine_of: Literal["gradients", "products"] = "gradients"
     counted: Literal["active", "all", "none"] = "active"
     is_off_scored: bool = False
-    gamma: float = 0.85
-    triggers: int = 100
-    spacing: int = 1
-    warmup: float = 0.1
-    horizon: int = 5
-    threshold: float = 0.85
+    gamma: Share = 0.85
+    triggers: Count = 100
+    spacing: Count = 1
+    warmup: BelowOne = 0.1
+    horizon: Count = 5
+    threshold: Share = 0.85
     stability: StabilityRule = "consecutive"
     indicator_misfits: Misfits = "stop"
     indicator_counts: Literal["expected", "staged"] = "expected"
     counts: Literal["exact", "proportional"] = "exact"
-    hard_share: float = 0.1
+    hard_share: Share = 0.1
     removal_misfits: Misfits = "stop"
     is_removal_carried: bool = True
     divergence: Literal["end", "start"] = "end"
@@ -107,49 +107,13 @@ class BipeftSettings:
     is_refilled: bool = True
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of BIPEFT cannot be used", violations(self, _RULES))
+        raise_if_any("The settings of BIPEFT cannot be used", violations(self))
 
     @property
     def is_selecting(self) -> bool:
         """Whether placements are removed and sizes fixed on the way."""
         return self.variant == "full"
 
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "variant": one_of("full", "entangled", "binary_then_size", "size_then_binary", "no_selection"),
-        "epochs": or_none(POSITIVE),
-        "steps": or_none(COUNT),
-        "batch_size": or_none(COUNT),
-        "learning_rate": or_none(POSITIVE),
-        "weight_decay": NOT_NEGATIVE,
-        "clip": NOT_NEGATIVE,
-        "optimiser_steps": COUNT,
-        "architecture_learning_rate": POSITIVE,
-        "architecture_weight_decay": NOT_NEGATIVE,
-        "regulariser": NOT_NEGATIVE,
-        "updates": one_of("alternate", "both"),
-        "first": one_of("weights", "architecture"),
-        "size_pass_keep": one_of("sampled", "survivors"),
-        "score": one_of("train", "validation", "sum", "cosine", "cosine_sum"),
-        "cosine_of": one_of("gradients", "products"),
-        "counted": one_of("active", "all", "none"),
-        "gamma": SHARE,
-        "triggers": COUNT,
-        "spacing": COUNT,
-        "warmup": ("at least 0 and below 1", lambda v: 0 <= v < 1),
-        "horizon": COUNT,
-        "threshold": SHARE,
-        "stability": one_of("consecutive", "overrun", "lagged"),
-        "indicator_misfits": one_of("stop", "skip"),
-        "indicator_counts": one_of("expected", "staged"),
-        "counts": one_of("exact", "proportional"),
-        "hard_share": SHARE,
-        "removal_misfits": one_of("stop", "skip"),
-        "divergence": one_of("end", "start"),
-        "fixing_values": one_of("sizes", "indices"),
-    }
-)
 
 _PAPER = BipeftSettings(
     learning_rate=3e-4,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
-from autopeft.rules import COUNT, NOT_NEGATIVE, POSITIVE, Rule, one_of, or_none, raise_if_any, violations
+from annotated_types import Ge, Le
+
+from autopeft.rules import NUMBER, Count, NotNegative, Positive, raise_if_any, violations
 
 
 @dataclass(frozen=True)
@@ -37,49 +38,27 @@ class S3DeltaSettings:
 
     order: Literal[1, 2] = 2
     size: Literal["smallest", "largest"] = "smallest"
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    gate_learning_rate: float = 0.1
-    gate_weight_decay: float = 0.0
-    clip: float = 2.0
-    sharpness: float = 1.0
-    temperature: float = 1.0
-    stretch_low: float = 0.0
-    stretch_high: float = 1.0
+    epochs: Positive | None = None
+    steps: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative = 0.0
+    gate_learning_rate: Positive = 0.1
+    gate_weight_decay: NotNegative = 0.0
+    clip: NotNegative = 2.0
+    sharpness: Positive = 1.0
+    temperature: Positive = 1.0
+    stretch_low: Annotated[float, Le(0), NUMBER] = 0.0
+    stretch_high: Annotated[float, Ge(1), NUMBER] = 1.0
     is_hard: bool = False
     is_competing: bool = True
-    difference: float = 0.01
-    evaluate_every: float = 1.0
+    difference: Positive = 0.01
+    evaluate_every: Positive = 1.0
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of S3Delta cannot be used", violations(self, _RULES))
+        raise_if_any("The settings of S3Delta cannot be used", violations(self))
 
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "order": one_of(1, 2),
-        "size": one_of("smallest", "largest"),
-        "epochs": or_none(POSITIVE),
-        "steps": or_none(COUNT),
-        "batch_size": or_none(COUNT),
-        "learning_rate": or_none(POSITIVE),
-        "weight_decay": NOT_NEGATIVE,
-        "gate_learning_rate": POSITIVE,
-        "gate_weight_decay": NOT_NEGATIVE,
-        "clip": NOT_NEGATIVE,
-        "sharpness": POSITIVE,
-        "temperature": POSITIVE,
-        "stretch_low": ("at most 0", lambda value: -math.inf < value <= 0),
-        "stretch_high": ("at least 1", lambda value: 1 <= value < math.inf),
-        "difference": POSITIVE,
-        "evaluate_every": POSITIVE,
-        "keep": one_of("best", "last"),
-    }
-)
 
 PRESETS: Mapping[str, S3DeltaSettings] = MappingProxyType(
     {"paper": S3DeltaSettings(learning_rate=3e-4), "recommended": S3DeltaSettings()}
