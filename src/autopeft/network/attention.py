@@ -10,7 +10,7 @@ dropout on a CPU) or a slow one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,12 +20,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from autopeft.network.dropout import dropout
+from autopeft.network.dropout import Rows, dropout, from_one_state
 
 IMPLEMENTATION = "autopeft"
 """The name under which the function is registered: the value of ``config._attn_implementation``."""
 
 _SLOT = "autopeft_prefix"
+_ROWS = "autopeft_rows"
 
 _FEW_KEYS = 128
 """Up to which step by step beats the fused kernel's backward pass in half precision on a CPU."""
@@ -37,8 +38,8 @@ Keys = tuple[Tensor, Tensor, Tensor | None] | None
 """Keys and values, ``(heads, length, d_head)`` or ``(batch, heads, length, d_head)``, and a mask over the length
 or None; None for no prefix."""
 
-Prefix = Callable[[], Keys]
-"""Gives what stands in front."""
+Prefix = Callable[[], Keys | list[Keys]]
+"""Gives what stands in front: the same for the whole batch, or for each of several equal shares of it."""
 
 
 def register() -> None:
@@ -55,6 +56,13 @@ def set_prefix(attention: nn.Module, prefix: Prefix | None) -> None:
     attention.__dict__.pop(_SLOT, None)
     if prefix is not None:
         attention.__dict__[_SLOT] = prefix
+
+
+def set_rows(attention: nn.Module, rows: Rows | None) -> None:
+    """Tell `attention` how many rows one share of its batch has, or that the batch is one whole (None)."""
+    attention.__dict__.pop(_ROWS, None)
+    if rows is not None:
+        attention.__dict__[_ROWS] = rows
 
 
 def prefixed_attention(
@@ -79,6 +87,64 @@ def prefixed_attention(
     """
     prefix = cast(Prefix | None, module.__dict__.get(_SLOT))
     found = None if prefix is None else prefix()
+    if isinstance(found, list):
+        together = _together(found, len(query) // len(found))
+        if together is None:
+            return _by_share(module, query, key, value, attention_mask, position_bias, found, kwargs)
+        (found,) = together
+    return _attention(module, query, key, value, attention_mask, position_bias, found, kwargs)
+
+
+def _together(found: list[Keys], rows: int) -> tuple[Keys] | None:
+    """Prefixes of shares of `rows` rows as one of the whole batch, in a tuple; None where their lengths differ."""
+    there = [item for item in found if item is not None]
+    if not there:
+        return (None,)
+    if len({keys.shape[-2] for keys, _, _ in there}) > 1 or len(there) < len(found):
+        return None
+    if any(presence is not None for _, _, presence in there):
+        return None
+    keys = torch.cat([item.expand(rows, -1, -1, -1) for item, _, _ in there])
+    values = torch.cat([item.expand(rows, -1, -1, -1) for _, item, _ in there])
+    return ((keys, values, None),)
+
+
+def _by_share(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    position_bias: Tensor | None,
+    found: list[Keys],
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, None]:
+    """Attention of every share by itself: with other lengths it has another shape. All are given the same dropout."""
+    rows, n = len(query) // len(found), len(found)
+    queries, keys, values = (torch.split(item, rows) for item in (query, key, value))
+    masks, biases = (_parts(item, rows, n) for item in (mask, position_bias))
+    results = [
+        _attention(module, queries[i], keys[i], values[i], masks[i], biases[i], found[i], kwargs)[0]
+        for i in from_one_state(n)
+    ]
+    return torch.cat(results), None
+
+
+def _parts(x: Tensor | None, rows: int, n: int) -> Sequence[Tensor | None]:
+    """The share of each; what has no row for every example, or is common to all, belongs to each."""
+    return [x] * n if x is None or x.shape[0] in (1, rows) else torch.split(x, rows)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+    found: Keys,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
     presence = None
     if found is not None:
         keys, values, presence = found
@@ -132,7 +198,9 @@ def _explicit(
         scores = scores + mask
     # In single precision: half precision has few bits for a sum of many, and on a CPU it is slower.
     weights = scores.softmax(dim=-1, dtype=torch.float32) if presence is None else _weighted_softmax(scores, presence)
-    weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training)
+    rows = cast(Rows | None, module.__dict__.get(_ROWS))
+    share = None if rows is None else rows()
+    weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training, share)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 

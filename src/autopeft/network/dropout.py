@@ -40,7 +40,7 @@ def dropout(x: Tensor, p: float, training: bool, rows: int | None = None) -> Ten
         return functional.dropout(x, p, training)
     if not training:
         return x
-    if rows is None or x.shape[0] == rows:
+    if rows is None or x.shape[0] <= rows or x.shape[0] % rows:
         return x * _scale(x.shape, p, x.dtype)
     return (x.reshape(-1, rows, *x.shape[1:]) * _scale(torch.Size((rows, *x.shape[1:])), p, x.dtype)).flatten(0, 1)
 

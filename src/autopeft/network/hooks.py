@@ -32,8 +32,11 @@ class Changer(Protocol):
         """
         ...
 
-    def put_in_front(self, site: Site, x: Tensor | None, visible: Tensor | None) -> Keys:
-        """What stands in front of the keys and values of the attention at `site`; `x` where its input is held."""
+    def put_in_front(self, site: Site, x: Tensor | None, visible: Tensor | None) -> Keys | list[Keys]:
+        """What stands in front of the keys and values of the attention at `site`; `x` where its input is held.
+
+        A list has the same for each of several equal shares of the batch.
+        """
         ...
 
 
@@ -72,7 +75,7 @@ class Hooks:
         if holds_input:
             self._hold_input(site)
 
-        def prefix() -> Keys:
+        def prefix() -> Keys | list[Keys]:
             x = self._pass.inputs.pop(site.key) if holds_input else None
             return self._changer.put_in_front(site, x, self._visible)
 
