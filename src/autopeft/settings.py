@@ -25,6 +25,7 @@ from autopeft.rules import (
     Options,
     Part,
     Positive,
+    Probability,
     Text,
     raise_if_any,
     read,
@@ -44,10 +45,15 @@ class FileSettings:
         label: the label column.
         validation: what the search looks at; None cuts it from the training part.
         test: what a retraining reports on; None cuts it from the training part.
-        kind: what the labels are: "classification", "regression", "multiple_choice", or "auto" to guess.
+        kind: what the labels are: "classification", "regression", "multiple_choice", "multi_label", "text", or "auto"
+            to guess.
         choices: the columns of a multiple choice.
         delimiter: between the columns of a CSV; None finds it out.
         encoding: of text files; None for UTF-8 or what a byte-order mark says.
+        label_separator: what stands between several labels of one cell.
+        metrics: what is scored; the first is searched for, the kind's own follow.
+        class_weights: of the classes in the loss: "balanced", or a number by class, 1 for others; None for 1 each.
+        threshold: the probability above which one of several labels is predicted.
     """
 
     train: Text | Many[Text]
@@ -59,6 +65,10 @@ class FileSettings:
     choices: Many[Text] = ()
     delimiter: Text | None = None
     encoding: Text | None = None
+    label_separator: Text | None = None
+    metrics: Many[Text] = ()
+    class_weights: Literal["balanced"] | dict[Text, Positive] | None = None
+    threshold: Probability = 0.5
 
     __pydantic_config__ = CLOSED
 
@@ -206,7 +216,17 @@ class Settings:
 _PARTS = ("train", "validation", "test")
 
 _CAME_LATER: Mapping[str, Any] = MappingProxyType(
-    {**CAME_LATER, "consistency": 0.0, "rate_factors": {}, "label_words": False, "encoding": None}
+    {
+        **CAME_LATER,
+        "consistency": 0.0,
+        "rate_factors": {},
+        "label_words": False,
+        "encoding": None,
+        "label_separator": None,
+        "metrics": [],
+        "class_weights": None,
+        "threshold": 0.5,
+    }
 )
 """Settings that studies written before them lack, with the value that they then had."""
 

@@ -26,7 +26,7 @@ def answers(request: pytest.FixtureRequest) -> Answers:
 
 @pytest.fixture
 def task(answers: Answers) -> Task:
-    names = NAMES if answers.is_stratified or answers.has_candidates else ()
+    names = NAMES if answers.has_classes or answers.has_candidates else ()
     return Task("tiny/task", answers.name, ("text",), label_names=names, metrics=answers.metrics)
 
 

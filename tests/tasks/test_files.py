@@ -250,8 +250,9 @@ def test_choices_out_of_range(tmp_path: Path) -> None:
 
 def test_wishes_that_contradict_each_other_are_listed_together(tmp_path: Path) -> None:
     expect(
-        tmp_path, ROWS, "one or two text columns", "may be used once", "no metrics ['speed']", "got 'ranking'",
-        text=["text", "label", "text"], metrics=["speed"], kind="ranking",
+        tmp_path, ROWS, "one or two text columns", "may be used once", "got 'ranking'", "got 1.5",
+        "finite numbers above 0, but got {'a': -1}",
+        text=["text", "label", "text"], kind="ranking", threshold=1.5, class_weights={"a": -1},
     )  # fmt: skip
 
 
@@ -330,8 +331,10 @@ def test_classes_that_are_one_number_have_a_fixed_order(tmp_path: Path) -> None:
     assert task.label_names == ("-0", "0", "01", "1", "2")
 
 
-def test_labels_that_are_lists_are_refused(tmp_path: Path) -> None:
-    expect(tmp_path, [{"text": f"t{n}", "label": ["x", "y"][: 1 + n % 2]} for n in range(20)], "20 labels are lists")
+def test_labels_that_are_lists_are_no_classes(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ["x", "y"][: 1 + n % 2]} for n in range(20)]
+    expect(tmp_path, rows, "20 labels are lists", kind="classification")
+    expect(tmp_path, rows, "row 1: ['x']", "finite number", kind="regression")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +342,13 @@ def test_labels_that_are_lists_are_refused(tmp_path: Path) -> None:
     [
         ([n / 7 for n in range(30)], ["accuracy"], "['accuracy'] do not fit a regression"),
         (["a", "b"] * 15, ["token_f1", "group_exact_match"], "do not fit a classification of 2 classes"),
-        (["a", "b", "c"] * 10, ["f1"], "['f1'] do not fit a classification of 3 classes"),
+        (
+            ["a", "b", "c"] * 10,
+            ["f1"],
+            "['f1'] do not fit a classification of 3 classes: accuracy, macro_f1, matthews do",
+        ),
+        (["a", "b"] * 15, ["speed"], "no metrics ['speed']; those that fit a classification of 2 classes are accuracy"),
+        ([["a"], ["b", "c"]] * 15, ["accuracy"], "do not fit a choice of any of 3 labels: micro_f1, macro_f1"),
     ],
 )
 def test_metrics_that_do_not_fit_are_refused(
@@ -353,6 +362,16 @@ def test_two_classes_may_be_scored_by_f1(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(20)]
     task, _ = from_files(write_jsonl(tmp_path / "a.jsonl", rows), text=["text"], metrics=["f1", "matthews"])
     assert task.objective == "f1"
+    assert task.metrics == ("f1", "matthews", "accuracy", "macro_f1")  # what one usually looks at is told too
+
+
+def test_other_names_of_metrics_and_errors_as_objectives(tmp_path: Path) -> None:
+    classes = write_jsonl(tmp_path / "a.jsonl", [{"text": f"t{n}", "label": "abc"[n % 3]} for n in range(30)])
+    assert from_files(classes, text=["text"], metrics=["mcc"])[0].objective == "matthews"
+    numbers = write_jsonl(tmp_path / "b.jsonl", [{"text": f"t{n}", "label": n / 7} for n in range(30)])
+    task, _ = from_files(numbers, text=["text"], metrics=["mae"])
+    assert task.metrics == ("neg_mae", "mae", "spearman", "pearson", "rmse")  # a search maximises
+    assert from_files(numbers, text=["text"], metrics=["pearson", "mae"])[0].metrics[:2] == ("pearson", "mae")
 
 
 def test_numbers_are_said_on_the_scale_of_the_labels(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ TestFile = Annotated[
     Path | None, typer.Option("--test-file", help="What retraining reports on; else cut from the train file.")
 ]
 Kind = Annotated[str | None, typer.Option(help="What labels are: classification or regression; guessed unless said.")]
+Metrics = Annotated[
+    list[str], typer.Option("--metric", help="What your file is scored by; again for more, the first is searched for.")
+]
+ClassWeights = Annotated[
+    str | None, typer.Option(help="Of your classes in the loss: balanced, or numbers such as good=1,bad=4.")
+]
+LabelSeparator = Annotated[
+    str | None, typer.Option(help="What stands between several labels of one cell of your file, such as ;")
+]
 Budgets = Annotated[
     list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
 ]
@@ -49,6 +58,9 @@ def asked(
     text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
     kind: Kind = None,
+    metric: Metrics = [],  # noqa: B006
+    class_weights: ClassWeights = None,
+    label_separator: LabelSeparator = None,
     encoding: Annotated[str | None, typer.Option(help="Of your text files, such as cp1252; else UTF-8.")] = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated methods of the space.")] = None,
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
@@ -82,6 +94,8 @@ def asked(
         "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
         "files.test": test, "files.text": text or None,
         "files.label": label, "files.kind": kind, "files.encoding": encoding,
+        "files.metrics": metric or None, "files.class_weights": options.class_weights(class_weights),
+        "files.label_separator": label_separator,
         "space.methods": methods.split(",") if methods else None,
         "sampler_options.preset": preset,
     }  # fmt: skip

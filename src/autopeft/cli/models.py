@@ -38,7 +38,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict labels with a saved model."""
-    from autopeft.saved.predict import check_predictions_name, predictions, write_predictions
+    from autopeft.saved.predict import check_predictions_name, label_text, predictions, write_predictions
 
     if file is not None and (texts or pair):
         raise SettingsError("--file takes the place of texts and of --pair: give one of them.")
@@ -55,7 +55,7 @@ def predict(
         print_json(found)
         return
     for item in found:
-        label, text = (_one_line(str(item[name])) for name in ("label", "text"))
+        label, text = _one_line(label_text(item["label"])), _one_line(item["text"])
         print(f"{label}\t{item['score']:.4f}\t{text}")  # rich would turn tabs into spaces
 
 

@@ -50,6 +50,24 @@ def rates(text: str | None) -> list[float] | None:
         raise SettingsError(f"--learning-rates takes numbers separated by commas, but got {text!r}.") from error
 
 
+def class_weights(text: str | None) -> str | dict[str, float] | None:
+    """ "balanced", or the numbers by class in a text such as "good=1,bad=4"; None without one.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if text is None or text == "balanced":
+        return text
+    pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    try:
+        if not all(name.strip() for name, _, _ in pairs):
+            raise ValueError
+        return {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError as error:
+        wanted = "balanced, or a number for each class, such as good=1,bad=4"
+        raise SettingsError(f"--class-weights takes {wanted}, but got {text!r}.") from error
+
+
 def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], trust_remote_code: bool) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
     for pair in sets:

@@ -35,7 +35,7 @@ def submit(
 ) -> None:
     """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
     from autopeft import slurm as jobs
-    from autopeft.session import Session, worker_command, worker_environment
+    from autopeft.session import Session, has_begun, worker_command, worker_environment
 
     options = _options(slurm)
     if folder is None:
@@ -45,7 +45,7 @@ def submit(
     where: jobs.Cluster = "local" if cluster == "local" else "slurm"
     jobs.check(where, storage)
     check_folder("--out", folder, STUDY, settings.inputs())
-    session = Session.build(settings)
+    session = Session.build(settings, is_begun=has_begun(folder))
     session.begin(folder, storage).close()
     command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
     environment = worker_environment(storage, os.environ)

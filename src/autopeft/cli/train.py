@@ -68,7 +68,7 @@ def train(
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
-    session = Session.build(settings)
+    session = Session.build(settings, is_begun=source.is_dir())
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
     _say_tokens(session)

@@ -16,6 +16,7 @@ from autopeft import tasks
 from autopeft.errors import DataError, SettingsError
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
+from autopeft.tasks import _answers
 from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table, listed, read
@@ -94,7 +95,7 @@ def texts_of(
     """
     check_encoding(encoding)
     record = read_record(folder)
-    names = [*record["inputs"], *(record["label_names"] if record["problem"] == "multiple_choice" else ())]
+    names = [*record["inputs"], *(record["label_names"] if _answers.lookup(record["problem"]).has_candidates else ())]
     table = read(file, delimiter, encoding)
     wrong = missing_columns(table, names) or text_mistakes(table, names, is_part_enough=True)
     if wrong:
@@ -115,9 +116,14 @@ def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
         if path.suffix.lower() == ".csv":
             writer = csv.DictWriter(file, _WRITTEN, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({**row, "label": label_text(row["label"])} for row in rows)
         else:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def label_text(label: Any) -> str:
+    """A predicted label as one text: several labels with semicolons between, as `files.label_separator` reads them."""
+    return "; ".join(label) if isinstance(label, list) else str(label)
 
 
 def check_predictions_name(path: Path | None) -> None:
@@ -170,6 +176,7 @@ def _task(record: Mapping[str, Any]) -> Task:
         label=f"the label beside {', '.join(inputs)}",  # longer than each of them, so none of them
         label_names=tuple(record["label_names"]),
         verbalisers=tuple(record["verbalisers"]),
+        threshold=float(record.get("threshold", 0.5)),
         format=known,
     )
 

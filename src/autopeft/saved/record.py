@@ -84,6 +84,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("counts",): _MAPPING,
     **{("counts", name): whole_number(int(name == "backbone")) for name in _COUNTED},
     ("scale",): _MAPPING,
+    ("threshold",): ("between 0 and 1", lambda value: _is_finite(value) and 0 < value < 1),
     ("scale", "mean"): ("a finite number", _is_finite),
     ("scale", "deviation"): ("a finite number above 0", lambda value: _is_finite(value) and value > 0),
     ("backbone", "identity"): _MAPPING,
@@ -152,12 +153,17 @@ def _holds(is_right: Callable[[Any], bool], value: Any) -> bool:
 
 def _mismatches(record: Mapping[str, Any]) -> list[str]:
     """Facts that are right each for itself and do not go together."""
-    n_outputs, n_labels, problem = record["n_outputs"], len(record["label_names"]), record["problem"]
-    if n_outputs and problem == "classification" and n_labels != n_outputs:
+    lacking = [name for name in _COUNTED if name not in record.get("counts", _COUNTED)]
+    if lacking:
+        return [f"its counts lack {', '.join(lacking)}"]
+    n_outputs, n_labels = record["n_outputs"], len(record["label_names"])
+    kind = answers.lookup(record["problem"])
+    wanted = kind.n_outputs(n_labels)
+    if n_outputs in (0, wanted):  # what writes its answers has no head
+        return []
+    if kind.has_classes:
         return [f"{n_outputs:,} outputs have {n_labels:,} labels"]
-    if n_outputs > 1 and problem in ("regression", "multiple_choice"):
-        return [f"a {problem} has one output, but got {n_outputs:,}"]
-    return []
+    return [f"a {record['problem']} has {wanted or 'no'} output, but got {n_outputs:,}"]
 
 
 def record_digest(record: Mapping[str, Any]) -> str:

@@ -43,10 +43,11 @@ class Described:
     """What a saved folder says of the model, beyond the weights.
 
     Args:
-        problem: "classification", "regression" or "multiple_choice".
+        problem: the kind of answer, a name of `autopeft.tasks._answers`.
         label_names: classes by id; empty for the others.
         inputs: names of the text columns it was trained on.
         prompt, verbalisers: for a text-to-text model, what begins its input and what it says for each class.
+        threshold: where there may be several labels, the probability above which one is predicted.
         facts: model, data and its split, seeds, metrics: whatever the trainer wants to be known.
     """
 
@@ -56,6 +57,7 @@ class Described:
     facts: Mapping[str, Any]
     prompt: str = ""
     verbalisers: tuple[str, ...] = ()
+    threshold: float = 0.5
 
 
 def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: Described) -> None:
@@ -207,6 +209,7 @@ def _record(attached: Attached, head: Head | None, about: Described, folder: Pat
         "inputs": list(about.inputs),
         "prompt": about.prompt,
         "verbalisers": list(about.verbalisers),
+        "threshold": about.threshold,
         "n_outputs": 0 if head is None else head.out.out_features,
         "facts": dict(about.facts),
         "versions": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from autopeft.session.parts import answers_budgets, build_space, resolved
 from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
-from autopeft.session.session import STUDY, Session
+from autopeft.session.session import STUDY, Session, has_begun
 
 __all__ = [
     "STUDY",
@@ -16,6 +16,7 @@ __all__ = [
     "answers_budgets",
     "build_space",
     "carry_out",
+    "has_begun",
     "join",
     "resolved",
     "search",

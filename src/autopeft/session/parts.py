@@ -112,13 +112,16 @@ def _check_prefixes(backbone: Backbone, axes: Sequence[Axis]) -> None:
         raise SettingsError(f"The space cannot be built on {backbone.name}: {'; '.join(wrong)}.")
 
 
-def load_data(settings: Settings) -> tuple[Task, Splits]:
+def load_data(settings: Settings, is_begun: bool = False) -> tuple[Task, Splits]:
     """The task and the parts of its data, cut to what the settings allow.
+
+    Args:
+        is_begun: whether a study has begun on it, see `autopeft.tasks._files.from_files`.
 
     Raises:
         InputError: there is no such task, or its data cannot be read.
     """
-    task, splits = _whole_data(settings)
+    task, splits = _whole_data(settings, is_begun)
     task = task.in_words() if settings.label_words else task
     limit, whole = settings.validation_limit, splits.validation
     if limit is None or limit >= len(whole):
@@ -126,9 +129,9 @@ def load_data(settings: Settings) -> tuple[Task, Splits]:
     return task, replace(splits, validation=draw_subset(whole, limit, np.random.default_rng(settings.data_seed)))
 
 
-def _whole_data(settings: Settings) -> tuple[Task, Splits]:
+def _whole_data(settings: Settings, is_begun: bool) -> tuple[Task, Splits]:
     if settings.files is not None:
-        task, loader = _own_files(settings.files)
+        task, loader = _own_files(settings.files, is_begun)
         return task, loader(settings.protocol, settings.data_seed, settings.train_limit)
     assert settings.task is not None  # Settings allows nothing else
     task = tasks.lookup(settings.task).under(settings.protocol)
@@ -138,7 +141,7 @@ def _whole_data(settings: Settings) -> tuple[Task, Splits]:
     )
 
 
-def _own_files(files: FileSettings) -> tuple[Task, Loader]:
+def _own_files(files: FileSettings, is_begun: bool) -> tuple[Task, Loader]:
     return from_files(
         files.train,
         files.validation,
@@ -149,4 +152,9 @@ def _own_files(files: FileSettings) -> tuple[Task, Loader]:
         choices=files.choices,
         delimiter=files.delimiter,
         encoding=files.encoding,
+        label_separator=files.label_separator,
+        metrics=files.metrics,
+        class_weights=files.class_weights,
+        threshold=files.threshold,
+        is_begun=is_begun,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
-from autopeft.session.session import Session
+from autopeft.session.session import Session, has_begun
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
 from autopeft.study.study import Study
@@ -36,7 +36,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
         InputError: the settings cannot be used; nothing has been written.
         ProposalFailure: a sampler that trains ran into NaN or out of memory; the study keeps what was measured.
     """
-    session = Session.build(settings)
+    session = Session.build(settings, is_begun=has_begun(folder))
     study = session.begin(folder)
     signal = session.proxy(study)
     if signal is not None:
@@ -127,7 +127,7 @@ def join(
         SettingsError: the folder holds no settings.
     """
     settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
-    session = Session.build(settings.with_changes(device=device or settings.device, devices=()))
+    session = Session.build(settings.with_changes(device=device or settings.device, devices=()), is_begun=True)
     study = session.study(folder, storage)
     try:
         session.check_inputs(study)

@@ -41,6 +41,11 @@ _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
 
 
+def has_begun(folder: str | Path) -> bool:
+    """Whether a search has begun in `folder`, which is told from the settings that it keeps there."""
+    return (Path(folder) / "settings.yaml").is_file()
+
+
 @dataclass(frozen=True)
 class Session:
     """Everything a search needs, built and checked; nothing has been written or trained.
@@ -59,8 +64,11 @@ class Session:
     initial: tuple[Configuration, ...]
 
     @classmethod
-    def build(cls, settings: Settings) -> Session:
+    def build(cls, settings: Settings, *, is_begun: bool = False) -> Session:
         """Load the model and the data and build the space.
+
+        Args:
+            is_begun: whether its study has begun, see `has_begun`: what looks like a slip is then taken as it is.
 
         Raises:
             InputError: something that the settings name does not exist or does not fit.
@@ -68,7 +76,7 @@ class Session:
         settings = resolved(settings)
         check_devices(settings.devices, os.environ)
         tracking.check(settings.trackers)
-        task, splits = load_data(settings)
+        task, splits = load_data(settings, is_begun)
         backbone = Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )

@@ -21,7 +21,7 @@ class Examples:
 
     Args:
         labels: shape ``(n,)``. int64 class ids, float64 targets (regression), or the int64 index of the right
-            choice (multiple choice).
+            choice (multiple choice); where there may be several labels ``(n, labels)``, int64 0 and 1.
         texts: one or two segments an example; empty for multiple choice.
         choices: for multiple choice, the candidate texts of every example, one or two segments each. Their
             number may differ between examples.

@@ -22,6 +22,20 @@ from sklearn import metrics as scores
 
 from autopeft.tasks._examples import Examples
 
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"mcc": "matthews", "f1_macro": "macro_f1", "f1_micro": "micro_f1", "acc": "accuracy"}
+)
+"""Other names of metrics that people write."""
+
+_ERRORS = ("mae", "rmse")
+
+
+def as_objective(names: Sequence[str]) -> tuple[str, ...]:
+    """`names` without aliases; an error that stands first is searched for with its sign turned, and told as it is."""
+    known = [ALIASES.get(name, name) for name in names]
+    return tuple([f"neg_{known[0]}", *known] if known and known[0] in _ERRORS else known)
+
+
 Metric = Callable[[NDArray[Any], Examples], float]
 """``metric(predictions, examples)``: class ids, numbers, or indices of the choices taken; shape ``(n,)``."""
 
@@ -39,11 +53,29 @@ def f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
 def macro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """Mean of the F1 of every class that occurs among labels or predictions (SuperGLUE's CB).
 
-    Negative predictions (none of the classes) count as wrong, but are no class of their own.
+    Negative predictions (none of the classes) count as wrong, but are no class of their own. Of several labels a row,
+    ``(n, n_labels)`` of 0 and 1, those that are said or right anywhere.
     """
+    if labels.ndim == 2:
+        used = np.flatnonzero(labels.any(axis=0) | predictions.any(axis=0))
+        return _multi_f1(labels[:, used], predictions[:, used], "macro") if len(used) else 1.0
     classes = np.unique(np.concatenate([labels, predictions]))
     classes = classes[classes >= 0]
     return float(scores.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0.0))
+
+
+def micro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """F1 over all pairs of a row and a label, ``(n, n_labels)`` of 0 and 1; 1 where all rows are empty."""
+    return _multi_f1(labels, predictions, "micro") if labels.any() or predictions.any() else 1.0
+
+
+def subset_accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Fraction of the rows of which every label is predicted right, ``(n, n_labels)`` of 0 and 1."""
+    return float((labels == predictions).all(axis=1).mean())
+
+
+def _multi_f1(labels: NDArray[Any], predictions: NDArray[Any], average: str) -> float:
+    return float(scores.f1_score(labels, predictions.astype(labels.dtype), average=average, zero_division=0.0))
 
 
 def matthews(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -173,6 +205,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "accuracy": lambda taken, examples: accuracy(examples.labels, taken),
         "f1": lambda taken, examples: f1(examples.labels, taken),
         "macro_f1": lambda taken, examples: macro_f1(examples.labels, taken),
+        "micro_f1": lambda taken, examples: micro_f1(examples.labels, taken),
+        "subset_accuracy": lambda taken, examples: subset_accuracy(examples.labels, taken),
         "matthews": lambda taken, examples: matthews(examples.labels, taken),
         "spearman": lambda taken, examples: spearman(examples.labels, taken),
         "pearson": lambda taken, examples: pearson(examples.labels, taken),

@@ -48,7 +48,9 @@ class Table:
         return len(self.rows)
 
 
-def read(path: Path, delimiter: str | None = None, encoding: str | None = None) -> Table:
+def read(
+    path: Path, delimiter: str | None = None, encoding: str | None = None, columns: Sequence[str] | None = None
+) -> Table:
     """Read a CSV, TSV, JSON, JSON lines or Parquet file, the text ones compressed or not.
 
     The type is told from the name; a CSV's delimiter is the one of comma, tab, semicolon and bar that occurs most often
@@ -59,6 +61,7 @@ def read(path: Path, delimiter: str | None = None, encoding: str | None = None) 
         path: the file.
         delimiter: a CSV's delimiter, when it should not be guessed.
         encoding: of a text file; None for UTF-8, or what a byte-order mark says.
+        columns: those that are used; what Parquet holds in others and Python cannot hold does no harm. None for all.
 
     Raises:
         DataError: the file is missing, empty, of an unknown type, or damaged; a damaged line is named.
@@ -71,7 +74,7 @@ def read(path: Path, delimiter: str | None = None, encoding: str | None = None) 
         raise DataError(
             f"A data file ends in one of {', '.join(SUFFIXES)} (or {behind} behind it), but got {str(path)!r}."
         )
-    found = _parquet(path) if suffix == ".parquet" else _text_rows(path, suffix, delimiter, encoding)
+    found = _parquet(path, columns) if suffix == ".parquet" else _text_rows(path, suffix, delimiter, encoding)
     if not found.rows:
         raise DataError(f"The data file {str(path)!r} holds no rows.")
     return found
@@ -168,19 +171,27 @@ def _is_known(path: Path) -> bool:
     return stem.suffix.lower() in SUFFIXES
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, wanted: Sequence[str] | None) -> Table:
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
     try:
         found = parquet.ParquetFile(path).read()
-        repeated = _repeated(found.column_names)
-        kept = [index for index, name in enumerate(found.column_names) if name not in repeated]
-        rows: list[Row] = found.select(kept).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, ImportError) as error:
-        # What Python cannot hold is found when a value becomes one: bytes that are no text, dates before the year 1.
         raise DataError(f"The Parquet file {str(path)!r} cannot be read: {error}.") from error
-    return Table(str(path), _columns(rows), rows, repeated)
+    repeated = _repeated(found.column_names)
+    names = tuple(dict.fromkeys(name for name in found.column_names if name not in repeated))
+    columns, wrong = {}, []
+    for name in names:
+        try:
+            columns[name] = found.column(name).to_pylist()
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+            # What Python cannot hold is found when a value becomes one: bytes that are no text, dates before year 1.
+            wrong += [f"the column {name!r}: {error}"] if wanted is None or name in wanted else []
+    if wrong:
+        raise DataError(f"The Parquet file {str(path)!r} cannot be read: {listed(wrong)}.")
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return Table(str(path), names, rows, repeated)
 
 
 def _text_rows(path: Path, suffix: str, delimiter: str | None, encoding: str | None) -> Table:

@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import DataError
 from autopeft.tasks._answers import Answers, Labels, lookup
+from autopeft.tasks._answers._columns import unreadable
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Table, listed
 
@@ -67,6 +69,9 @@ class Task:
         verbalisers: what a text-to-text model is to say for each class; the class digits unless given.
         step: for a regression, what a text-to-text model's targets are rounded to; 0.2 as T5 does for STS-B.
         unparsable: for a regression, the number that an answer counts as which is none.
+        class_weights: of the classes in the loss of a head, in the order of their ids; "balanced" makes all count alike
+            (`Answers.balanced`), empty is 1 for each.
+        threshold: where there may be several labels, the probability above which one is predicted.
         format: turns the rows of a table into examples.
         fetch: for a task with a source of its own, gives the table of a role.
         about: one sentence: what it is, source, licence.
@@ -86,6 +91,8 @@ class Task:
     verbalisers: tuple[str, ...] = ()
     step: float = 0.2
     unparsable: float = -1.0
+    class_weights: Literal["balanced"] | tuple[float, ...] = ()
+    threshold: float = 0.5
     format: Format = field(default=one_per_row, repr=False)
     fetch: Fetch | None = field(default=None, repr=False)
     about: str = ""
@@ -118,6 +125,16 @@ class Task:
         """Width of a head: the number of classes; 1 for a regression and for the score of one choice."""
         return self.answers.n_outputs(len(self.label_names))
 
+    def weights(self, train: Examples) -> NDArray[Any] | None:
+        """Weights of the classes in the loss, ``(classes,)``; None where all are 1.
+
+        Args:
+            train: what is trained on, from which balanced weights are told.
+        """
+        if self.class_weights == "balanced":
+            return self.answers.balanced(train.labels, len(self.label_names))
+        return np.array(self.class_weights) if self.class_weights else None
+
     def under(self, protocol: str) -> Task:
         """This task with the metric first that the paper of `protocol` reports (BIPEFT: F1 for MRPC, and so on)."""
         first = dict(self.objectives).get(protocol, self.objective)
@@ -136,14 +153,16 @@ class Task:
         return self.format(self, table)
 
     def decide(self, outputs: Any, examples: Examples) -> NDArray[Any]:
-        """What a model predicts, shape ``(n,)``: class ids, numbers, or indices of choices. Ties: the lowest.
+        """What a model predicts, ``(n,)``: class ids, numbers, or indices of choices; ``(n, labels)`` of 0 and 1.
+
+        Of equals the lowest.
 
         Args:
             outputs: logits ``(n, classes)``; numbers ``(n,)`` or ``(n, 1)`` for regression; for multiple choice
                 a sequence of the scores of each example's choices, or an array padded to ``(n, most choices)``
                 whose padding is ignored. A NaN anywhere gives NaN for its example.
         """
-        return self.answers.decide(outputs, examples)
+        return self.answers.decide(self, outputs, examples)
 
     def score(self, outputs: Any, examples: Examples) -> dict[str, float]:
         """The task's metrics of a model's outputs (see `decide`), objective first.
@@ -255,7 +274,4 @@ def read_labels(task: Task, table: Table) -> tuple[Labels, list[str]]:
     """The labels of `table`, and a phrase for those that cannot be read; see `Answers.read`."""
     values = [row.get(task.label) for row in table.rows]
     found = task.answers.read(task, values)
-    if not found.wrong:
-        return found, []
-    shown = ", ".join(f"row {position + 1}: {values[position]!r}" for position in found.wrong[:5])
-    return found, [f"{len(found.wrong)} values of {task.label!r} are not {found.wanted}: {shown}"]
+    return found, unreadable(task.label, values, found.wrong, found.wanted)

@@ -154,7 +154,9 @@ def _described(evaluator: Evaluator, facts: dict[str, Any]) -> Described:
         "recipe": evaluator.recipe.as_dict(),
         "splits": evaluator.splits.describe(),
     }
-    return Described(task.kind, task.label_names, task.inputs, about, task.short_name, task.verbalisers)
+    return Described(
+        task.kind, task.label_names, task.inputs, about, task.short_name, task.verbalisers, threshold=task.threshold
+    )
 
 
 @dataclass(frozen=True)

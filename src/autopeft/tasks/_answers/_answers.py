@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopeft.tasks._answers._columns import Asked, Column, Own
 from autopeft.tasks._examples import Examples
 
 if TYPE_CHECKING:
+    from autopeft.tasks._tables import Table
     from autopeft.tasks._task import Task
 
 
@@ -39,12 +42,15 @@ class Answers(Protocol):
         name: the kind, as settings and saved models name it.
         metrics: what a file of one's own is scored by, unless it is said; the objective first.
         is_stratified: whether parts are cut with the labels in their proportions.
+        has_classes: whether the answers are of a list, the names of `Task.label_names`, so that each can have a weight.
         has_candidates: whether an example brings what may be answered (`Examples.choices`).
         is_listed: whether everything that may be answered can be listed, so that a text-to-text model's likelihoods
             of it can be compared.
         is_scaled: whether labels have a unit, from which a head is freed (`autopeft.training.heads.LabelScale`).
         is_text_only: whether no head can give it, only a model that writes.
         most_tokens: how many tokens a text-to-text model may write.
+        format: how examples are made of a table of one's own; None for one example a row, see
+            `autopeft.tasks._task.one_per_row`.
         tiny: raw labels of four rows as a table holds them, with which the contract tests try the kind; classes are
             called "a", "b" and "c".
     """
@@ -56,6 +62,8 @@ class Answers(Protocol):
     @property
     def is_stratified(self) -> bool: ...
     @property
+    def has_classes(self) -> bool: ...
+    @property
     def has_candidates(self) -> bool: ...
     @property
     def is_listed(self) -> bool: ...
@@ -66,7 +74,26 @@ class Answers(Protocol):
     @property
     def most_tokens(self) -> int: ...
     @property
+    def format(self) -> Callable[[Task, Table], Examples] | None: ...
+    @property
     def tiny(self) -> tuple[Any, ...]: ...
+
+    def recognises(self, values: Sequence[Any], choices: Sequence[str]) -> str:
+        """Why a user's labels are of this kind, as the end of a sentence; empty where they are not, or may be others.
+
+        Args:
+            values: the raw labels of the training part.
+            choices: the columns of choices that were named.
+        """
+        ...
+
+    def own(self, parts: Mapping[str, Column], asked: Asked) -> Own:
+        """What this kind makes of the labels of a user's own files.
+
+        Args:
+            parts: the raw labels by role, "train" among them.
+        """
+        ...
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
         """Names of the metrics that fit, `metrics` among them."""
@@ -92,8 +119,16 @@ class Answers(Protocol):
         """What a record tells of the labels of a part, JSON-ready."""
         ...
 
-    def decide(self, outputs: Any, examples: Examples) -> NDArray[Any]:
+    def decide(self, task: Task, outputs: Any, examples: Examples) -> NDArray[Any]:
         """What a model with a head predicts, see `Task.decide`."""
+        ...
+
+    def balanced(self, labels: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+        """Weights that make all classes of `labels` count alike in the loss, ``(n_classes,)``.
+
+        Raises:
+            SettingsError: there are no classes.
+        """
         ...
 
     def constants(self, examples: Examples) -> list[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from autopeft.tasks._answers._answers import Answers, Labels
-from autopeft.tasks._answers._reading import argmax
-from autopeft.tasks._answers.classes import NO_CLASS, by_frequency, likeliest, parsed, read_ids, verbalised
+from autopeft.tasks._answers._columns import Asked, Column, Own, no_classes, single_value_mistakes, unreadable
+from autopeft.tasks._answers._reading import argmax, label_key
+from autopeft.tasks._answers.classes import (
+    NO_CLASS,
+    by_frequency,
+    likeliest,
+    named,
+    parsed,
+    read_ids,
+    verbalised,
+)
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._metrics import measure, measure_texts
 
 if TYPE_CHECKING:
+    from autopeft.tasks._tables import Table
     from autopeft.tasks._task import Task
+
+
+def question_and_choices(task: Task, table: Table) -> Examples:
+    """One example a row: the text column beside each of the columns of choices, which are called `Task.label_names`."""
+    context, names = task.inputs[0], task.label_names
+    labels = np.array([_choice(row.get(task.label), names) for row in table.rows], dtype=np.int64)
+    choices = [[(row[context], row[name]) for name in names] for row in table.rows]
+    return Examples(labels, choices=choices)
 
 
 @dataclass(frozen=True)
@@ -28,12 +47,28 @@ class Choice:
     name: str = "multiple_choice"
     metrics: tuple[str, ...] = ("accuracy",)
     is_stratified: bool = False
+    has_classes: bool = False
     has_candidates: bool = True
     is_listed: bool = True
     is_scaled: bool = False
     is_text_only: bool = False
     most_tokens: int = 20
+    format: Callable[[Task, Table], Examples] = question_and_choices
     tiny: tuple[Any, ...] = ("a", "b", "c", 0)
+
+    def recognises(self, values: Sequence[Any], choices: Sequence[str]) -> str:
+        """Columns of choices are named."""
+        return f"since there are the choices {', '.join(choices)}" if choices else ""
+
+    def own(self, parts: Mapping[str, Column], asked: Asked) -> Own:
+        """The choices are the columns that were named."""
+        names = asked.choices
+        mistakes = [item for column in parts.values() for item in single_value_mistakes(column)]
+        wanted = f"0 to {len(names) - 1} or one of {', '.join(names)}"
+        for column in parts.values():
+            wrong = [row for row, value in enumerate(column.values) if _choice(value, names) is None]
+            mistakes += [f"{column.source}: {one}" for one in unreadable(column.label, column.values, wrong, wanted)]
+        return Own(mistakes, names, [f"multiple choice among {', '.join(names)}"])
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
         """Accuracy alone: a position means something else in every example."""
@@ -59,10 +94,16 @@ class Choice:
         """Nothing."""
         return {}
 
-    def decide(self, outputs: Any, examples: Examples) -> NDArray[Any]:
+    def decide(self, task: Task, outputs: Any, examples: Examples) -> NDArray[Any]:
         """The position of the largest score among an example's own candidates; padding is ignored."""
         rows = [np.asarray(row, np.float64)[: len(own)] for row, own in zip(outputs, examples.choices, strict=True)]
         return np.array([argmax(row) for row in rows])
+
+    def balanced(self, labels: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+        """Raises:
+        SettingsError: always; a position means something else in every example.
+        """
+        return no_classes(self.name)
 
     def constants(self, examples: Examples) -> list[Any]:
         """The positions that occur, the most frequent first."""
@@ -102,8 +143,8 @@ class Choice:
         return likeliest(names, output)
 
     def shown_text(self, task: Task, examples: Examples, said: str) -> Any:
-        """The entity as it was said (ReCoRD), or the position, None where it is none."""
-        return said if examples.names else self.parse(task, said)
+        """The entity as it was said (ReCoRD), or the name of the choice, None where it is none."""
+        return said if examples.names else named(task, self.parse(task, said))
 
     def shape(self, logits: Tensor) -> Tensor:
         """As they are."""
@@ -116,6 +157,13 @@ class Choice:
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy over an example's candidates, absent ones at minus infinity."""
         return functional.cross_entropy(logits.float(), labels, weights)
+
+
+def _choice(value: Any, names: Sequence[str]) -> int | None:
+    key = label_key(value)
+    if key in names:
+        return names.index(key)
+    return int(Decimal(key)) if key.isdecimal() and Decimal(key) < len(names) else None
 
 
 MEMBERS: Mapping[str, Answers] = {"multiple_choice": Choice()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from autopeft.tasks._answers._answers import Answers, Labels
+from autopeft.tasks._answers._columns import (
+    Asked,
+    Column,
+    Own,
+    as_float,
+    no_classes,
+    numbers_with_fractions,
+    unreadable,
+)
 from autopeft.tasks._answers._reading import finite_number, missing_at
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._metrics import measure
 
 if TYPE_CHECKING:
     from autopeft.tasks._task import Task
+
+_NARROWEST = 1e6 * sys.float_info.min
+"""A range of numbers must be wider, to be divided into steps."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +41,32 @@ class Number:
     name: str = "regression"
     metrics: tuple[str, ...] = ("spearman", "pearson", "mae", "rmse")
     is_stratified: bool = False
+    has_classes: bool = False
     has_candidates: bool = False
     is_listed: bool = False
     is_scaled: bool = True
     is_text_only: bool = False
     most_tokens: int = 20
+    format: None = None
     tiny: tuple[Any, ...] = (1.5, "-2", 0, 3.25)
+
+    def recognises(self, values: Sequence[Any], choices: Sequence[str]) -> str:
+        """All are numbers, one has a fraction, and enough differ."""
+        n_different = 0 if choices else numbers_with_fractions(values)
+        return f"since {n_different:,} different numbers have a fraction" if n_different else ""
+
+    def own(self, parts: Mapping[str, Column], asked: Asked) -> Own:
+        """Numbers, whose range decides on what a text-to-text model rounds them to."""
+        mistakes, train = [], parts["train"]
+        for column in parts.values():
+            found = _read(column.values)
+            wrong = unreadable(column.label, column.values, found.wrong, found.wanted)
+            mistakes += [f"{column.source}: {one}" for one in wrong]
+        told = f"regression of {train.label!r}, {asked.why}: {_range(train)}"
+        if mistakes := mistakes or _range_mistakes(train):
+            return Own(mistakes, (), [told])
+        step, unparsable = _scale(_read(train.values).values)
+        return Own((), (), [told], {"step": step, "unparsable": unparsable})
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
         """Correlations and errors; an error is searched for with its sign turned, since a search maximises."""
@@ -49,9 +82,7 @@ class Number:
 
     def read(self, task: Task, values: Sequence[Any]) -> Labels:
         """Numbers, or their digits; 0 where there is none."""
-        numbers = [finite_number(value) for value in values]
-        labels = np.array([0.0 if number is None else number for number in numbers], dtype=np.float64)
-        return Labels(labels, missing_at(numbers), "a finite number")
+        return _read(values)
 
     def a_label(self, task: Task) -> Any:
         """Zero."""
@@ -67,9 +98,15 @@ class Number:
             "labels": {"mean": mean, "deviation": deviation, "least": float(labels.min()), "most": float(labels.max())}
         }
 
-    def decide(self, outputs: Any, examples: Examples) -> NDArray[Any]:
+    def decide(self, task: Task, outputs: Any, examples: Examples) -> NDArray[Any]:
         """The numbers themselves, ``(n,)``."""
         return np.asarray(outputs, np.float64).reshape(len(examples))
+
+    def balanced(self, labels: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+        """Raises:
+        SettingsError: always; numbers are no classes.
+        """
+        return no_classes(self.name)
 
     def constants(self, examples: Examples) -> list[Any]:
         """The mean."""
@@ -117,6 +154,35 @@ class Number:
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean squared error."""
         return functional.mse_loss(logits.squeeze(-1).float(), labels.float())
+
+
+def _read(values: Sequence[Any]) -> Labels:
+    numbers = [finite_number(value) for value in values]
+    labels = np.array([0.0 if number is None else number for number in numbers], dtype=np.float64)
+    return Labels(labels, missing_at(numbers), "a finite number")
+
+
+def _range(train: Column) -> str:
+    numbers = [number for number in map(as_float, train.values) if number is not None] or [math.nan]
+    return f"from {min(numbers):g} to {max(numbers):g}"
+
+
+def _range_mistakes(train: Column) -> list[str]:
+    numbers = [float(value) for value in train.values]
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return [f"{train.source}: every {train.label!r} is {low}"]
+    if _NARROWEST < high - low < math.inf:
+        return []
+    return [f"{train.source}: the range of {train.label!r}, from {low:g} to {high:g}, is too wide or too narrow"]
+
+
+def _scale(numbers: NDArray[np.float64]) -> tuple[float, float]:
+    """For text-to-text models: a round step of about a 25th of the labels' range, and a number well outside of it."""
+    low, span = float(numbers.min()), float(numbers.max()) - float(numbers.min())
+    power = 10.0 ** math.floor(math.log10(span / 25))
+    step = next(part * power for part in (5, 2, 1) if part * power <= span / 25)
+    return step, low - span
 
 
 MEMBERS: Mapping[str, Answers] = {"regression": Number()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autopeft.errors import SettingsError
 from autopeft.tasks._answers._answers import Answers, Labels
+from autopeft.tasks._answers._columns import Asked, Column, Own, no_classes, unreadable
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._metrics import measure_texts
 
@@ -29,12 +30,27 @@ class Text:
     name: str = "text"
     metrics: tuple[str, ...] = ("rouge_l", "token_f1", "exact_match")
     is_stratified: bool = False
+    has_classes: bool = False
     has_candidates: bool = False
     is_listed: bool = False
     is_scaled: bool = False
     is_text_only: bool = True
     most_tokens: int = 96
+    format: None = None
     tiny: tuple[Any, ...] = ("a b", ["a", "c"], "b", "a b")
+
+    def recognises(self, values: Sequence[Any], choices: Sequence[str]) -> str:
+        """Nothing: texts may be classes, so that this kind is said."""
+        return ""
+
+    def own(self, parts: Mapping[str, Column], asked: Asked) -> Own:
+        """Every label is a text that a model is to write, or a list of such texts."""
+        mistakes = []
+        for column in parts.values():
+            found = _read(column.values)
+            wrong = unreadable(column.label, column.values, found.wrong, found.wanted)
+            mistakes += [f"{column.source}: {one}" for one in wrong]
+        return Own(mistakes, (), [f"text that is written, {parts['train'].label!r}, {asked.why}"])
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
         """ROUGE-L, F1 of tokens, and equality."""
@@ -50,9 +66,7 @@ class Text:
 
     def read(self, task: Task, values: Sequence[Any]) -> Labels:
         """A text, or a list of texts each of which is right."""
-        gold = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in values]
-        wrong = [row for row, texts in enumerate(gold) if not texts or not all(map(_is_text, texts))]
-        return Labels(np.zeros(len(gold), dtype=np.int64), wrong, "a text or a list of texts", gold)
+        return _read(values)
 
     def a_label(self, task: Task) -> Any:
         """A dash."""
@@ -63,11 +77,17 @@ class Text:
         lengths = [len(texts[0].split()) for texts in examples.answers] or [0]
         return {"answer_words": {"median": int(np.median(lengths)), "longest": max(lengths)}}
 
-    def decide(self, outputs: Any, examples: Examples) -> NDArray[Any]:
+    def decide(self, task: Task, outputs: Any, examples: Examples) -> NDArray[Any]:
         """Raises:
         SettingsError: always; a head gives no text.
         """
         _no_head()
+
+    def balanced(self, labels: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+        """Raises:
+        SettingsError: always; texts are no classes.
+        """
+        return no_classes(self.name)
 
     def constants(self, examples: Examples) -> list[Any]:
         """The most frequent gold texts."""
@@ -117,6 +137,12 @@ class Text:
         SettingsError: always; what a model writes has its own loss.
         """
         _no_head()
+
+
+def _read(values: Sequence[Any]) -> Labels:
+    gold = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in values]
+    wrong = [row for row, texts in enumerate(gold) if not texts or not all(map(_is_text, texts))]
+    return Labels(np.zeros(len(gold), dtype=np.int64), wrong, "a text or a list of texts", gold)
 
 
 def _is_text(value: Any) -> bool:

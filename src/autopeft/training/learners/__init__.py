@@ -20,9 +20,15 @@ def learner_for(backbone: Backbone, task: Task, answer: Answer = "score", train:
         train: what is trained on, from which numbers get their scale; None where nothing is.
 
     Raises:
-        SettingsError: `answer` is "generate", or the task's answer is text, and the backbone gives no text.
+        SettingsError: the backbone has no head and classes have weights, or it gives no text and `answer` is "generate"
+            or the task's answer is text.
     """
     if backbone.family.is_text_to_text:
+        if task.class_weights:
+            raise SettingsError(
+                f"Class weights belong to a head, but {backbone.name} says its answers in words: leave them out, or "
+                "take an encoder."
+            )
         return TextToTextLearner(backbone, task, answer)
     if task.answers.is_text_only:
         raise SettingsError(

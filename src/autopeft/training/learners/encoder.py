@@ -26,7 +26,8 @@ class EncoderLearner:
 
     def __init__(self, backbone: Backbone, task: Task, train: Examples | None = None) -> None:
         """Args:
-            train: what is trained on, from which numbers get their `LabelScale`; without it they keep their unit.
+            train: what is trained on, from which numbers get their `LabelScale` and classes their balanced weights;
+                without it numbers keep their unit, and all classes count alike.
 
         Raises:
             DataError: the backbone has no tokenizer.
@@ -41,6 +42,8 @@ class EncoderLearner:
         self.scale = (
             LabelScale.of(train.labels) if task.answers.is_scaled and train is not None and len(train) else None
         )
+        weights = None if train is None or not len(train) else task.weights(train)
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=backbone.device)
         self._headed = self._fresh(0)
         self.model: nn.Module = self._headed
 
@@ -82,7 +85,7 @@ class EncoderLearner:
         logits = self._by_example(self._headed.unscaled(**batch.inputs), batch.sizes)
         answers, labels = self.task.answers, batch.labels
         labels = labels if self.scale is None else self.scale.standardised(labels)
-        return Forward(answers.loss(logits, labels), answers.compared(logits))
+        return Forward(answers.loss(logits, labels, self._weights), answers.compared(logits))
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
