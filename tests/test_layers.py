@@ -25,7 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("training", "saved"),
     # Strategies that train; they may use the rows above.
-    ("searches",),
+    ("searches", "finals"),
     ("pictures", "reports"),
     ("settings", "workers", "slurm", "session", "tracking"),
     ("experiments",),

@@ -96,6 +96,9 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "prefix": layers * 2 * d * 10,
         "lora": layers * 2 * 2 * d * 8,  # query and value
         "lora_double": layers * 2 * 2 * d * 8,
+        "lora_all": layers * 8 * (4 * 2 * d + 2 * (d + found.model.config.intermediate_size)),
+        "dora": layers * 2 * (2 * d * 8 + d),  # the lengths of the rows beside LoRA's two factors
+        "ia3": layers * (2 * d + found.model.config.intermediate_size),
         "unipelt": layers * (2 * d * (d // 16 + 10) + 2 * 2 * d * 8),
         "mam": layers * (2 * d * 30 + 2 * d * (d // 2)),
         "adamix": layers * 2 * d * (d // 16),

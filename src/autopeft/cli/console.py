@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -29,6 +30,9 @@ from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.study import Study
 from autopeft.training.rate_sweep import ProxySignal
+
+if TYPE_CHECKING:
+    from autopeft.finals import Entry, Verdict
 
 WIDE = 120
 """Columns from which on a table of the front has room for the architectures."""
@@ -60,6 +64,19 @@ def _plain_table(numbers: Sequence[str], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def finals_table(entries: Sequence[Entry], verdict: Verdict) -> RenderableType:
+    """The finals of one band, best first; the test part stands beside the validation part that decided."""
+    table = _plain_table(("nominal", "rate", "seeds", "validation", "test", "± std"), f"Finals, {verdict.band}")
+    table.add_column("finalist", overflow="fold")
+    for entry in sorted(entries, key=lambda entry: (not entry.is_last, -entry.validation)):
+        test, finalist = list(entry.test.values()), entry.finalist
+        measured = [f"{fmean(test):.4f}" if test else "failed", f"{stdev(test):.4f}" if len(test) > 1 else ""]
+        who = f"{finalist.name} ({finalist.found_by})" if not finalist.is_baseline else finalist.name
+        numbers = [f"{finalist.nominal:,}", f"{entry.learning_rate:g}", str(len(entry.runs)), f"{entry.validation:.4f}"]
+        table.add_row(*numbers, *measured, who, style="bold" if entry is verdict.choice else "")
     return table
 
 

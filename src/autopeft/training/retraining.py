@@ -14,7 +14,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.backbones import Backbone
+from autopeft.backbones import LINEAR, Backbone
 from autopeft.errors import SettingsError
 from autopeft.methods import lookup
 from autopeft.objective import Measurement
@@ -24,7 +24,8 @@ from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, sweep
 from autopeft.writing import write_whole
 
-_FULL_DIVISOR = 30  # AutoPEFT's release: 2e-5 for full fine-tuning, against 1e-4 and more for everything else
+FULL_DIVISOR = 30
+"""Full fine-tuning tries a thirtieth of every rate: 2e-5 in AutoPEFT's release, against 1e-4 and more elsewhere."""
 
 DEFAULT_SEEDS = (40, 41, 42, 43, 44)
 """The reporting seeds of AutoPEFT's release."""
@@ -118,7 +119,7 @@ def retrain(
     if not seeds:
         raise SettingsError("Retraining needs at least one seed.")
     if "full" in architecture.methods:
-        learning_rates = tuple(rate / _FULL_DIVISOR for rate in learning_rates)
+        learning_rates = tuple(rate / FULL_DIVISOR for rate in learning_rates)
     chosen = None
     if learning_rates:
         chosen = sweep(evaluator.with_recipe(**(tuning or {})), architecture, learning_rates, seeds[0], widen=widen)
@@ -167,6 +168,8 @@ class Baseline:
     """Pairs of method and size; ``"D/16"`` divides the hidden size."""
     skipped: float = 0.0
     """Share of the layers of each stack, from the input on, that get nothing; rounded down."""
+    roles: tuple[str, ...] = ()
+    """Where the modules stand, instead of their methods' own places."""
 
     def on(self, backbone: Backbone) -> Architecture:
         """The architecture on `backbone`."""
@@ -178,7 +181,7 @@ class Baseline:
             units = backbone.hidden_size // int(size[2:]) if isinstance(size, str) else size
             for site in sites:
                 is_skipped = site.layer is not None and site.layer < int(self.skipped * depth[site.stack])
-                if stands_at(method, site) and not is_skipped:
+                if stands_at(method, site, self.roles or None) and not is_skipped:
                     placements.append(Placement(site.key, name, units if method.is_sized else 1))
         return Architecture(tuple(placements))
 
@@ -190,6 +193,9 @@ BASELINES = {
     "prefix": Baseline((("prefix", 10),)),
     "lora": Baseline((("lora", 8),)),
     "lora_double": Baseline((("lora_double", 8),)),
+    "lora_all": Baseline((("lora", 8),), roles=LINEAR),
+    "dora": Baseline((("dora", 8),)),
+    "ia3": Baseline((("ia3", 1),)),
     "unipelt": Baseline((("serial_gated", "D/16"), ("prefix_gated", 10), ("lora_gated", 8))),
     "mam": Baseline((("prefix", 30), ("parallel", "D/2"))),
     "adamix": Baseline((("adamix", "D/16"),)),
@@ -203,7 +209,7 @@ BASELINES = {
 UniPELT D/16, 10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms, and LoRA 8
 with alpha = 2 r (``lora_double``); low-rank adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT
 runs it; AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the
-others."""
+others. Beside the papers': LoRA 8 at every linear map (``lora_all``), DoRA 8 where LoRA stands, and IA3."""
 
 
 def baseline(name: str, backbone: Backbone) -> Architecture:

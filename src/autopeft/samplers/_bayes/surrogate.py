@@ -48,7 +48,9 @@ def check_nuts() -> None:
         )
 
 
-def fit(kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, nuts: Nuts) -> Any:
+def fit(
+    kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, nuts: Nuts, noise: Tensor | None = None
+) -> Any:
     """A fitted BoTorch model of one output, whose posterior is on the scale of `y`.
 
     Args:
@@ -57,6 +59,8 @@ def fit(kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, nu
         n_features: the leading columns of `x` that the process sees; the others are carried along for the
             acquisition function.
         seed: of the shrinkages and of NUTS.
+        noise: the variance of each value of `y`, ``(n, 1)``, where it is known; None to fit one for all, which with
+            few values and many inputs is often fitted as none at all. NUTS fits its own.
 
     Raises:
         botorch.exceptions.errors.ModelFittingError: the fit did not converge in five attempts.
@@ -70,11 +74,11 @@ def fit(kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, nu
             return fitted
         _log.warning("NUTS failed %d times; this proposal uses the maximum-a-posteriori fit instead.", _NUTS_ATTEMPTS)
     if kind == "gp":
-        model = SingleTaskGP(x, y, outcome_transform=None, input_transform=wanted)
+        model = SingleTaskGP(x, y, noise, outcome_transform=None, input_transform=wanted)
     else:
         taus = _shrinkages(seed)
         model = EnsembleMapSaasSingleTaskGP(
-            x, y, num_taus=len(taus), taus=taus, outcome_transform=None, input_transform=wanted
+            x, y, noise, num_taus=len(taus), taus=taus, outcome_transform=None, input_transform=wanted
         )
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model

@@ -1,0 +1,254 @@
+"""How finalists are trained: each at the same number of learning rates, on a few seeds, the better half on more.
+
+Every run is written when it is done, so that finals that are interrupted go on where they were. What decides is the
+mean on the validation part; the test part is measured with every run of the last round, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from autopeft.candidate import Candidate
+from autopeft.errors import DataError, SettingsError, TrialFailure
+from autopeft.finals.finalists import Finalist
+from autopeft.reading import read_json
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.rate_sweep import beyond_edge
+from autopeft.training.retraining import FULL_DIVISOR, write_cell
+
+FIRST_SEED = 40
+"""The first seed of finals; the others follow. Searches draw theirs from the study."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every finalist is given.
+
+    Args:
+        learning_rates: tried with the first seed, by the metric on the validation part.
+        widen: how many further rates may be tried while the best is the smallest or the largest.
+        first: seeds of the first round.
+        last: seeds of the last round, for the better half of those who were searched and of the baselines.
+
+    Raises:
+        SettingsError: there is no learning rate, or fewer than two seeds.
+    """
+
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    widen: int = 1
+    first: int = 3
+    last: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or any(not 0 < rate < math.inf for rate in self.learning_rates):
+            raise SettingsError(f"Finals need learning rates above 0, but got {list(self.learning_rates)}.")
+        if not 2 <= self.first <= self.last or self.widen < 0:
+            raise SettingsError(
+                f"Finals need 2 <= first <= last seeds and no fewer than 0 further rates, but got {self.first}, "
+                f"{self.last} and {self.widen}."
+            )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of the last round; the first round has the first of them."""
+        return tuple(range(FIRST_SEED, FIRST_SEED + self.last))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Args:
+        validation: the objective on the validation part; None where training failed.
+        test: the objective on the test part; None where training failed.
+        examples: training examples that were processed.
+        seconds: of training and evaluation.
+        failure: why there is no value.
+    """
+
+    learning_rate: float
+    seed: int
+    validation: float | None
+    test: float | None
+    examples: int
+    seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finalist and its runs.
+
+    Args:
+        tried: pairs of a learning rate and the objective on the validation part, None where training failed.
+        learning_rate: the best of them.
+        runs: at that rate, one a seed.
+        is_last: whether it was in the last round.
+        examples: processed for it in all, the rates that were not chosen included.
+    """
+
+    finalist: Finalist
+    tried: tuple[tuple[float, float | None], ...]
+    learning_rate: float
+    runs: tuple[Result, ...]
+    is_last: bool
+    examples: int
+
+    @property
+    def validation(self) -> float:
+        """Mean on the validation part; minus infinity where a run failed: what may fail is no answer."""
+        values = [run.validation for run in self.runs]
+        return fmean(value for value in values if value is not None) if None not in values else -math.inf
+
+    @property
+    def test(self) -> dict[int, float]:
+        """The objective on the test part by seed."""
+        return {run.seed: run.test for run in self.runs if run.test is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        finalist = self.finalist
+        return {
+            "name": finalist.name,
+            "band": finalist.band,
+            "found_by": finalist.found_by,
+            "nominal": finalist.nominal,
+            **finalist.candidate.as_dict(),
+            "described": str(finalist.candidate),
+            "tried": [list(pair) for pair in self.tried],
+            "learning_rate": self.learning_rate,
+            "is_last": self.is_last,
+            "runs": [asdict(run) for run in self.runs],
+            "examples": self.examples,
+        }
+
+
+OnRun = Callable[[Finalist, Result], None]
+
+
+@dataclass
+class Heats:
+    """The finals of one band.
+
+    Args:
+        evaluator: with the recipe that all are trained with.
+        plan: what each is given.
+        folder: where runs are kept; None keeps none.
+        on_run: told of every run, those that were read from `folder` included.
+    """
+
+    evaluator: Evaluator
+    plan: Plan
+    folder: Path | None = None
+    on_run: OnRun | None = None
+    _read: dict[str, Result] = field(default_factory=dict, init=False)
+
+    def hold(self, finalists: Sequence[Finalist]) -> tuple[Entry, ...]:
+        """Both rounds; the entries in the order of the finalists."""
+        entries = [self._entry(finalist, self._tried(finalist)) for finalist in finalists]
+        kept = {id(entry) for group in _groups(entries) for entry in _better_half(group)}
+        return tuple(self._again(entry) if id(entry) in kept else entry for entry in entries)
+
+    def _tried(self, finalist: Finalist) -> list[tuple[float, float | None]]:
+        """The rates that were tried, widened as `autopeft.training.rate_sweep.sweep` does."""
+        plan, tried = self.plan, list[tuple[float, float | None]]()
+        is_full = "full" in finalist.candidate.architecture.methods
+        pending = [rate / FULL_DIVISOR if is_full else rate for rate in plan.learning_rates]
+        while pending:
+            rate = pending.pop(0)
+            tried.append((rate, self._run(finalist, rate, plan.seeds[0]).validation))
+            if not pending and len(tried) < len(plan.learning_rates) + plan.widen:
+                beyond = beyond_edge(tried)
+                pending += [] if beyond is None else [beyond]
+        return tried
+
+    def _entry(self, finalist: Finalist, tried: Sequence[tuple[float, float | None]]) -> Entry:
+        measured = [(value, -rate) for rate, value in tried if value is not None]
+        # Where every rate failed the smallest one is named; its runs say why nothing came of it.
+        rate = -max(measured)[1] if measured else min(rate for rate, _ in tried)
+        return self._with_seeds(finalist, tuple(tried), rate, self.plan.seeds[: self.plan.first], is_last=False)
+
+    def _again(self, entry: Entry) -> Entry:
+        return self._with_seeds(entry.finalist, entry.tried, entry.learning_rate, self.plan.seeds, is_last=True)
+
+    def _with_seeds(
+        self,
+        finalist: Finalist,
+        tried: tuple[tuple[float, float | None], ...],
+        rate: float,
+        seeds: Sequence[int],
+        *,
+        is_last: bool,
+    ) -> Entry:
+        runs = tuple(self._run(finalist, rate, seed) for seed in seeds)
+        others = [self._run(finalist, other, seeds[0]) for other, _ in tried if other != rate]
+        examples = sum(run.examples for run in (*runs, *others))
+        return Entry(finalist, tried, rate, runs, is_last, examples)
+
+    def _run(self, finalist: Finalist, rate: float, seed: int) -> Result:
+        """One run, read where it was done before."""
+        key = self._key(finalist.candidate, rate, seed)
+        path = None if self.folder is None else self.folder / f"{key}.json"
+        if key not in self._read:
+            found = _stored(path) if path is not None and path.exists() else None
+            if found is None:
+                found = self._trained(finalist.candidate, rate, seed)
+                if path is not None:
+                    write_cell(path, asdict(found))
+            self._read[key] = found
+            if self.on_run is not None:
+                self.on_run(finalist, found)
+        return self._read[key]
+
+    def _key(self, candidate: Candidate, rate: float, seed: int) -> str:
+        """What decides the outcome of a run, as a file name: a run of other data or another recipe is another one."""
+        about = {
+            "candidate": candidate.as_dict(),
+            "recipe": {**self.evaluator.recipe.as_dict(), "learning_rate": rate},
+            "data": self.evaluator.splits.describe(),
+            "model": self.evaluator.backbone.identity(),
+            "seed": seed,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+    def _trained(self, candidate: Candidate, rate: float, seed: int) -> Result:
+        # The rate is what is being tried, so one that the candidate fixes gives way; its factors stay.
+        free = replace(candidate, changes=replace(candidate.changes, learning_rate=None))
+        evaluator = self.evaluator.with_recipe(learning_rate=rate)
+        planned = evaluator.recipe.n_steps(evaluator.n_train) * evaluator.recipe.batch_size
+        try:
+            with evaluator.trained(free, seed) as run:
+                found = run.measure("test", evaluator.splits.test)
+                steps = int(found.extra["steps"])
+                examples = steps * evaluator.recipe.batch_size
+                return Result(rate, seed, run.measure().value, found.value, examples, found.seconds)
+        except TrialFailure as failure:
+            # It is charged in full: how far it came before it failed is not known here.
+            return Result(rate, seed, None, None, planned, 0.0, f"{type(failure).__name__}: {failure}")
+
+
+def _stored(path: Path) -> Result | None:
+    """A run that was written before; None for a file that is none, which is then written anew."""
+    try:
+        data: Mapping[str, Any] = read_json(path, "The run", DataError)
+        return Result(**data)
+    except (DataError, TypeError):
+        return None
+
+
+def _groups(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Those who were searched and the baselines: each side keeps its better half, so that both meet in the end."""
+    return [e for e in entries if not e.finalist.is_baseline], [e for e in entries if e.finalist.is_baseline]
+
+
+def _better_half(entries: Sequence[Entry]) -> list[Entry]:
+    """The better half by the mean on the validation part, rounded up; of equals the cheaper."""
+    ranked = sorted(entries, key=lambda entry: (-entry.validation, entry.finalist.nominal))
+    return ranked[: (len(ranked) + 1) // 2]

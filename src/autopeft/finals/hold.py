@@ -1,0 +1,119 @@
+"""The finals of a search from beginning to end: invite, train, judge, and count what it all cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autopeft.errors import SettingsError, UnknownNameError
+from autopeft.finals.finalists import USUAL, Finalist, bands, invite
+from autopeft.finals.heats import Entry, Heats, OnRun, Plan
+from autopeft.finals.verdict import Verdict, judge
+from autopeft.samplers._bayes.smoothing import smooth
+from autopeft.spaces.lattice import SearchSpace
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.retraining import BASELINES
+from autopeft.trial import Trial
+
+OnInvited = Callable[[Sequence[Finalist]], None]
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What the finals of a search gave.
+
+    Args:
+        entries: by band, in the order of the budgets.
+        verdicts: one a band.
+        search_examples: training examples that the measured trials of the search processed; None where a trial does
+            not say how many.
+        full_run: training examples of one run of the finals' recipe, the unit in which costs are compared.
+        seeds: of the last round.
+    """
+
+    entries: tuple[tuple[Entry, ...], ...]
+    verdicts: tuple[Verdict, ...]
+    search_examples: int | None
+    full_run: int
+    seeds: tuple[int, ...]
+
+    @property
+    def examples(self) -> int:
+        """Training examples that the finals processed, the baselines' included."""
+        return sum(entry.examples for band in self.entries for entry in band)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        search = self.search_examples
+        return {
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "entries": [entry.as_dict() for band in self.entries for entry in band],
+            "seeds": list(self.seeds),
+            "cost": {
+                "search_examples": search,
+                "finals_examples": self.examples,
+                "examples_of_a_full_run": self.full_run,
+                "search_in_full_runs": None if search is None else search / self.full_run,
+                "finals_in_full_runs": self.examples / self.full_run,
+            },
+        }
+
+
+def hold_finals(
+    evaluator: Evaluator,
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    budgets: Sequence[str],
+    plan: Plan,
+    *,
+    n: int = 3,
+    baselines: Sequence[str] = USUAL,
+    folder: Path | None = None,
+    trial_batch: int | None = None,
+    on_invited: OnInvited | None = None,
+    on_run: OnRun | None = None,
+) -> Finals:
+    """Invite the best of `trials` and the baselines of their cost, train them, and judge.
+
+    Args:
+        evaluator: with the recipe that all finalists are trained with.
+        space: that the trials are from.
+        budgets: one band of cost each, see `bands`.
+        n: searched finalists a band.
+        folder: where runs are kept, so that the same call goes on; None keeps none.
+        trial_batch: examples a step of the trials, to count the cost of the search; the recipe's by default.
+        on_invited: told, before anything is trained, who is in the finals.
+        on_run: told of every run.
+
+    Raises:
+        BudgetError: a budget cannot be read, or no measured trial lies in its band. Nothing was trained.
+        SettingsError: there is no budget, or fewer than one finalist a band.
+        UnknownNameError: there is no such baseline.
+        AutopeftError: no searched candidate of a band could be trained.
+    """
+    if not budgets or n < 1:
+        raise SettingsError(f"Finals need a budget and at least one finalist, but got {list(budgets)} and {n}.")
+    for name in baselines:
+        if name not in BASELINES:
+            raise UnknownNameError("baseline", name, BASELINES)
+    scores = smooth(space, trials)
+    backbone = evaluator.backbone
+    invited = [invite(backbone, trials, scores, band, n, baselines) for band in bands(budgets, backbone)]
+    if on_invited is not None:
+        on_invited([finalist for finalists in invited for finalist in finalists])
+    heats = Heats(evaluator, plan, folder, on_run)
+    entries = tuple(heats.hold(finalists) for finalists in invited)
+    n_test = len(evaluator.splits.test)
+    verdicts = tuple(judge(band, evaluator.task.objective, n_test) for band in entries)
+    recipe = evaluator.recipe
+    full_run = recipe.n_steps(evaluator.n_train) * recipe.batch_size
+    searched = _examples(trials, trial_batch or recipe.batch_size)
+    return Finals(entries, verdicts, searched, full_run, plan.seeds)
+
+
+def _examples(trials: Sequence[Trial], batch: int) -> int | None:
+    """Training examples of all measured trials; failed ones are not known and not counted."""
+    steps = [trial.measurement.extra.get("steps") for trial in trials if trial.measurement is not None]
+    return None if None in steps else batch * sum(int(step) for step in steps if step is not None)

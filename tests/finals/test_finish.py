@@ -1,0 +1,53 @@
+"""`autopeft finish` from the command line, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from small_case import Case, call
+
+FEW = ("--learning-rates", "1e-3,1e-2", "--widen", 0, "--first", 2, "--last", 2, "--each", 1, "--set", "recipe.steps=2")
+
+
+@pytest.fixture(scope="module")
+def study(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finish")
+    found = call("search", case.write(folder / "asked.yaml"), "--out", folder / "run")
+    assert found.code == 0, found.err
+    return folder / "run"
+
+
+def test_finals_end_with_a_verdict_and_are_not_run_twice(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(study, folder)
+    asked = ("finish", folder, "--at", "1%-100%", "--baselines", "serial,bitfit", *FEW)
+    first = call(*asked)
+    assert first.code == 0, first.err
+    assert "1%-100%: use " in first.out
+    assert "95 % interval" in first.out
+    assert "Cost in runs of this recipe: search 3.0, finals 9.0." in first.out  # 3 finalists: 2 rates, 1 more seed
+    told = json.loads((folder / "finals.json").read_text())
+    assert {entry["name"] for entry in told["entries"]} >= {"bitfit"}
+    assert [verdict["band"] for verdict in told["verdicts"]] == ["1%-100%"]
+    runs = {path.name: path.stat().st_mtime_ns for path in (folder / "finals").iterdir()}
+    assert len(runs) == 9
+    again = call(*asked, "--json")
+    assert json.loads(again.out)["verdicts"] == told["verdicts"]
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "finals").iterdir()} == runs
+
+
+def test_what_cannot_be_held_is_said_before_anything_is_trained(study: Path) -> None:
+    for wrong, message in (
+        (("--at", "1-2"), "No measured trial has"),
+        (("--at", "pony"), "A budget is a percentage"),
+        (("--at", "50%", "--baselines", "pony"), "pony"),
+        (("--at", "50%", "--first", 1), "Finals need 2 <= first <= last"),
+    ):
+        found = call("finish", study, *wrong)
+        assert found.code == 2, found.err
+        assert message in found.err
+    assert not (study / "finals").exists()
