@@ -8,7 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import small_case
+pytest.register_assert_rewrite("autopeft.testing")
+
+import small_case  # noqa: E402  what it imports is rewritten only if that is said before
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake of the code
 hypothesis.settings.load_profile("untimed")

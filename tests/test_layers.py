@@ -29,6 +29,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("pictures", "reports"),
     ("settings", "workers", "slurm", "session", "tracking"),
     ("experiments",),
+    ("testing",),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -115,6 +116,7 @@ def test_nothing_uses_the_network_s_or_the_pickle_s_libraries() -> None:
     for path in FILES:
         names = {package for package, _ in imports(path)}
         assert not names & {"pickle", "shelve", "dill", "joblib", "requests", "urllib3", "httpx"}, path.name
+        assert not names & {"pytest", "hypothesis", "jsonschema"}, f"{path.name} needs what only the tests do."
         calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
         assert "torch.load" not in calls, path.name
 

@@ -13,7 +13,9 @@ import pytest
 from typer.main import get_command
 
 import autopeft
-from autopeft import experiments, samplers, settings
+import lattice
+import small_case
+from autopeft import errors, experiments, samplers, settings
 from autopeft.architecture import Architecture
 from autopeft.cli.app import add_commands
 from autopeft.kinds import lookup
@@ -110,7 +112,8 @@ def test_the_method_and_the_sampler_of_the_examples_are_found_by_their_names(mon
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     method = lookup("method", "custom_method:SCALE", "autopeft.methods")
     assert method.name == "custom_method:SCALE"
-    assert samplers.lookup("custom_sampler:build").build.__name__ == "build"
+    assert samplers.lookup("custom_sampler:CHEAPEST").name == "cheapest"
+    assert samplers.lookup("custom_sampler:build").build.__name__ == "build"  # a bare function will do
 
 
 def test_the_method_of_the_examples_is_trained_and_its_name_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +151,30 @@ def test_the_sampler_of_the_examples_proposes_new_and_feasible_architectures(mon
     assert sampler.ask((), 2) == found
     assert len({built.identity(configuration) for configuration in found}) == 2
     assert built.cost(found[0]) <= built.cost(found[1]) <= 5 * backbone.n_parameters // 100
+
+
+def test_a_sampler_with_options_of_its_own_is_one_file_and_a_dotted_path(
+    case: small_case.Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its options are checked before any work, stored with the study, and compared when that goes on."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    own: dict[str, Any] = {"sampler": "custom_sampler:CHEAPEST", "initial": 1, "trials": 2}
+    asked = case.write(tmp_path / "asked.yaml", **own, sampler_options={"handful": 3})
+    done = small_case.call("search", asked, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert [trial.origin for trial in small_case.trials(tmp_path / "run")] == ["initial", "cheapest"]
+    again = case.write(tmp_path / "other.yaml", **own, sampler_options={"handful": 5})
+    assert small_case.call("search", again, "--out", tmp_path / "run").code == 2
+    wrong = case.write(tmp_path / "wrong.yaml", **own, sampler_options={"handfull": 3})
+    refused = small_case.call("search", wrong, "--out", tmp_path / "none")
+    assert (refused.code, "did you mean 'handful'?" in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "none").exists()
+    for options, message in (
+        ({"handful": 0}, "handful must be a whole number of at least 1, but got 0"),
+        ({"is_dear": "yes"}, "is_dear must be true or false, but got 'yes'"),
+    ):
+        with pytest.raises(errors.SettingsError, match=message):
+            samplers.build("custom_sampler:CHEAPEST", lattice.tiny_space(), 0, options)
 
 
 # -- settings --------------------------------------------------------------------------------------------------

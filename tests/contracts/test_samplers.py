@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
-from autopeft.architecture import ParameterBudget
-from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.kinds import members
-from autopeft.samplers import Sampler, build, lookup, names
-from autopeft.samplers.random import initial_design
-from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.trial import Trial
-from lattice import autopeft_space, complete, failed, history, running, tiny_space
+from autopeft.samplers import lookup, names
+from autopeft.testing._promise import Promise
+from autopeft.testing.samplers import PROMISES, made, small_space
 
 # A sampler that trains needs data and a model; what it promises is tested where it is.
 SAMPLERS = tuple(name for name in names() if lookup(name).reads_trials)
-
-
-def small_space(budget: ParameterBudget | None = None) -> SearchSpace:
-    """Three layers and three sizes of four values: 512 points."""
-    return autopeft_space(3, 48, sizes=(0, 1, 6, 48), budget=budget)
-
-
-def made(name: str, space: SearchSpace, seed: int = 7) -> Sampler:
-    """The sampler with its default options."""
-    return build(name, space, seed)
-
-
-def identities(space: SearchSpace, configurations: Sequence[Configuration]) -> list[tuple[int, ...]]:
-    """What makes architectures equal."""
-    return [space.identity(configuration) for configuration in configurations]
 
 
 def test_every_file_of_the_kind_has_a_member_with_its_name() -> None:
@@ -42,131 +20,7 @@ def test_every_file_of_the_kind_has_a_member_with_its_name() -> None:
         assert made(name, space).name == name
 
 
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.name)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_proposals_are_new_distinct_and_feasible(name: str) -> None:
-    space = small_space()
-    trials = history(space, initial_design(space, 1, 8))
-    asked = made(name, space).ask(trials, 5)
-    assert len(asked) == 5
-    assert len({*identities(space, asked)}) == 5
-    assert not {*identities(space, asked)} & {*identities(space, [t.configuration for t in trials])}
-    assert all(space.is_feasible(configuration) for configuration in asked)
-    assert all(
-        0 <= index < len(choice.values)
-        for configuration in asked
-        for index, choice in zip(configuration.indices, space.choices, strict=True)
-    )
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_proposals_are_new_once_a_model_has_taken_over(name: str) -> None:
-    # 30 trials are more than any default start-up; among them a failed and a running one.
-    space = small_space(ParameterBudget(most=20_000))
-    design = initial_design(space, 9, 30)
-    trials = [*history(space, design[:28]), failed(space, 28, design[28]), running(space, 29, design[29])]
-    asked = made(name, space).ask(trials, 3)
-    assert len({*identities(space, asked)} - {*identities(space, design)}) == 3
-    assert all(space.is_feasible(configuration) for configuration in asked)
-    assert made(name, space).ask(trials, 3) == asked
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_tight_budget_is_respected(name: str) -> None:
-    space = small_space(ParameterBudget(most=1_500, least=200))
-    trials = history(space, initial_design(space, 2, 6))
-    for configuration in made(name, space).ask(trials, 4):
-        assert 200 <= space.cost(configuration) <= 1_500
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_same_seed_and_history_give_the_same_answer(name: str) -> None:
-    space = small_space()
-    trials = history(space, initial_design(space, 3, 6))
-    assert made(name, space).ask(trials, 3) == made(name, space).ask(trials, 3)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_resumed_search_goes_on_like_the_uninterrupted_one(name: str) -> None:
-    space = small_space()
-
-    def run(sampler: Sampler, trials: list[Trial], until: int, restart: bool) -> list[Trial]:
-        while len(trials) < until:
-            chosen = made(name, space) if restart else sampler
-            (configuration,) = chosen.ask(trials)
-            value = 0.5 + 0.01 * sum(configuration.indices)
-            trials.append(complete(space, len(trials), configuration, value, name))
-        return trials
-
-    start = history(space, initial_design(space, 4, 5))
-    whole = run(made(name, space), list(start), 8, restart=False)
-    parts = run(made(name, space), list(start), 8, restart=True)
-    assert [t.configuration for t in whole] == [t.configuration for t in parts]
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_pending_and_failed_trials_are_survived_and_not_repeated(name: str) -> None:
-    space = small_space()
-    design = initial_design(space, 5, 12)
-    trials = history(space, design[:4])
-    trials += [running(space, 4 + i, c) for i, c in enumerate(design[4:8])]
-    trials += [failed(space, 8 + i, c) for i, c in enumerate(design[8:])]
-    asked = made(name, space).ask(trials, 3)
-    assert not {*identities(space, asked)} & {*identities(space, design)}
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("n_measured", [0, 1, 2])
-def test_few_or_no_measurements_are_enough(name: str, n_measured: int) -> None:
-    space = small_space()
-    design = initial_design(space, 6, 4)
-    trials = history(space, design[:n_measured])
-    trials += [failed(space, len(trials), design[-1])]
-    assert len(made(name, space).ask(trials, 2)) == 2
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_equal_values_are_no_obstacle(name: str) -> None:
-    space = small_space()
-    trials = history(space, initial_design(space, 8, 6), lambda space, configuration: 0.5)
-    assert len(made(name, space).ask(trials, 2)) == 2
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_preempted_architecture_may_be_proposed_again(name: str) -> None:
-    space = tiny_space()
-    *rest, lost = space.enumerate()
-    trials = history(space, rest, lambda space, configuration: 0.5 + 0.01 * configuration.indices[0])
-    trials.append(failed(space, len(trials), lost, "preempted"))
-    assert made(name, space).ask(trials, 1) == [lost]
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_tiny_space_is_exhausted_to_the_last_point(name: str) -> None:
-    space = tiny_space()
-    sampler, trials = made(name, space), list[Trial]()
-    for _ in range(space.n_valid):
-        (configuration,) = sampler.ask(trials)
-        trials.append(complete(space, len(trials), configuration, 0.5 + 0.01 * len(trials), name))
-    assert {t.configuration for t in trials} == {*space.enumerate()}
-    with pytest.raises(SpaceExhaustedError, match=r"[Ee]very feasible architecture"):
-        sampler.ask(trials)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_fewer_come_back_when_fewer_are_left(name: str) -> None:
-    space = tiny_space()
-    trials = history(space, [*space.enumerate()][:4], lambda space, configuration: 0.5)
-    assert len(made(name, space).ask(trials, 5)) == 2
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("options", [{"no_such_option": 1}])
-def test_unknown_options_are_named(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match="no_such_option"):
-        build(name, small_space(), 0, options)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_negative_seed_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match="seed must be a whole number of at least 0, but got -1"):
-        build(name, small_space(), -1)
+def test_a_sampler_keeps(promise: Promise, name: str) -> None:
+    promise.check(name)
