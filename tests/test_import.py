@@ -32,6 +32,7 @@ def heard(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", LISTEN + program], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_a_network() -> None:
     """Every module, those of the command line and of every member of a kind with them."""
     found = heard(EVERYTHING)
@@ -40,6 +41,7 @@ def test_every_module_is_imported_without_a_network() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"]])
+@pytest.mark.slow
 def test_the_command_line_answers_without_a_network(arguments: list[str]) -> None:
     found = heard(f"sys.argv = ['autopeft', *{arguments}]\nfrom autopeft.__main__ import main\nmain()")
     assert found.returncode == 0, found.stderr

@@ -115,6 +115,7 @@ def test_no_text_is_an_error(tmp_path: Path) -> None:
         script.texts_of(tmp_path, [])
 
 
+@pytest.mark.slow
 def test_the_model_is_a_t5_that_searches_can_use_and_has_learnt_something(tmp_path: Path) -> None:
     plan = script.Plan(**{**SMALL, "steps": 150, "learning_rate": 0.03, "batch_size": 8})
     run = script.pretrain(plan, TEXTS, tmp_path, "made up")

@@ -72,6 +72,7 @@ def test_a_job_is_told_its_database_by_the_environment_alone(tmp_path: Path, mon
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_jobs_do_a_search(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
     monkeypatch.setenv("PYTHONPATH", SOURCE)

@@ -150,6 +150,7 @@ def test_list_names_every_member_of_a_kind(kind: str) -> None:
     assert all(name in text for name in known[kind])
 
 
+@pytest.mark.slow
 def test_every_budget_is_answered_by_one_architecture_and_its_search_is_timed(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     asked = case.write(tmp_path / "asked.yaml", space={}, initial=None, trials=60)
@@ -176,6 +177,7 @@ def test_the_search_seconds_of_others_are_those_of_all_their_trials(searched: Pa
     assert [row["search_seconds"] for row in rows] == pytest.approx([spent] * len(rows))
 
 
+@pytest.mark.slow
 def test_a_sampler_that_diverges_is_one_message_and_what_was_measured_stays(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     asked = case.write(tmp_path / "asked.yaml", space={"name": "S2"}, initial=1, trials=60)

@@ -44,6 +44,7 @@ def test_a_front_needs_no_torch(searched: Path) -> None:
     assert loaded("front", searched, "--at", "100%") == set()
 
 
+@pytest.mark.slow
 def test_a_list_is_made_once_and_then_read(tmp_path: Path) -> None:
     assert "torch" in loaded("list", cache=tmp_path)
     (kept,) = (tmp_path / "autopeft").glob("listing-*.json")

@@ -57,6 +57,7 @@ def test_the_tables_hold_the_same_figures(results: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "cell"), [("searches", "random-seed1"), ("retraining", "found"), ("rivals", "random-at6-seed4")]
 )
+@pytest.mark.slow
 def test_a_cell_that_is_lost_comes_out_as_it_was(results: Path, name: str, cell: str) -> None:
     path = results / name / f"{cell}.json"
     before = json.loads(path.read_text())

@@ -148,6 +148,7 @@ def test_bayesian_optimisation_drives_a_study_of_optunas() -> None:
 
 
 @pytest.mark.parametrize(("name", "start"), [("tpe", "startup"), ("nsga2", "population"), ("gp", "startup")])
+@pytest.mark.slow
 def test_the_model_is_used_after_the_start(name: str, start: str) -> None:
     # With the model of Optuna in charge, the answer depends on the values; a random one would not.
     space = autopeft_space()

@@ -485,6 +485,7 @@ def test_nothing_is_left_of_the_global_random_numbers() -> None:
 
 
 @needs_nuts
+@pytest.mark.slow
 def test_padding_does_not_change_what_nuts_sees() -> None:
     import jax
     import jax.numpy as jnp
@@ -586,6 +587,7 @@ def test_bayesian_optimisation_beats_random_search() -> None:
     assert np.mean(gains) > 0.04
 
 
+@pytest.mark.slow
 def test_a_few_guided_trials_already_beat_random_ones() -> None:
     # 10 shared initial trials and 8 more. The gains of 20 seeds had mean 0.037 and standard deviation 0.020: the sum
     # of two is below 0 with probability 4e-3, were they normal.

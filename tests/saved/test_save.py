@@ -194,6 +194,7 @@ def test_the_backbone_is_loaded_from_where_it_came(on_disk: tuple[Path, Path, Te
     assert model.tokenizer(["good"])["input_ids"] == [[3, 4, 1]]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_computes_the_same(on_disk: tuple[Path, Path, Tensor]) -> None:
     _, folder, wanted = on_disk
     batch = {name: value.tolist() for name, value in tensors(backbone()).items()}

@@ -36,6 +36,7 @@ def searched(seed: int, budget: int = 10_000, steps: int = 60, **changes: object
     return fresh(replace(AdaptableSettings(), **changes), budget, steps, seed).run()  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_planted_architecture_is_found() -> None:
     """Two of the eight LoRA lower the loss, and the budget holds two at the most.
 

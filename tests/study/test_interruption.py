@@ -45,7 +45,14 @@ def wait_until_finished(folder: Path, process: subprocess.Popen[str], least: int
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_search_gives_its_trial_back_and_continues(
     case: Case, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -70,6 +77,7 @@ def test_an_interrupted_search_gives_its_trial_back_and_continues(
     assert trials(folder)[-1].retry_of == given_back[0].number
 
 
+@pytest.mark.slow
 def test_a_search_that_is_terminated_again_and_again_loses_nothing(tmp_path: Path) -> None:
     """Each of five terminations is in mid-trial; none counts as a loss, and all five trials are measured at last."""
     path = tmp_path / "study.db"

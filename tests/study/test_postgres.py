@@ -157,6 +157,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_four_processes_share_a_search(url: str) -> None:
     workers = [start(url, 24, 0.02) for _ in range(4)]
     for worker in workers:
@@ -165,6 +166,7 @@ def test_four_processes_share_a_search(url: str) -> None:
     assert len(trials) == 24
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_trial(url: str) -> None:
     made(url).close()
     victim, survivor = start(url, 14, 0.3), start(url, 14, 0.3)

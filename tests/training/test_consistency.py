@@ -48,6 +48,7 @@ def test_no_weight_is_one_pass() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5"])
+@pytest.mark.slow
 def test_experts_come_closer_to_each_other(kind: str) -> None:
     """Experts that start apart answer more alike after training with a heavy weight than after training without."""
     backbone = tiny.backbone(kind, with_tokenizer=True)

@@ -132,6 +132,7 @@ def test_it_learns_and_both_ways_of_reading_agree(t5: Backbone) -> None:
     assert generating.score(said, made._validation) == scored
 
 
+@pytest.mark.slow
 def test_peft_modules_learn_on_t5_too(t5: Backbone) -> None:
     recipe = Recipe(epochs=10, batch_size=16, learning_rate=1e-2)
     made = Evaluator(t5, SENTIMENT, splits(sentiment(256), sentiment(64, seed=1)), recipe)
