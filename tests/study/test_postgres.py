@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +14,7 @@ import psutil
 import pytest
 import sqlalchemy
 
+import postgres
 from autopeft.errors import AutopeftError, InputError, StudyMismatchError
 from autopeft.session import processes
 from autopeft.study.study import Study
@@ -25,57 +22,20 @@ from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_h
 from small_case import Case
 from small_case import call as autopeft
 
-
-def _programs() -> Path | None:
-    """The folder of `initdb`, which Debian does not put on the path."""
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).parent
-    return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
-
-
-PROGRAMS = _programs()
-pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-if PROGRAMS is None:
-    pytest.skip("PostgreSQL is not installed", allow_module_level=True)
-
-
-def call(*command: str) -> None:
-    """Run a program of PostgreSQL, which refuses to be run by root."""
-    assert PROGRAMS is not None
-    as_other = ("runuser", "-u", "postgres", "--") if os.getuid() == 0 else ()
-    quiet = subprocess.DEVNULL  # the server would hold a pipe open
-    subprocess.run([*as_other, str(PROGRAMS / command[0]), *command[1:]], check=True, stdout=quiet, stderr=quiet)
+if reason := postgres.reason_to_skip():
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a server without its database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has at most 107 characters
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    try:
-        call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        call("pg_ctl", "-D", f"{folder}/data", "-w", "-o", options, "start")
-        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
-        call("pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def server() -> Iterator[postgres.Server]:
+    with postgres.running() as started:
+        yield started
 
 
 @pytest.fixture
-def url(server: str) -> str:
+def url(server: postgres.Server) -> str:
     """A database of its own."""
-    name = f"study_{uuid.uuid4().hex}"
-    engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{server}/{name}"
+    return server.database()
 
 
 def test_a_study_is_made_resumed_and_checked(url: str) -> None:

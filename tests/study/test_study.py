@@ -577,7 +577,11 @@ def test_claims_never_repeat_whatever_happens(
             assert len({t.number for t in trials}) == len(trials)
 
 
-def test_of_two_simultaneous_claims_the_later_is_withdrawn(path: Path, study: Study) -> None:
+def test_of_two_simultaneous_claims_the_later_is_withdrawn(
+    path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopeft.study.study._CLAIM_SECONDS", 0.5)  # of waiting for each other
+
     class Racing(Blind):
         """While it thinks, another worker claims what it is about to propose."""
 
@@ -587,7 +591,7 @@ def test_of_two_simultaneous_claims_the_later_is_withdrawn(path: Path, study: St
             return super().ask(trials, n)
 
     other_held: list[Trial | None] = []
-    with made(path) as other:
+    with made(path, rules=replace(QUICK, beat_seconds=0.1, stale_seconds=0.5)) as other:
         mine = study.claim(Racing(SPACE), 5)
         (theirs,) = other_held
         assert mine is not None

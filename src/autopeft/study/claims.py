@@ -12,13 +12,16 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
+
+from autopeft.masking import mask_text
+from autopeft.study.blips import is_passing
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +35,10 @@ class ClaimLock(Protocol):
 
     def take(self) -> bool:
         """Take it; False when somebody else holds it."""
+        ...
+
+    def is_held(self) -> bool:
+        """Whether it is still held by this object."""
         ...
 
     def release(self) -> None:
@@ -62,6 +69,10 @@ class FileClaimLock:
             return False
         return True
 
+    def is_held(self) -> bool:
+        """See `ClaimLock`; a lock on a file ends with its process."""
+        return self._connection is not None
+
     def release(self) -> None:
         """See `ClaimLock`."""
         connection, self._connection = self._connection, None
@@ -87,6 +98,13 @@ class AdvisoryClaimLock:
         question = sqlalchemy.text("SELECT pg_try_advisory_lock(:space, :key)")
         return bool(self._connection.execute(question, {"space": _SPACE, "key": self._key}).scalar_one())
 
+    def is_held(self) -> bool:
+        """See `ClaimLock`; raises `SQLAlchemyError` where the connection has broken, which ends the lock."""
+        if self._connection is None:
+            return False
+        self._connection.execute(sqlalchemy.text("SELECT 1"))
+        return True
+
     def release(self) -> None:
         """See `ClaimLock`."""
         connection, self._connection = self._connection, None
@@ -103,36 +121,78 @@ class NoClaimLock:
         """See `ClaimLock`."""
         return True
 
+    def is_held(self) -> bool:
+        """See `ClaimLock`."""
+        return True
+
     def release(self) -> None:
         """See `ClaimLock`."""
 
 
-@contextmanager
-def held(lock: ClaimLock, seconds: float) -> Iterator[bool]:
-    """Within the block the lock is held, or was waited for in vain; says which.
+class Turn:
+    """A worker's turn to claim: it waits for the lock, and notices when it has lost it.
 
     Args:
-        seconds: how long to wait for another holder, which may have been stopped for good.
+        seconds: how long to wait for another holder that claims nothing, and may have been stopped for good.
+        newest: something that changes when anybody has claimed.
     """
-    try:
-        yield _is_taken(lock, time.monotonic() + seconds)
-    finally:
+
+    def __init__(self, lock: ClaimLock, seconds: float, newest: Callable[[], object]) -> None:
+        self._lock, self._seconds, self._newest = lock, seconds, newest
+        self.has_lock = self._wait()
+
+    def lasts(self) -> bool:
+        """Whether nobody else can have had a turn since this one began, or was last asked about.
+
+        A lock ends with its connection. It is taken again then, and what was read before is out of date.
+        """
+        if not self.has_lock or self._is_held():
+            return True
+        self.end()
+        self.has_lock = self._wait()
+        return False
+
+    def end(self) -> None:
+        """Let others have theirs."""
         try:
-            lock.release()
+            self._lock.release()
         except (sqlite3.Error, SQLAlchemyError) as error:
             _logger.debug("A lock on claims ended by itself: %s", error)
 
+    def _is_held(self) -> bool:
+        try:
+            return self._lock.is_held()
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            _logger.debug("A lock on claims was lost: %s", error)
+            return False
 
-def _is_taken(lock: ClaimLock, deadline: float) -> bool:
-    pause = _FIRST_SECONDS
-    try:
-        while not lock.take():
-            if time.monotonic() > deadline:
+    def _wait(self) -> bool:
+        """Take the lock; False where it cannot be had."""
+        pause, seen, since = _FIRST_SECONDS, None, time.monotonic()
+        while True:
+            try:
+                if self._lock.take():
+                    return True
+                # Whoever waits long because many claim quickly is not waiting for somebody who hangs.
+                if pause >= _MOST_SECONDS and (now := self._newest()) != seen:
+                    seen, since = now, time.monotonic()
+            except (sqlite3.Error, SQLAlchemyError) as error:
+                self.end()
+                if not is_passing(error):
+                    _logger.warning("Claims go on without a lock: %s", mask_text(str(error)))
+                    return False
+            if time.monotonic() > since + self._seconds:
                 _logger.warning("Another worker has been claiming a trial for long; this one does not wait any more.")
                 return False
             time.sleep(pause * (0.5 + random.random()))
             pause = min(1.5 * pause, _MOST_SECONDS)
-    except (sqlite3.Error, SQLAlchemyError) as error:
-        _logger.debug("Claims go on without a lock: %s", error)
-        return False
-    return True
+
+
+@contextmanager
+def turn(lock: ClaimLock, seconds: float, newest: Callable[[], object]) -> Iterator[Turn]:
+    """Within the block it is this worker's turn to claim; see `Turn`."""
+    mine = Turn(lock, seconds, newest)
+    try:
+        yield mine
+    finally:
+        mine.end()

@@ -62,9 +62,12 @@ class Holder:
         now = self._store.attempt("reading the clock", self._store.now)
         lease = Lease.mine(now, self._store.clock)
         record = self._ledger.write(candidate, space.choices, self._seed, lease)
+        if record is None:
+            return None
         number = record.trial.number
         before = [r for r in self._ledger.records.values() if r.trial.number < number and r.is_taken]
         if len(before) >= n_trials or any(r.fingerprint == record.fingerprint for r in before):
+            _logger.info("Trial %d is withdrawn: another worker was first.", number)
             self._ledger.withdraw(record)
             return None
         self._hearts[number] = Heart(partial(self._ledger.renew, record), self._rules.beat_seconds)

@@ -126,6 +126,12 @@ class Ledger:
         """What was read so far and has not been withdrawn."""
         return [record for record in self.records.values() if not record.is_withdrawn]
 
+    def newest(self) -> int:
+        """The number of rows that the storage holds; one try."""
+        of_study = sqlalchemy.select(sqlalchemy.func.count()).where(_TRIALS.c.study_id == self._key)
+        with self._store.backend.engine.connect() as connection:
+            return int(connection.execute(of_study).scalar_one())
+
     def _unknown(self, number: int) -> InputError:
         return InputError(f"The study {self._name!r} has no trial {number}.")
 
@@ -155,11 +161,12 @@ class Ledger:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def write(self, candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> Record:
+    def write(self, candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> Record | None:
         """Write a running trial, complete, and read what others have written meanwhile.
 
         Should a connection break between the writing and its answer, the row is found by the token of its lease. Of
-        several rows with that token the first one counts; the others are withdrawn.
+        several rows with that token the first one counts; the others are withdrawn. None when the writing failed and
+        somebody else has claimed the architecture before it was tried again.
         """
         stored = write_trial(candidate, choices, seed, lease)
         n_tries = 0
@@ -169,15 +176,16 @@ class Ledger:
             n_tries += 1
             if n_tries > 1:
                 self._take_in(self._changed())
-            if n_tries == 1 or not self._of(lease.token):
-                self._store.backend.create_new_trial(self._key, stored)
+                if self._of(lease.token) or self._is_taken(candidate.architecture.fingerprint):
+                    return
+            self._store.backend.create_new_trial(self._key, stored)
             self._take_in(self._changed())
 
         self._store.attempt("claiming a trial", step)
-        first, *others = self._of(lease.token)
-        for record in others:
+        mine = self._of(lease.token)
+        for record in mine[1:]:
             self.withdraw(record)
-        return first
+        return mine[0] if mine else None
 
     def withdraw(self, record: Record) -> None:
         """Let a row be seen nowhere any more."""
@@ -223,6 +231,9 @@ class Ledger:
         is_ended, rows = self._store.attempt(doing, step, is_space_awaited=is_told)
         self._take_in(rows)
         return is_ended or (is_told and self.records[record.trial.number].trial.is_complete)
+
+    def _is_taken(self, fingerprint: str) -> bool:
+        return any(record.is_taken and record.fingerprint == fingerprint for record in self.records.values())
 
     def _of(self, token: str) -> list[Record]:
         found = [record for record in self.records.values() if record.lease.token == token]

@@ -23,7 +23,7 @@ from autopeft.errors import InputError, SpaceExhaustedError
 from autopeft.interruption import uninterrupted
 from autopeft.objective import Measurement, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.study.claims import held
+from autopeft.study.claims import turn
 from autopeft.study.database import Store
 from autopeft.study.events import Asked, Claimed, Evaluate, Event, Failed, Told
 from autopeft.study.failure import CrashWatch, failure_of
@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 _UNTOLD = "untold"
 _SKEW_SECONDS = 60.0
 _CLAIM_SECONDS = 20.0
-"""How long another worker's claim is waited for at least."""
+"""How long another worker that claims nothing is waited for at least."""
 
 
 class Study:
@@ -261,7 +261,8 @@ class Study:
         """
         self._check_claim(n_trials)
         lock = self._store.claim_lock(self._key)
-        with self._holder.given_back_if_interrupted(), held(lock, max(_CLAIM_SECONDS, self._rules.stale_seconds)):
+        patience = max(_CLAIM_SECONDS, self._rules.stale_seconds)
+        with self._holder.given_back_if_interrupted(), turn(lock, patience, self._ledger.newest) as mine:
             while True:
                 self._ledger.refresh()
                 self._teller.tell_waiting()
@@ -269,6 +270,8 @@ class Study:
                 if sum(record.is_taken for record in self._ledger.records.values()) >= n_trials:
                     return None
                 candidate = self._proposer.next(sampler, initial)
+                if not mine.lasts():
+                    continue  # somebody may have claimed meanwhile
                 with uninterrupted():  # nobody would give back what is written and not yet known here
                     record = self._holder.enter(candidate, self._proposer.space, n_trials)
                 if record is not None:
