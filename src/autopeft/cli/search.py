@@ -47,7 +47,9 @@ def search(
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
-            signal = session.proxy(study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"))
+            signal = session.proxy(
+                study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"), folder
+            )
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
             if session.settings.workers > 1:

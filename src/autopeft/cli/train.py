@@ -19,6 +19,7 @@ from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, 
 
 if TYPE_CHECKING:
     from autopeft.session import Session
+    from autopeft.training.checkpoint import Checkpoints
     from autopeft.training.retraining import Retrained
 
 Rates = Annotated[
@@ -74,7 +75,7 @@ def train(
     _say_tokens(session)
     files = _results(source, name, to)
     found = retrain(
-        session.evaluator,
+        session.evaluator.with_checkpoints(_checkpoints(source, name, save, to)),
         name,
         chosen,
         DEFAULT_SEEDS[:seeds],
@@ -96,6 +97,15 @@ def _results(source: Path, name: str, to: Path | None) -> list[Path]:
 
     is_kept = source.is_dir() and os.access(source, os.W_OK)
     return [*([to] if to else []), *([retraining_file(source, name)] if is_kept else [])]
+
+
+def _checkpoints(source: Path, name: str, save: Path | None, to: Path | None) -> Checkpoints | None:
+    """Where the runs are written down until all are done: beside the results, or nowhere where there are none."""
+    from autopeft.training.checkpoint import Checkpoints
+
+    beside = [to, save, *_results(source, name, None)]
+    place = next((path for path in beside if path is not None), None)
+    return None if place is None else Checkpoints(place.with_name(f".{name}.checkpoints"), is_held=True)
 
 
 def _check_outputs(

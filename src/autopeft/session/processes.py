@@ -38,7 +38,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     """
     session = Session.build(settings, is_begun=has_begun(folder))
     study = session.begin(folder)
-    signal = session.proxy(study)
+    signal = session.proxy(study, folder=folder)
     if signal is not None:
         log.info("%s", signal)
     carry_out(session, study, signal, folder, on_event)
@@ -131,7 +131,7 @@ def join(
     study = session.study(folder, storage)
     try:
         session.check_inputs(study)
-        session.run(study, session.proxy(study), folder=folder)
+        session.run(study, session.proxy(study, folder=folder), folder=folder)
     except BaseException:
         study.close()
         raise

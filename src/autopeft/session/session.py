@@ -22,6 +22,7 @@ from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
 from autopeft.tasks._task import Task
 from autopeft.tracking import tracked
+from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, middle, sweep
 from autopeft.workers import check_devices
@@ -36,6 +37,9 @@ _PROXY = "proxy"
 _MODEL = "model"
 _LABELS = "labels"
 """The fact that keeps what the trials were trained on: see `autopeft.backbones.Backbone.identity`."""
+
+_CHECKPOINTS = "checkpoints"
+"""The folder inside a study's that keeps the trainings that may go on."""
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
@@ -190,15 +194,29 @@ class Session:
             if study.fact(name) is None:
                 study.note(name, value)
 
-    def proxy(self, study: Study, on_value: Callable[[float, float | None], None] | None = None) -> ProxySignal | None:
-        """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted."""
+    def proxy(
+        self,
+        study: Study,
+        on_value: Callable[[float, float | None], None] | None = None,
+        folder: str | Path | None = None,
+    ) -> ProxySignal | None:
+        """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted.
+
+        Args:
+            on_value: told of every learning rate and what it gave.
+            folder: of the study, where the trainings of an interrupted sweep are kept; None to keep nothing.
+        """
         stored = study.fact(_PROXY)
         if stored is not None:
             return ProxySignal.from_dict(dict(stored))
         if not self.settings.learning_rates:
             return None
-        signal = sweep(self.evaluator, middle(self.space), self.settings.learning_rates, self.settings.seed, on_value)
+        kept = None if folder is None else Checkpoints(Path(folder) / _CHECKPOINTS / _PROXY, is_held=True)
+        evaluator = self.evaluator.with_checkpoints(kept)
+        signal = sweep(evaluator, middle(self.space), self.settings.learning_rates, self.settings.seed, on_value)
         study.note(_PROXY, signal.as_dict())
+        if kept is not None:
+            kept.clear()
         return signal
 
     def tuned(self, signal: ProxySignal | None) -> Evaluator:
@@ -215,14 +233,18 @@ class Session:
         """Search in this process until the study has all its trials.
 
         Args:
-            folder: see `sampler`.
+            folder: of the study, where interrupted trainings and searches of samplers are kept; None to keep nothing.
 
         Raises:
             ProposalFailure: a sampler that trains ran into NaN or out of memory.
         """
         settings = self.settings
+        kept = None if folder is None else Checkpoints(Path(folder) / _CHECKPOINTS)
+        evaluator = self.tuned(signal).with_checkpoints(kept)
         with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
-            study.run(self.tuned(signal), self.sampler(signal, folder), self.total, self.initial, tell)
+            study.run(evaluator, self.sampler(signal, folder), self.total, self.initial, tell)
+        if kept is not None:  # all trials have ended: what workers that were lost have left is of no use any more
+            kept.clear()
 
 
 def _make(folder: Path) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,24 @@ def read(path: Path) -> Checkpoint | None:
         ) from error
 
 
+def in_order(found: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors called "0", "1", ... for these parameters, of their shapes and types.
+
+    Raises:
+        ValueError, KeyError: they are others, of other shapes, or of other types.
+    """
+    values = [found[str(number)] for number in range(len(parameters))]
+    wrong = [
+        f"number {number} has shape {tuple(value.shape)} and type {value.dtype}, not {tuple(wanted.shape)} and "
+        f"{wanted.dtype}"
+        for number, (value, wanted) in enumerate(zip(values, parameters, strict=True))
+        if value.shape != wanted.shape or value.dtype != wanted.dtype
+    ]
+    if wrong or len(found) != len(parameters):
+        raise ValueError(f"it holds {len(found)} parameters of {len(parameters)}; {'; '.join(wrong[:3])}")
+    return values
+
+
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     """SHA-256 of the facts and of every tensor: its name, type, shape and bytes."""
     found = hashlib.sha256(facts.encode())
@@ -113,6 +131,7 @@ class RunFile:
     Args:
         path: of the file.
         identity: of the run; a file of another one is not read.
+        is_held: whether the file of a run that is over is wanted, see `Checkpoints`.
         between: seconds after which a run that has not been evaluated is written all the same.
         share: of the time that writing may take; infinite writes at every evaluation, whatever it costs.
 
@@ -120,8 +139,10 @@ class RunFile:
         is_paused: whether the run stands at a rung and may go on.
     """
 
-    def __init__(self, path: Path, identity: str, *, between: float = 60.0, share: float = 0.05) -> None:
-        self.path, self._identity = path, identity
+    def __init__(
+        self, path: Path, identity: str, *, is_held: bool = False, between: float = 60.0, share: float = 0.05
+    ) -> None:
+        self.path, self._identity, self.is_held = path, identity, is_held
         self._between, self._share = between, share
         self._last, self._took = time.monotonic(), 0.0
         self.is_paused = False
@@ -153,10 +174,11 @@ class RunFile:
         self._last = time.monotonic()
         self._took = self._last - began
 
-    def pause(self, checkpoint: Checkpoint) -> None:
-        """Write it down whatever it costs: the run stands at a rung, and somebody else may go on with it."""
-        self.save(checkpoint)
-        self.is_paused = True
+    def leave(self, checkpoint: Checkpoint, *, is_over: bool) -> None:
+        """The run is paused or over: write it down, whatever that costs, where somebody may come back to it."""
+        self.is_paused = not is_over
+        if self.is_paused or self.is_held:
+            self.save(checkpoint)
 
     def remove(self) -> None:
         """The run has ended."""
@@ -185,16 +207,18 @@ class Checkpoints:
 
         That is so when the block was interrupted, when the run was paused, and when ended runs are held.
         """
-        file = RunFile(self.folder / f"{identity[:32]}.safetensors", identity, **(self.pace or {}))
+        file = RunFile(
+            self.folder / f"{identity[:32]}.safetensors", identity, is_held=self.is_held, **(self.pace or {})
+        )
         try:
             yield file
         except Exception:  # it has failed; whatever else ends it is an interruption
             if not self.is_held:
                 file.remove()
             raise
-        if file.is_paused:
+        if file.is_paused or self.is_held:
             self.bound()
-        elif not self.is_held:
+        else:
             file.remove()
 
     def clear(self) -> None:

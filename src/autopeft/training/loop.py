@@ -23,7 +23,7 @@ from autopeft.interruption import uninterrupted
 from autopeft.network.dropout import quick_dropout
 from autopeft.objective import Epoch
 from autopeft.training.batches import Batch, Encoded, TrainingOrder, collate
-from autopeft.training.checkpoint import Checkpoint, RunFile
+from autopeft.training.checkpoint import Checkpoint, RunFile, in_order
 from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
@@ -190,8 +190,8 @@ class Training:
                         on_step(self.done, self.planned)
                 if file is not None and file.is_due(is_evaluated=is_evaluated):
                     file.save(self.state())
-            if file is not None and not self.is_over:  # paused: whoever goes on must find it
-                file.pause(self.state())
+            if file is not None:
+                file.leave(self.state(), is_over=self.is_over)
 
     @contextmanager
     def _trains(self) -> Iterator[None]:
@@ -283,10 +283,10 @@ class Training:
     @torch.no_grad()
     def finish(self) -> Fit:
         """Give the parameters the kept evaluation's values. The run cannot be advanced or written down after that."""
-        last, is_over = len(self.history) - 1, self.is_over
-        if self.recipe.keep == "last":
-            self.kept = last
-        elif self.kept < last and self.best is not None:
+        is_over, is_last = self.is_over, self._is_last_kept()
+        if is_last:
+            self.kept = len(self.history) - 1
+        elif self.best is not None:
             for parameter, value in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(value)
         seconds = self._clock.seconds
@@ -295,22 +295,29 @@ class Training:
             seconds - self._evaluating, is_over,
         )  # fmt: skip
 
+    def _is_last_kept(self) -> bool:
+        return self.recipe.keep == "last" or self.kept == len(self.history) - 1
+
     # -- written down --------------------------------------------------------------------------------------------------
 
     def state(self) -> Checkpoint:
         """All that the rest of the run depends on; `restore` is the inverse.
 
         Tensors are the trained parameters, the best ones so far, AdamW's moments, the sum of losses since the last
-        evaluation, and the states of PyTorch's generators. The tensors are the run's own, not copies.
+        evaluation, and the states of PyTorch's generators; of a run that is over, the parameters that are kept alone.
+        The tensors are the run's own, not copies.
         """
         tensors: dict[str, Tensor] = {"losses": self.losses, **self._generators.states()}
-        for number, parameter in enumerate(self.parameters):
-            tensors[f"parameter/{number}"] = parameter.detach()
+        values = [parameter.detach() for parameter in self.parameters]
+        if self.is_over:
+            values = values if self._is_last_kept() or self.best is None else self.best
+        else:
+            tensors |= {f"best/{number}": value for number, value in enumerate(self.best or ())}
             # A parameter that has had no gradient yet has no moments either.
-            for name, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"optimiser/{number}/{name}"] = value
-        for number, value in enumerate(self.best or ()):
-            tensors[f"best/{number}"] = value
+            for number, parameter in enumerate(self.parameters):
+                moments = self.optimiser.state.get(parameter, {})
+                tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
+        tensors |= {f"parameter/{number}": value for number, value in enumerate(values)}
         facts = {
             "format": _FORMAT,
             "planned": self.planned,
@@ -335,9 +342,9 @@ class Training:
         facts = found.facts
         if (facts["format"], facts["planned"]) != (_FORMAT, self.planned):
             raise ValueError(f"it has the format {facts['format']} and {facts['planned']} steps, not {self.planned}")
-        values = _in_order(found.under("parameter/"), self.parameters)
+        values = in_order(found.under("parameter/"), self.parameters)
         best = found.under("best/")
-        self.best = [value.to(self.device) for value in _in_order(best, self.parameters)] if best else None
+        self.best = [value.to(self.device) for value in in_order(best, self.parameters)] if best else None
         for number, (parameter, value) in enumerate(zip(self.parameters, values, strict=True)):
             moments = found.under(f"optimiser/{number}/")
             if moments:
@@ -366,20 +373,6 @@ class Training:
             self.restore(kept)
         else:
             _logger.info("A training goes on at step %d of %d.", self.done, self.planned)
-
-
-def _in_order(found: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The tensors called "0", "1", ... for these parameters, of their shapes and types."""
-    values = [found[str(number)] for number in range(len(parameters))]
-    wrong = [
-        f"number {number} has shape {tuple(value.shape)} and type {value.dtype}, not {tuple(wanted.shape)} and "
-        f"{wanted.dtype}"
-        for number, (value, wanted) in enumerate(zip(values, parameters, strict=True))
-        if value.shape != wanted.shape or value.dtype != wanted.dtype
-    ]
-    if wrong or len(found) != len(parameters):
-        raise ValueError(f"it holds {len(found)} parameters of {len(parameters)}; {'; '.join(wrong[:3])}")
-    return values
 
 
 def _groups(parameters: Sequence[nn.Parameter], factors: Sequence[float]) -> list[dict[str, Any]]:

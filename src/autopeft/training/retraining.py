@@ -104,6 +104,9 @@ def retrain(
 ) -> Retrained:
     """Train `architecture` once a seed and measure it on the test part.
 
+    With `evaluator.checkpoints` that are held, a retraining that was interrupted trains nothing twice when it is begun
+    again: rates and seeds that are done are measured anew, and the one that was at work goes on.
+
     Args:
         learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's. Full
             fine-tuning tries a thirtieth of each.
@@ -142,6 +145,8 @@ def retrain(
         validation.append(value)
         if on_run is not None:
             on_run(so_far())
+    if evaluator.checkpoints is not None and evaluator.checkpoints.is_held:
+        evaluator.checkpoints.clear()
     return so_far()
 
 
