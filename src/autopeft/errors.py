@@ -14,6 +14,7 @@
     │   └── StudyMismatchError     a stored study that differs from the one asked for
     ├── WriteError                 a file cannot be written; what stood there before still stands
     ├── SpaceExhaustedError        every architecture of the space has been measured
+    ├── SearchIncompleteError      trials were given up, and can be reopened; the rest is measured; exit code 3
     ├── ProposalFailure            a sampler failed at its own work; what was measured is kept
     └── TrialFailure               one trial could not be measured; the search goes on
         ├── OutOfMemoryFailure     kind "oom"
@@ -87,6 +88,10 @@ class WriteError(AutopeftError, OSError):
 
 class SpaceExhaustedError(AutopeftError):
     """Every feasible architecture has been measured or is being measured."""
+
+
+class SearchIncompleteError(AutopeftError):
+    """A search has ended, but trials are missing whose workers were lost too often; they can be reopened."""
 
 
 class ProposalFailure(AutopeftError):

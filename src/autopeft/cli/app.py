@@ -1,4 +1,6 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (no trial was started)."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 the request cannot be served (no trial was started),
+3 a search has ended and trials are missing that can be reopened.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.terminal import DiscreetFormatter, err, say, say_error, without_secrets
-from autopeft.errors import AutopeftError, InputError
+from autopeft.errors import AutopeftError, InputError, SearchIncompleteError
 from autopeft.interruption import Interruption, signals_interrupt
 
 app = typer.Typer(
@@ -40,6 +42,9 @@ def main() -> None:
     except InputError as error:
         say_error("error:", error)
         sys.exit(2)
+    except SearchIncompleteError as error:
+        say_error("incomplete:", error)
+        sys.exit(3)
     except AutopeftError as error:
         say_error("failed:", error)
         sys.exit(1)

@@ -15,7 +15,7 @@ from autopeft.cli.app import app
 from autopeft.cli.flags import takes_a_search
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
-from autopeft.errors import AutopeftError, ProposalFailure
+from autopeft.errors import AutopeftError, ProposalFailure, SearchIncompleteError
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
 from autopeft.workers import DEVICE_VARIABLE
@@ -61,12 +61,14 @@ def search(
                     out.print(front_table(study, out.width))
                 raise
         _show_found(study, folder)
+        _check_complete(study, folder)
 
 
 def _show_found(study: Study, folder: Path) -> None:
     from autopeft.cli.console import budgets_line, database_option, front_table, write_front_picture
 
     if not len(study.front()):
+        _check_complete(study, folder)
         raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
     out.print(front_table(study, out.width))
     write_front_picture(study, folder, folder / "front.png")
@@ -76,6 +78,25 @@ def _show_found(study: Study, folder: Path) -> None:
         f"Study: {folder}. Picture: {folder / 'front.png'}. "
         f"Next: autopeft train {shlex.quote(str(folder))} {_a_point(study)}{database_option(study, folder)}"
     )
+
+
+def _check_complete(study: Study, folder: Path) -> None:
+    """Raise where trials were given up because their workers were lost: what killed those may have been mended.
+
+    Raises:
+        SearchIncompleteError: there are such trials.
+    """
+    from autopeft.cli.console import database_option
+
+    found = study.trials(with_history=False)
+    numbers = [trial.number for trial in found if trial.failure is not None and trial.failure.kind == "gave_up"]
+    if numbers:
+        n, are = sum(trial.counts_as_finished for trial in found), "is" if len(numbers) == 1 else "are"
+        raise SearchIncompleteError(
+            f"{len(numbers)} of {n} trials {are} missing, because their workers were lost again and again: "
+            f"{', '.join(map(str, numbers))}. See what kills them (memory?), then: autopeft reopen "
+            f"{shlex.quote(str(folder))}{database_option(study, folder)}, and run the same search again."
+        )
 
 
 def _a_point(study: Study) -> str:
