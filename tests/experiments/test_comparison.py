@@ -134,3 +134,21 @@ def test_searches_of_different_objectives_are_not_compared() -> None:
         compare({("random", 0): cell([(5.0, 0.5)]), ("own", 0): other}, against="random")
     with pytest.raises(DataError, match="but got none"):
         compare({}, against="random")
+
+
+def test_a_lead_that_rests_on_one_tiny_point_is_gone_when_the_other_is_given_it() -> None:
+    result = found(
+        random={0: [(5.0, 0.5)], 1: [(5.0, 0.5)]},
+        own={0: [(5.0, 0.5), (0.005, 0.4), None], 1: [(5.0, 0.5), (0.005, 0.4), (2.5, 0.6)]},
+    )
+    assert all(value > 1 for value in result.difference("own", "log").values)  # three decades of 0.4
+    left = result.left("own", "log")
+    assert left.seeds == (0, 1)
+    # What is left of the second seed is the point at 2.5: 0.2 more than the front from there to 5, 0.1 from 5 to 10.
+    assert left.values == pytest.approx((0.0, 0.2 * math.log10(2) + 0.1 * math.log10(2)))
+    assert result.left("absent").values == ()
+
+
+def test_how_many_proposals_a_best_within_a_budget_was_taken_from() -> None:
+    result = found(own={0: [(0.5, 0.5), (0.5, 0.6), (2.0, 0.7), None], 1: [(0.1, 0.5), (0.2, 0.5)]}, random={})
+    assert result.proposals_within("own", 1.0) == (2, 3)  # without the initial trial of each, and what failed

@@ -12,7 +12,15 @@ import yaml
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
-from autopeft.experiments._contest_tables import differences_table, found_table, page, results_table
+from autopeft.experiments._contest_tables import (
+    Row,
+    differences_table,
+    found_table,
+    overview,
+    page,
+    repeats_table,
+    results_table,
+)
 from autopeft.experiments._results import Results
 from autopeft.experiments.contest import Contest, ContestCell
 from autopeft.session import Session
@@ -135,9 +143,14 @@ def test_retrainings_of_one_search_are_no_independent_pairs(case: Case, tmp_path
     def searched(seed: int, *values: float) -> dict[str, Any]:
         architecture = Architecture((Placement("encoder.0.ffn", "serial_adapter", 4),)).as_dict()
         one = {"seeds": [0, 1, 2], "values": values, "counts": counts, "seconds": 1.0, "architecture": architecture}
-        return {"settings": {"seed": seed}, "found": [one], "search": {"seconds": 2.0}, "split": "test"} | {
-            "objective": "accuracy"
-        }
+        budget = {"most": 640, "count": "nominal"}
+        return {
+            "settings": {"seed": seed},
+            "found": [one],
+            "budget": budget,
+            "search": {"seconds": 2.0},
+            "split": "test",
+        } | {"objective": "accuracy"}
 
     cells = {f"apet-at4-seed{seed}": searched(seed, 0.5, 0.6, 0.7) for seed in (0, 1, 2)}
     cells |= {f"random-at4-seed{seed}": searched(seed, 0.6, 0.7, 0.8 + 0.3 * seed) for seed in (0, 1, 2)}
@@ -184,3 +197,57 @@ def test_mistakes_in_a_file_are_told_together(case: Case, tmp_path: Path) -> Non
     path = write(case, tmp_path / "bad.yaml", samplers={"x": {"sampler": "random", "trails": 3}})
     with pytest.raises(SettingsError, match="unknown key `trails`"):
         read(path)
+
+
+def row_of(rival: str, budget: str, *values: float, sizes: tuple[dict[str, int], ...] = ({"encoder.0.ffn": 4},)) -> Row:
+    """A rival's searches, one a set of sizes, with the same values for each."""
+    counts = {"nominal": 50, "stored": 60, "trained": 70, "backbone": 1000}
+    cells = [
+        {
+            "settings": {"seed": seed, "initial": 2},
+            "budget": {"most": 100, "count": "nominal"},
+            "found": [
+                {
+                    "values": list(values),
+                    "counts": counts,
+                    "trial": 1 + seed,
+                    "architecture": Architecture(
+                        tuple(Placement(site, "serial", size) for site, size in own.items())
+                    ).as_dict(),
+                }
+            ],
+        }
+        for seed, own in enumerate(sizes)
+    ]
+    return Row(rival, budget, cells)
+
+
+def test_means_over_all_columns_come_first_and_count_who_is_near_the_best() -> None:
+    rows = {
+        "a": [row_of("own", "1%", 0.6, 0.8), row_of("apet", "1%", 0.5, 0.7), row_of("third", "1%", 0.1, 0.1)],
+        "b": [row_of("own", "1%", 0.3, 0.3), row_of("apet", "1%", 0.6, 0.6), row_of("third", "1%", 0.5, 0.9)],
+    }
+    lines = overview(rows, "apet", ["c"])
+    assert lines[0] == "## Over all columns"
+    table = lines[2].splitlines()
+    # own: +0.1 and -0.3; in "a" it is the best, in "b" 0.4 below a best with a standard error of 0.2.
+    assert "| own | -0.1000 | 0.2000 | 1 | 1 |" in table
+    # apet is 0.1 below own in "a", whose standard error is 0.1, and 0.1 below third in "b".
+    assert "| apet |  |  |  | 2 |" in table
+    assert "Not all cells of c are done" in lines[4]
+    assert overview({"a": rows["a"], "b": rows["b"][:2]}, "apet", []) == []  # another set of rivals
+
+
+def test_what_was_found_says_who_proposed_it_and_whether_a_search_repeats_itself() -> None:
+    sites = [f"encoder.{layer}.ffn" for layer in range(10)]
+    same = {site: 1 + layer for layer, site in enumerate(sites)}
+    turned = {site: 10 - layer for layer, site in enumerate(sites)}
+    extra = {**same, "encoder.10.ffn": 3}
+    rows = [row_of("steady", "1%", 0.5, sizes=(same, extra)), row_of("turned", "1%", 0.5, sizes=(same, turned))]
+    first, second = repeats_table(rows).rows
+    assert first == ("steady", "1%", "91%", "+1.00", "10")
+    assert (second[2], float(second[3]) < -0.8) == ("100%", True)
+    assert repeats_table([row_of("once", "1%", 0.5)]).rows == ()
+    # Trial 1 of two initial ones, as results say that have the number alone.
+    assert [row[3] for row in found_table(rows).rows] == ["initial design"] * 2
+    assert rows[0].spent == 0.5

@@ -79,14 +79,28 @@ def test_test_means_are_drawn_in_another_panel_than_validation() -> None:
     assert any(0.9 in np.asarray(line.get_ydata(), dtype=float) for line in below.lines)
 
 
-def test_only_points_of_one_group_are_joined_and_share_a_colour() -> None:
-    points = [NamedPoint(f"{who} {cost}", cost, 0.6, split="test", group=who) for who in "ab" for cost in (1.0, 2.0)]
-    (ax,) = picture(results_data(points)).axes
-    joined = [line for line in ax.lines if line.get_linestyle() == ":"]
-    assert [list(np.asarray(line.get_xdata())) for line in joined] == [[1.0, 2.0], [1.0, 2.0]]
-    assert len({line.get_color() for line in joined}) == 2
+def test_a_rival_has_a_colour_a_budget_a_marker_and_no_line_joins_points() -> None:
+    points = [
+        NamedPoint(f"{who} {cost}", cost, 0.5 + cost / 10, 0.1, split="test", group=who, mark=f"{cost:g} %")
+        for who in "ba"
+        for cost in (1.0, 2.0)
+    ]
+    data = results_data(points)
+    assert (data.groups, data.marks) == (("b", "a"), ("1 %", "2 %"))
+    (ax,) = picture(data).axes
+    drawn = [line for line in ax.lines if len(np.asarray(line.get_xdata())) == 1]
+    told = {(line.get_color(), line.get_marker()) for line in drawn if line.get_marker() not in ("_", "|")}
+    assert len({colour for colour, _ in told}) == len({marker for _, marker in told}) == 2
+    assert len(told) == 4
+    assert not [line for line in ax.lines if len(np.asarray(line.get_xdata())) > 1 and line.get_linestyle() != "None"]
+    key = ax.get_legend()
+    assert key is not None
+    assert [text.get_text() for text in key.get_texts()] == ["b", "a", "1 %", "2 %"]
+    # Two rivals at one cost stand a little apart, both near the truth.
+    (low, _), (high, _) = sorted(place for place in data.places(0.1) if place[1] == 0.6)
+    assert 0.95 < low < 1.0 < high < 1.05
     (ax,) = picture(results_data([NamedPoint("a", 1, 0.5), NamedPoint("b", 2, 0.6)])).axes
-    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert {len(np.asarray(line.get_xdata())) for line in ax.lines} == {1}
 
 
 def test_dollars_in_titles_and_names_are_dollars() -> None:

@@ -71,7 +71,10 @@ def _verdict(found: Comparison, sampler: str, scale: Scale) -> str:
         low, high = pairs.interval
         text += f", standard error {pairs.standard_error:.4f}, interval {low:+.4f} to {high:+.4f}"
     counts = ", ".join(_count(found.reached(sampler, seed, scale)) for seed in pairs.seeds)
-    return f"{text}; evaluations until it had the other's final hypervolume: {counts}."
+    text += f"; evaluations until it had the other's final hypervolume: {counts}"
+    left = found.left(sampler, scale)
+    text += f"; what is left when the other is given the cheapest point of its front: {left.mean:+.4f}"
+    return f"{text}." if left.interval is None else "{} ({:+.4f} to {:+.4f}).".format(text, *left.interval)
 
 
 def _count(evaluations: int | None) -> str:

@@ -20,7 +20,7 @@ from autopeft.objective import Measurement, Scale
 from autopeft.paired import Paired, paired
 from autopeft.pictures.hypervolume import volumes
 from autopeft.spaces.lattice import Configuration
-from autopeft.trial import Failure, Trial, TrialState
+from autopeft.trial import Failure, Trial, TrialState, front_of
 
 Cell = Mapping[str, Any]
 """One finished search as `autopeft.experiments.compare.search_result` wrote it."""
@@ -89,6 +89,17 @@ class Comparison:
         """Final hypervolume of `sampler` less that of `against`."""
         return paired(self.finals(sampler, scale), self.finals(self.against, scale))
 
+    def left(self, sampler: str, scale: Scale = "linear") -> Paired:
+        """What is left of `difference` once each run of `against` is given one trial of `sampler`'s run of that seed:
+        the cheapest point of its front. A lead that rests on one tiny module is gone then."""
+        mine, theirs = self.runs.get(sampler, {}), self.runs.get(self.against, {})
+        given = {
+            seed: (*theirs[seed], *(trial for trial in mine[seed] if trial.number == _cheapest(mine[seed])))
+            for seed in set(mine) & set(theirs)
+        }
+        raised = {seed: float(volumes(trials, self.reference, scale)[-1]) for seed, trials in given.items()}
+        return paired(self.finals(sampler, scale), raised)
+
     def reached(self, sampler: str, seed: int, scale: Scale = "linear") -> int | None:
         """Evaluations until `sampler` has the final hypervolume of `against` of the same seed; None if never.
 
@@ -120,6 +131,12 @@ class Comparison:
             if t.origin != "initial" and (m := t.measurement) is not None
         ]
         return sum(cost <= percent for cost in costs), len(costs)
+
+
+def _cheapest(trials: Sequence[Trial]) -> int | None:
+    """The number of the trial at the cheap end of the front."""
+    points = front_of(trials).points
+    return int(points[0].key) if points else None
 
 
 def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import correlation, fmean, median, stdev
 from typing import Any, Literal
 
 from autopeft.architecture import Architecture, Counts
@@ -49,6 +51,15 @@ class Row:
         return [float(value) for one in self.found for value in one["values"]]
 
     @property
+    def spent(self) -> float:
+        """The mean share of the budget, in the count that the budget is on."""
+        return fmean(
+            one["counts"][cell["budget"]["count"]] / cell["budget"]["most"]
+            for cell in self.cells
+            for one in cell["found"]
+        )
+
+    @property
     def percent(self) -> float:
         """The mean cost of what was found."""
         return fmean(Counts(**one["counts"]).percent() for one in self.found)
@@ -68,6 +79,9 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
     if table.rows:
         lines += [markdown_table(table), ""]
     lines += [markdown_table(found_table(rows)), ""]
+    repeats = repeats_table(rows)
+    if repeats.rows:
+        lines += [markdown_table(repeats), ""]
     points = [_point(row) for row in rows]
     picture = results_data(points, [], metric=str(rows[0].cells[0]["objective"]), title=title)
     return Page(lines, {"results": picture})
@@ -75,7 +89,7 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
 
 def results_table(rows: Sequence[Row]) -> Table:
     """A row a rival and budget: three counts, the metric over all runs, seconds and their ratio."""
-    numbers = ("% nominal", "nominal", "stored", "trained", "mean", "std", "median", "n")
+    numbers = ("% nominal", "of the budget", "nominal", "stored", "trained", "mean", "std", "median", "n")
     times = ("search s", "one retraining s", "search / retraining")
     told = []
     for row in rows:
@@ -85,7 +99,7 @@ def results_table(rows: Sequence[Row]) -> Table:
         again = fmean(one["seconds"] for one in every)
         spread = f"{stdev(values):.4f}" if len(values) > 1 else "single run"
         told.append(
-            (row.rival, row.budget, f"{row.percent:.4g}", *counts, f"{fmean(values):.4f}", spread,
+            (row.rival, row.budget, f"{row.percent:.4g}", f"{row.spent:.0%}", *counts, f"{fmean(values):.4f}", spread,
              f"{median(values):.4f}", str(len(values)), f"{search:.1f}", f"{again:.1f}", f"{search / again:.2f}")
         )  # fmt: skip
     caption = "Test metric over all runs of all that a search ended at; counts are means over the same."
@@ -126,6 +140,40 @@ def found_table(rows: Sequence[Row]) -> Table:
     return Table(("rival", "budget", "modules", "proposed by"), tuple(told), caption)
 
 
+def repeats_table(rows: Sequence[Row]) -> Table:
+    """How far searches of several seeds end at the same: placements in common, and whether their sizes agree."""
+    told = []
+    for row in rows:
+        ended = [Architecture.from_dict(cell["found"][0]["architecture"]) for cell in row.cells]
+        # Asked of what was found, not of the methods: a page must outlive the names that methods have today.
+        kinds = Counter(method for method, _ in {(item.method, item.size) for one in ended for item in one})
+        sized = {method for method, n_sizes in kinds.items() if n_sizes > 1}
+        pairs = [(_sizes(first), _sizes(second)) for first, second in itertools.combinations(ended, 2)]
+        if pairs:
+            shares = [len(first.keys() & second.keys()) / len(first.keys() | second.keys()) for first, second in pairs]
+            both = [(key, first, second) for first, second in pairs for key in first.keys() & second.keys()]
+            sizes = [(first[key], second[key]) for key, first, second in both if key[1] in sized]
+            told.append((row.rival, row.budget, f"{fmean(shares):.0%}", *_correlation(sizes)))
+    header = ("rival", "budget", "placements in common", "correlation of their sizes", "pairs of sizes")
+    caption = (
+        "Between every two search seeds: the placements that both have, of those that either has; and over these, the "
+        "correlation of the logarithms of their sizes, of methods found at more than one size."
+    )
+    return Table(header, tuple(told), caption, frozenset(header[2:]))
+
+
+def _sizes(architecture: Architecture) -> dict[tuple[str, str], int]:
+    return {(item.site, item.method): item.size for item in architecture}
+
+
+def _correlation(pairs: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    """Of the logarithms, and of how many pairs; of a handful it says nothing."""
+    sized = [(math.log2(a), math.log2(b)) for a, b in pairs]
+    if len({a for a, _ in sized}) < 2 or len({b for _, b in sized}) < 2 or len(sized) < 8:
+        return "too few", str(len(sized))
+    return f"{correlation(*zip(*sized, strict=True)):+.2f}", str(len(sized))
+
+
 def _proposer(cell: Result, found: Mapping[str, Any]) -> str:
     """Whose proposal a search ended at; older results have the trial's number alone."""
     initial = int(cell["settings"].get("initial") or 0)
@@ -136,6 +184,46 @@ def _proposer(cell: Result, found: Mapping[str, Any]) -> str:
 def _by_search(found: Sequence[Result]) -> dict[int, float]:
     """The mean over all runs of what a search ended at, by its seed."""
     return {int(cell["settings"]["seed"]): fmean(v for one in cell["found"] for v in one["values"]) for cell in found}
+
+
+def overview(rows: Mapping[str, Sequence[Row]], control: str, left_out: Sequence[str]) -> list[str]:
+    """Lines and a table of means over all columns, a column a task and budget; none where rivals or budgets differ.
+
+    Args:
+        rows: by task.
+        control: the rival that the others are compared with.
+        left_out: tasks that are not complete.
+    """
+    values = {(task, row.budget, row.rival): row.values for task, own in rows.items() for row in own}
+    columns = list(dict.fromkeys((task, budget) for task, budget, _ in values))
+    rivals = list(dict.fromkeys(rival for *_, rival in values))
+    if len(values) != len(columns) * len(rivals):
+        return []
+    told = []
+    for rival in rivals:
+        others = [name for name in rivals if name != rival]
+        differences = [fmean(values[*column, rival]) - fmean(values[*column, control]) for column in columns]
+        near = sum(_is_near(values[*column, rival], [values[*column, name] for name in others]) for column in columns)
+        error = f"{stdev(differences) / len(columns) ** 0.5:.4f}" if len(columns) > 1 and rival != control else ""
+        mean = "" if rival == control else f"{fmean(differences):+.4f}"
+        higher = "" if rival == control else str(sum(value > 0 for value in differences))
+        told.append((rival, mean, error, higher, str(near)))
+    header = ("rival", "mean difference", "standard error", f"above {control}", "near the best other")
+    caption = (
+        f"Over {len(columns)} columns (tasks {', '.join(rows)}; each budget): test metric less that of {control}, its "
+        "mean and standard error over the columns, the number of columns in which it is higher, and that in which its "
+        "mean is at least that of the best other rival less one standard error of the latter."
+    )
+    more = [f"Not all cells of {', '.join(left_out)} are done, so that it is left out here.", ""] if left_out else []
+    table = markdown_table(Table(header, tuple(told), caption, frozenset(header[1:])))
+    return ["## Over all columns", "", table, "", *more]
+
+
+def _is_near(values: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    """Whether the mean is within one standard error of the best of the others, by that one's standard error."""
+    best = max(others, key=fmean)
+    error = stdev(best) / len(best) ** 0.5 if len(best) > 1 else 0.0
+    return fmean(values) >= fmean(best) - error
 
 
 def _by_run(found: Sequence[Result]) -> dict[int, float]:
@@ -153,4 +241,4 @@ def _point(row: Row) -> NamedPoint:
     std = stdev(values) if len(values) > 1 else None
     counted: Literal["seeds", "runs"] = "seeds" if len(found) == 1 else "runs"  # else the runs are of several
     name, split = f"{row.rival} {row.budget}", str(row.cells[0]["split"])
-    return NamedPoint(name, row.percent, fmean(values), std, len(values), split, counted, row.rival)
+    return NamedPoint(name, row.percent, fmean(values), std, len(values), split, counted, row.rival, row.budget)

@@ -168,6 +168,15 @@ class Part(Protocol):
         """
         ...
 
+    @classmethod
+    def overview(cls, done: Mapping[str, tuple[Any, Mapping[str, Result]]]) -> Sequence[str]:
+        """What stands before the parts of a page, of all tasks at once: lines of Markdown, perhaps none.
+
+        Args:
+            done: by task: the part (of this class) and its results by name of the cell.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Experiment:

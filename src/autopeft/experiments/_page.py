@@ -52,6 +52,8 @@ def summary(experiment: Experiment, results: Path) -> tuple[str, dict[str, Pictu
         folder = results / experiment.name
         raise SettingsError(f"No cell of {experiment.name!r} is done in {str(folder)!r}; it has {experiment.cells()}.")
     lines = [f"# {escape(experiment.title)}", "", *_missing(experiment, results)]
+    by_task = {task: (experiment.parts[task], _of_part(experiment, task, results, done)) for task in pages}
+    lines += next(iter(experiment.parts.values())).overview(by_task)
     pictures: dict[str, Picture] = {}
     for task, page in pages.items():
         own = {f"{task}-{name}" if task else name: data for name, data in page.pictures.items()}
@@ -63,12 +65,17 @@ def summary(experiment: Experiment, results: Path) -> tuple[str, dict[str, Pictu
 
 def _page(experiment: Experiment, task: str, results: Path, done: Mapping[str, Result]) -> Page | None:
     """The part of the page of one task; None when nothing of it is done."""
-    part, place = experiment.parts[task], experiment.place(task, results)
-    found = {cell.name: done[key] for cell in part.cells() if (key := place.key(cell.name)) in done}
+    found = _of_part(experiment, task, results, done)
     if not found:
         return None
-    page = part.page(found, place)
+    page = experiment.parts[task].page(found, experiment.place(task, results))
     return Page([*_setting(found), *page.lines], page.pictures)
+
+
+def _of_part(experiment: Experiment, task: str, results: Path, done: Mapping[str, Result]) -> dict[str, Result]:
+    """What is done of one part, by the name of the cell in it."""
+    place = experiment.place(task, results)
+    return {cell.name: done[key] for cell in experiment.parts[task].cells() if (key := place.key(cell.name)) in done}
 
 
 def _below(task: str, title: str, whole_title: str, body: list[str]) -> list[str]:

@@ -125,6 +125,11 @@ class Compare:
         keyed = {(cell.sampler, cell.seed): found[cell.name] for cell in self.cells() if cell.name in found}
         return page(compare(keyed, self.against), tuple(self.samplers), self.seeds, swept(place))
 
+    @classmethod
+    def overview(cls, done: Mapping[str, tuple[Compare, Mapping[str, Result]]]) -> Sequence[str]:
+        """Nothing: hypervolumes of different tasks have no common scale."""
+        return ()
+
     def _known(self, cell: SearchCell, work: Path) -> dict[tuple[str, int], Measurement]:
         """What rivals of the same seed that train alike have measured: the shared initial design is trained once."""
         found = {}

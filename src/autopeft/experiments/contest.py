@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.errors import AutopeftError
-from autopeft.experiments._contest_tables import Row, page
+from autopeft.experiments._contest_tables import Row, overview, page
 from autopeft.experiments._experiment import (
     Origin,
     Page,
@@ -156,6 +156,16 @@ class Contest:
                 done = [found[name] for name in names if name in found]
                 rows += [Row(rival, budget, done)] if done else []
         return rows
+
+    @classmethod
+    def overview(cls, done: Mapping[str, tuple[Contest, Mapping[str, Result]]]) -> Sequence[str]:
+        """Means over all columns, a column a task and budget, of the tasks that are complete."""
+        complete = {task: (part, found) for task, (part, found) in done.items() if len(found) == len(part.cells())}
+        controls = {part.control for part, _ in complete.values()}
+        if len(complete) < 2 or len(controls) > 1:
+            return ()
+        rows = {task: part.rows(found) for task, (part, found) in complete.items()}
+        return overview(rows, controls.pop(), [task for task in done if task not in complete])
 
     @property
     def control(self) -> str:

@@ -177,6 +177,11 @@ class Retrain:
         searched = [name for name in found if not self.is_baseline(name)]
         return page(found, searched, who_found(found, points), self.origin.title)
 
+    @classmethod
+    def overview(cls, done: Mapping[str, tuple[Retrain, Mapping[str, Result]]]) -> Sequence[str]:
+        """Nothing: tasks may have different architectures."""
+        return ()
+
 
 def _wrong_architectures(raw: Mapping[str, Any]) -> list[str]:
     wrong = wrong_mapping(raw, "architectures")

@@ -68,7 +68,8 @@ class NamedPoint:
         seeds: number of training runs behind the mean; 0 when it is not known.
         split: which examples the metric was computed on; empty when it is not known.
         counted: what `seeds` counts: "runs" where several of them share a seed.
-        group: whose it is, for example a rival's; points of one group share a colour and a line.
+        group: whose it is, for example a rival's; points of one group share a colour.
+        mark: what it answers, for example a budget; points of one mark share a marker.
 
     Raises:
         DataError: a number is not finite, a cost or deviation is negative, or a single seed has a deviation.
@@ -82,6 +83,7 @@ class NamedPoint:
     split: str = ""
     counted: Literal["seeds", "runs"] = "seeds"
     group: str = ""
+    mark: str = ""
 
     def __post_init__(self) -> None:
         spread = 0.0 if self.std is None else self.std
