@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from autopeft.architecture import Architecture, Cost, Counts, Line
+from autopeft.candidate import Candidate
 from autopeft.errors import InputError
 from autopeft.interruption import signals_interrupt
 from autopeft.objective import Epoch, Measurement
@@ -61,8 +62,9 @@ class Blind:
         return [self.space.unseen(seen, np.random.default_rng([1, len(trials)]))]
 
 
-def formula(architecture: Architecture, seed: int) -> Measurement:
+def formula(given: Candidate | Architecture, seed: int) -> Measurement:
     """Accuracy grows with the total size u as u / (u + 10); 10 parameters a unit, backbone of 10,000."""
+    architecture = Candidate.of(given).architecture
     units = sum(item.size for item in architecture)
     counts = Counts(nominal=10 * units, stored=10 * units + len(architecture), trained=10 * units + 9, backbone=10_000)
     history = (Epoch(1.0, 10, 0.5, {"accuracy": 0.5}, 0.1), Epoch(2.0, 20, 0.25, {"accuracy": 0.6}, 0.2))
@@ -88,9 +90,9 @@ def made(where: str | Path, space: SearchSpace = SPACE, rules: LeaseRules = QUIC
 def work(where: str, n_trials: int, seconds: float) -> None:
     """Be one worker of a study whose trials take `seconds` each."""
 
-    def slow(architecture: Architecture, seed: int) -> Measurement:
+    def slow(candidate: Candidate, seed: int) -> Measurement:
         time.sleep(seconds)
-        return formula(architecture, seed)
+        return formula(candidate, seed)
 
     with made(where if "://" in where else Path(where)) as study:
         study.run(slow, Blind(SPACE), n_trials)

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "autopeft"
 
-LATTICE = ("spaces/build", "spaces/choices", "spaces/count", "spaces/lattice")
+LATTICE = ("spaces/build", "spaces/choices", "spaces/count", "spaces/decoding", "spaces/lattice")
 
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (

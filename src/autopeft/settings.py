@@ -104,6 +104,9 @@ class SpaceSettings:
         layers: "search", "all", or the 0-based layers that are on.
         budget: "0.5%", "1.39‱", a count, or a range; None for no limit.
         count: which count the budget limits.
+        rate_factors: by name of a method, or "all" for everything that is trained, factors on its learning rate to
+            choose from; see `autopeft.spaces.dials.with_dials`.
+        scales: by name of a method, or "all" for every one that has a scale, factors on it to choose from.
     """
 
     name: Text | None = None
@@ -114,6 +117,8 @@ class SpaceSettings:
     layers: Text | Many[Natural] = "search"
     budget: Text | None = None
     count: Literal["nominal", "stored"] = "nominal"
+    rate_factors: dict[str, Many[Positive]] = field(default_factory=dict)
+    scales: dict[str, Many[Positive]] = field(default_factory=dict)
 
     __pydantic_config__ = CLOSED
 
@@ -195,6 +200,7 @@ class Settings:
         for name in ("trials", "max_retries", "workers", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
+        found["space"] = _without_later(found["space"])
         found["files"] = None if self.files is None else _without_later(found["files"])
         return _without_later(found)
 
@@ -220,6 +226,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         **CAME_LATER,
         "consistency": 0.0,
         "rate_factors": {},
+        "scales": {},
         "label_words": False,
         "encoding": None,
         "label_separator": None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate, Changes
 from autopeft.objective import FrontPoint, Measurement, ParetoFront
 from autopeft.spaces.lattice import Configuration
 
@@ -47,6 +48,7 @@ class Trial:
         started: seconds since the epoch.
         finished: seconds since the epoch, or None while running; the worker's last sign of life if that was lost.
         retry_of: number of the pre-empted trial that this one repeats.
+        changes: what it changed about the recipe of the search.
     """
 
     number: int
@@ -61,6 +63,12 @@ class Trial:
     started: float = 0.0
     finished: float | None = None
     retry_of: int | None = None
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained: the architecture and the changes. Trials are of the same when their candidates are."""
+        return Candidate(self.architecture, self.changes)
 
     @property
     def is_complete(self) -> bool:

@@ -64,10 +64,10 @@ def test_a_study_of_optunas_proposes_what_ours_would() -> None:
 def test_a_study_of_optunas_with_a_tiny_space_ends_with_a_clear_error() -> None:
     space = tiny_space()
     study = optuna.create_study(direction="minimize", sampler=LatticeSampler(space, build("random", space, 0)))
-    study.optimize(lambda trial: float(len(suggest(trial, space))), n_trials=6)
+    study.optimize(lambda trial: float(len(suggest(trial, space).architecture)), n_trials=6)
     assert len({tuple(t.params.values()) for t in study.trials}) == 6
     with pytest.raises(SpaceExhaustedError, match="Every feasible architecture"):
-        study.optimize(lambda trial: float(len(suggest(trial, space))), n_trials=1)
+        study.optimize(lambda trial: float(len(suggest(trial, space).architecture)), n_trials=1)
 
 
 def test_trials_that_others_hold_are_not_proposed_again_even_before_they_suggest() -> None:
@@ -83,7 +83,7 @@ def test_trials_that_suggest_in_another_order_and_in_threads_propose_apart() -> 
     study = optuna.create_study(direction="maximize", sampler=deepcopy(sampler))
     first, second = study.ask(), study.ask()
     assert suggest(second, space) != suggest(first, space)
-    study.optimize(lambda trial: float(len(suggest(trial, space))), n_trials=4, n_jobs=4)
+    study.optimize(lambda trial: float(len(suggest(trial, space).architecture)), n_trials=4, n_jobs=4)
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 6
 
 

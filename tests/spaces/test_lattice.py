@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,18 @@ from transformers import BertConfig, T5Config
 from autopeft import methods
 from autopeft.architecture import Architecture, Cost, Line, ParameterBudget, Placement
 from autopeft.backbones import Backbone
+from autopeft.candidate import Candidate
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
 from autopeft.network.build import count
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.build import binary_logarithmic_sizes
-from autopeft.spaces.lattice import Axis, Choice, Configuration, SearchSpace, Slot
+from autopeft.spaces.lattice import Axis, Choice, Configuration, Dial, SearchSpace, Slot
 from lattice import FakeBackbone, FakeMethod, autopeft_space, tiny_space
 
 
 @st.composite
 def lattices(draw: st.DrawFn) -> SearchSpace:
-    """Up to 300 points: sizes with or without 0, gates, shared by slots in any pattern."""
+    """Up to a few hundred points: sizes with or without 0, gates, shared by slots in any pattern, and perhaps dials."""
     sizes = draw(
         st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True).map(sorted), min_size=1, max_size=3)
     )
@@ -41,7 +43,21 @@ def lattices(draw: st.DrawFn) -> SearchSpace:
         Slot(f"method{number}", f"encoder.{number}.ffn", Cost(Line(0, weights), Line(bias, weights)), size, gate)
         for number, (size, gate, weights, bias) in enumerate(draw(st.lists(pattern, min_size=1, max_size=4)))
     ]
-    return SearchSpace(tuple(choices), tuple(slots))
+    return dialled(SearchSpace(tuple(choices), tuple(slots)), draw(DIALS))
+
+
+FACTORS = st.lists(st.sampled_from([0.25, 1.0, 2.0]), min_size=1, max_size=2, unique=True).map(sorted).map(tuple)
+DIALS = st.lists(st.tuples(st.sampled_from(["rate", "scale"]), st.booleans(), FACTORS), max_size=1)
+
+
+def dialled(space: SearchSpace, dials: list[tuple[Any, bool, tuple[float, ...]]]) -> SearchSpace:
+    """`space` with dials, each over all of its methods or over the first."""
+    methods = tuple(sorted({slot.method for slot in space.slots}))
+    for target, is_for_all, factors in dials:
+        turned = methods[:1] if not is_for_all else () if target == "rate" else methods
+        dial = Dial(target, turned, len(space.choices))
+        space = replace(space, choices=(*space.choices, Choice(target, factors)), dials=(*space.dials, dial))
+    return space
 
 
 def all_points(space: SearchSpace) -> list[Configuration]:
@@ -67,12 +83,13 @@ def test_counting_agrees_with_brute_force(space: SearchSpace) -> None:
 
 
 @given(lattices())
-def test_identity_is_equality_of_architectures(space: SearchSpace) -> None:
+def test_identity_is_equality_of_candidates(space: SearchSpace) -> None:
     points = all_points(space)
-    by_identity: dict[tuple[int, ...], Architecture] = {}
+    by_identity: dict[tuple[int, ...], Candidate] = {}
     for point in points:
-        architecture = space.decode(point)
-        assert by_identity.setdefault(space.identity(point), architecture) == architecture
+        candidate = space.candidate(point)
+        assert by_identity.setdefault(space.identity(point), candidate) == candidate
+        assert candidate.architecture == space.decode(point)
     assert len(set(by_identity.values())) == len(by_identity)
 
 
@@ -104,16 +121,16 @@ def test_encoding_makes_the_round_trip(space: SearchSpace) -> None:
         assert [
             len(c.values) == 1 or i == j for c, i, j in zip(space.choices, point.indices, decoded.indices, strict=True)
         ]
-        assert space.decode(decoded) == space.decode(point)
+        assert space.candidate(decoded) == space.candidate(point)
 
 
 @given(lattices())
-def test_a_configuration_is_found_for_every_architecture(space: SearchSpace) -> None:
+def test_a_configuration_is_found_for_every_candidate(space: SearchSpace) -> None:
     for point in all_points(space):
-        architecture = space.decode(point)
-        found = space.configuration(architecture)
-        assert found is not None or architecture.is_empty
-        assert found is None or space.decode(found) == architecture
+        candidate = space.candidate(point)
+        found = space.configuration(candidate)
+        assert found is not None or candidate.architecture.is_empty
+        assert found is None or space.candidate(found) == candidate
 
 
 def test_an_architecture_outside_the_space_has_no_configuration() -> None:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState as StoredState
 
-from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.errors import (
     AutopeftError,
     InfeasibleFailure,
@@ -169,11 +169,11 @@ def test_resuming_goes_on_where_the_search_stopped(path: Path, tmp_path: Path) -
 def test_a_search_that_is_interrupted_in_a_trial_goes_on_like_the_uninterrupted_one(path: Path, tmp_path: Path) -> None:
     calls = [0]
 
-    def stopped(architecture: Architecture, seed: int) -> Measurement:
+    def stopped(candidate: Candidate, seed: int) -> Measurement:
         calls[0] += 1
         if calls[0] == 4:
             raise KeyboardInterrupt
-        return formula(architecture, seed)
+        return formula(candidate, seed)
 
     with made(path) as first, pytest.raises(KeyboardInterrupt):
         first.run(stopped, Blind(SPACE), 9)
@@ -326,7 +326,7 @@ def test_what_was_given_up_gets_another_chance_when_it_is_reopened(study: Study,
 
 
 def test_any_failed_trial_can_be_reopened_by_its_number(study: Study) -> None:
-    def broken(architecture: Architecture, seed: int) -> Measurement:
+    def broken(candidate: Candidate, seed: int) -> Measurement:
         raise ValueError("a mistake that is mended now")
 
     study.run(broken, Blind(SPACE), 1)
@@ -451,10 +451,10 @@ def test_a_late_measurement_of_what_was_repeated_is_dropped(
 
 
 def test_events_tell_what_happens(study: Study) -> None:
-    def second_fails(architecture: Architecture, seed: int) -> Measurement:
+    def second_fails(candidate: Candidate, seed: int) -> Measurement:
         if len(events) == 3:
             raise InfeasibleFailure("does not fit")
-        return formula(architecture, seed)
+        return formula(candidate, seed)
 
     events: list[Event] = []
     study.run(second_fails, Blind(SPACE), 2, on_event=events.append)
@@ -464,7 +464,7 @@ def test_events_tell_what_happens(study: Study) -> None:
 
 
 def test_an_interruption_gives_the_trial_back(study: Study) -> None:
-    def interrupted(architecture: Architecture, seed: int) -> Measurement:
+    def interrupted(candidate: Candidate, seed: int) -> Measurement:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -478,14 +478,14 @@ def test_an_interruption_gives_the_trial_back(study: Study) -> None:
 
 
 def test_failures_are_stored_with_their_kind_and_the_search_goes_on(study: Study) -> None:
-    def moody(architecture: Architecture, seed: int) -> Measurement:
+    def moody(candidate: Candidate, seed: int) -> Measurement:
         match study.n_finished():
             case 0:
                 raise OutOfMemoryFailure("no room")
             case 1:
                 raise KeyError("data")
             case _:
-                return formula(architecture, seed)
+                return formula(candidate, seed)
 
     study.run(moody, Blind(SPACE), 4)
     trials = study.trials()
@@ -497,7 +497,7 @@ def test_failures_are_stored_with_their_kind_and_the_search_goes_on(study: Study
 
 
 def test_a_search_that_always_crashes_stops(study: Study) -> None:
-    def broken(architecture: Architecture, seed: int) -> Measurement:
+    def broken(candidate: Candidate, seed: int) -> Measurement:
         raise KeyError(f"data of {len(study.trials())}")
 
     with pytest.raises(AutopeftError, match=r"first 3 trials all crashed(.|\n)*data of 3"):

@@ -53,9 +53,9 @@ def front_table(study: Study, width: int = WIDE) -> RenderableType:
     for row in rows:
         counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
         cells = [str(row.number), f"{row.percent:.4f}", *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
-        numbers.add_row(*cells, *([str(row.architecture)] if is_wide else []))
+        numbers.add_row(*cells, *([str(row.candidate)] if is_wide else []))
         if not is_wide:
-            names.add_row(str(row.number), str(row.architecture))
+            names.add_row(str(row.number), str(row.candidate))
     return numbers if is_wide else Group(numbers, names)
 
 

@@ -37,7 +37,7 @@ def front(
             print_json([row.as_dict() for row in rows])
         elif at is not None:
             row = rows[0]
-            say(f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.architecture}")
+            say(f"trial {row.number}: {row.metric} {row.value:.4f} at {row.percent:.4f}%: {row.candidate}")
         else:
             out.print(front_table(study, out.width))
 

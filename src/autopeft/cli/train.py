@@ -18,6 +18,7 @@ from autopeft.errors import SettingsError
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
 
 if TYPE_CHECKING:
+    from autopeft.candidate import Candidate
     from autopeft.session import Session
     from autopeft.training.checkpoint import Checkpoints
     from autopeft.training.retraining import Retrained
@@ -130,7 +131,8 @@ def _say_tokens(session: Session) -> None:
 
 
 def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:
-    recipe = {**session.evaluator.recipe.as_dict(), "learning_rate": so_far.learning_rate}
+    trained_with = so_far.candidate.recipe_for(session.evaluator.recipe)
+    recipe = {**trained_with.as_dict(), "learning_rate": so_far.learning_rate}
     return {**so_far.as_dict(), "recipe": recipe, "is_baseline": baseline is not None}
 
 
@@ -193,16 +195,16 @@ def _other_means(found: dict[str, Any]) -> str:
 
 def _chosen(
     session: Session, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
-) -> tuple[str, Any]:
-    from autopeft.architecture import Architecture
+) -> tuple[str, Candidate]:
+    from autopeft.candidate import Candidate
     from autopeft.training.retraining import baseline as named
 
     if file is not None:
-        return file.stem, Architecture.load(file)
+        return file.stem, Candidate.load(file)
     if baseline is not None:
-        return baseline, named(baseline, session.backbone)
+        return baseline, Candidate(named(baseline, session.backbone))
     if not source.is_dir():
         raise SettingsError("--at and --trial pick from a study: give its folder instead of settings.")
     with opened(source, storage) as study:
         number = trial if trial is not None else picked(study, at)
-        return f"trial-{number}", study.trial(number).architecture
+        return f"trial-{number}", study.trial(number).candidate

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.architecture import Architecture, Counts
+from autopeft.candidate import Changes
 from autopeft.errors import DataError
 from autopeft.objective import Measurement, Scale
 from autopeft.paired import Paired, paired
@@ -49,6 +50,7 @@ def trial_from_cell(row: Mapping[str, Any], cell: Cell) -> Trial:
         number=row["number"],
         configuration=Configuration(tuple(row["indices"])),
         architecture=Architecture.from_dict(row["architecture"]),
+        changes=Changes.from_dict(row.get("changes", {})),
         state=TrialState.COMPLETE if measurement else TrialState.FAILED,
         origin=row["origin"],
         seed=cell["settings"]["seed"],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.experiments._results import Result
 
 
@@ -23,6 +23,7 @@ class FoundPoint:
         percent: cost.
         value: metric on validation.
         architecture: as `Architecture.from_dict` reads it.
+        changes: as `Changes.from_dict` reads them.
     """
 
     experiment: str
@@ -33,10 +34,16 @@ class FoundPoint:
     percent: float
     value: float
     architecture: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained there."""
+        return Candidate.from_dict({"architecture": self.architecture, "changes": self.changes})
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping, without the architecture, which stands beside it."""
-        return {key: value for key, value in asdict(self).items() if key != "architecture"}
+        """A JSON-ready mapping, without the architecture and the changes, which stand beside it."""
+        return {key: value for key, value in asdict(self).items() if key not in ("architecture", "changes")}
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.experiment, self.task) if part)
@@ -79,6 +86,7 @@ def _points(experiment: str, task: str, cell: str, data: Result, first: int | No
             percent=float(trial["percent"]),
             value=float(trial["value"]),
             architecture=trial["architecture"],
+            changes=trial.get("changes", {}),
         )
 
 
@@ -94,6 +102,6 @@ def who_found(found: Mapping[str, Result], points: Mapping[str, FoundPoint | Non
         if "found_by" in data:
             told[name] = str(FoundPoint(**data["found_by"], architecture={}))
         elif point is not None:
-            is_same = Architecture.from_dict(point.architecture) == Architecture.from_dict(data["architecture"])
+            is_same = point.candidate == Candidate.from_dict(data)
             told[name] = str(point) if is_same else "not known: the searches name another architecture today"
     return told

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autopeft import samplers
-from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError
 from autopeft.experiments._compare_tables import page
 from autopeft.experiments._comparison import compare
@@ -111,9 +111,9 @@ class Compare:
         session = Session.build(self.settings_of(cell, tuned(self.settings, place)))
         known = self._known(cell, place.work)
 
-        def evaluate(architecture: Architecture, training_seed: int) -> Measurement:
-            reused = known.get((architecture.fingerprint, training_seed))
-            return session.evaluator(architecture, training_seed) if reused is None else reused
+        def evaluate(candidate: Candidate, training_seed: int) -> Measurement:
+            reused = known.get((candidate.fingerprint, training_seed))
+            return session.evaluator(candidate, training_seed) if reused is None else reused
 
         folder = place.work / cell.name
         with session.begin(folder) as study:
@@ -139,7 +139,7 @@ class Compare:
                 with Study.open(path) as study:
                     for trial in study.trials():
                         if trial.measurement is not None:
-                            found[trial.architecture.fingerprint, trial.seed] = trial.measurement
+                            found[trial.candidate.fingerprint, trial.seed] = trial.measurement
         return found
 
     def _training(self, cell: SearchCell) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "origin": trial.origin,
         "indices": list(trial.configuration.indices),
-        "architecture": trial.architecture.as_dict(),
-        "described": str(trial.architecture),
+        **trial.candidate.as_dict(),
+        "described": str(trial.candidate),
         "failure": None if trial.failure is None else trial.failure.kind,
         "proposal_seconds": trial.proposal_seconds,
         **(

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, ClassVar
 
-from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.architecture import ParameterBudget
 from autopeft.errors import AutopeftError
 from autopeft.experiments._contest_tables import Row, overview, page
 from autopeft.experiments._experiment import (
@@ -233,19 +233,18 @@ def _retrained(chosen: Sequence[Trial], search: Session, asked: Contest) -> list
     for seed in asked.retraining_seeds:
         evaluator = asked.evaluator(search, seed)
         for trial, own in zip(chosen, runs, strict=True):
-            once = retrain(evaluator, str(trial.number), trial.architecture, (seed,))
+            once = retrain(evaluator, str(trial.number), trial.candidate, (seed,))
             own.append((once.test[0], once.validation[0]))
     return [_told(trial, own, asked.retraining_seeds) for trial, own in zip(chosen, runs, strict=True)]
 
 
 def _told(trial: Trial, runs: Sequence[tuple[Measurement, float]], seeds: Sequence[int]) -> dict[str, Any]:
     first, values = runs[0][0], [run.value for run, _ in runs]
-    architecture: Architecture = trial.architecture
     return {
         "trial": trial.number,
         "origin": trial.origin,
-        "architecture": architecture.as_dict(),
-        "described": str(architecture),
+        **trial.candidate.as_dict(),
+        "described": str(trial.candidate),
         "counts": first.counts.as_dict(),
         "objective": first.objective,
         "split": first.split,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from autopeft import methods
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
+from autopeft.candidate import Candidate
 from autopeft.errors import InputError, SettingsError
 from autopeft.experiments._experiment import (
     Origin,
@@ -116,11 +117,11 @@ class Retrain:
         """Choose a learning rate, and train once a seed."""
         session = Session.build(self.settings)
         wanted = self.architectures[cell.name]
-        architecture = self.architecture(cell.name, session.backbone, place)
+        candidate = self.candidate(cell.name, session.backbone, place)
         own = _own_recipe(wanted)
         evaluator = session.evaluator.with_recipe(**own)
         found = retrain(
-            evaluator, cell.name, architecture, self.seeds,
+            evaluator, cell.name, candidate, self.seeds,
             learning_rates=() if "learning_rate" in own else self.learning_rates, tuning=self.tuning, widen=self.widen,
         )  # fmt: skip
         summary = found.summary()
@@ -138,7 +139,11 @@ class Retrain:
         }
 
     def architecture(self, name: str, backbone: Backbone, place: Place) -> Architecture:
-        """What one cell trains: a baseline, a file's architecture, or a point of finished searches.
+        """The architecture of what one cell trains; see `candidate`."""
+        return self.candidate(name, backbone, place).architecture
+
+    def candidate(self, name: str, backbone: Backbone, place: Place) -> Candidate:
+        """What one cell trains: a baseline, what a file holds, or a point of finished searches with its changes.
 
         Raises:
             SettingsError: the searches have not been run, or there is no such baseline.
@@ -146,16 +151,16 @@ class Retrain:
         """
         wanted = self.architectures[name]
         if isinstance(wanted, str):
-            return baseline(wanted, backbone)
+            return Candidate(baseline(wanted, backbone))
         if "baseline" in wanted:
-            return baseline(str(wanted["baseline"]), backbone)
+            return Candidate(baseline(str(wanted["baseline"]), backbone))
         if "file" in wanted:
-            return Architecture.load(self.origin.path.parent / str(wanted["file"]))
+            return Candidate.load(self.origin.path.parent / str(wanted["file"]))
         point = self.found_by(name, place)
         if point is None:
             where = f"{wanted['experiment']!r}" + (f", task {wanted['task']!r}," if "task" in wanted else "")
             raise SettingsError(f"No finished search of {where} has a point of at most {_percent(wanted):g}%.")
-        return Architecture.from_dict(point.architecture)
+        return point.candidate
 
     def is_baseline(self, name: str) -> bool:
         """Whether the architecture called `name` is one of the literature."""

@@ -109,7 +109,7 @@ def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, 
     found: dict[Candidate, Finalist] = {}
     for trial in sorted(fitting, key=lambda trial: (-scores[trial.number], trial.number)):
         assert trial.measurement is not None
-        candidate = Candidate.of(trial.architecture)
+        candidate = trial.candidate
         invited = Finalist(
             f"trial {trial.number}", candidate, band.name, trial.measurement.counts.nominal, trial.origin
         )

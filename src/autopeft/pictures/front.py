@@ -138,7 +138,7 @@ def front_data(
     splits = {m.split for t in measured.values() if (m := t.measurement) is not None}
     same = [point for point in baselines if not splits or point.split in ("", *splits)]
     wanted = measured if len(measured) <= MOST_DOTS else [int(point.key) for point in front]
-    labels = {number: brief(measured[number].architecture) for number in wanted}
+    labels = {number: brief(measured[number].candidate) for number in wanted}
     floor = float(np.quantile(values, 0.05)) if values else 0.0
     return FrontData(
         title=title,

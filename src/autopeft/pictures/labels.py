@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.trial import Trial
 
 
-def brief(architecture: Architecture) -> str:
+def brief(given: Candidate | Architecture) -> str:
     """One short line: ``parallel 96, prefix 1, serial 12 · layers 3,4,8–10``; layers are counted from 1.
 
     A method whose size differs between places shows its smallest and largest size, and so does one whose scale is not
-    everywhere its own: ``lora 8 ×2``. Stacks are named when there
+    everywhere its own: ``lora 8 ×2``. Changes of the recipe stand at the end. Stacks are named when there
     are several, and so are sites outside the layers.
     """
+    changes = str(Candidate.of(given).changes)
+    return _placed(Candidate.of(given).architecture) + (f" · {changes}" if changes else "")
+
+
+def _placed(architecture: Architecture) -> str:
     if architecture.is_empty:
         return "head only"
     sizes: dict[str, set[int]] = {}

@@ -39,7 +39,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     measured = {} if found is None else {"value": found.value, "percent": found.percent, "seconds": found.seconds}
     failure = {} if trial.failure is None else {"failure": trial.failure.kind}
     about = {"number": trial.number, "origin": trial.origin, "seed": trial.seed, "state": trial.state.value}
-    return {**about, **measured, **failure, "architecture": str(trial.architecture)}
+    return {**about, **measured, **failure, "architecture": str(trial.candidate)}
 
 
 def as_json(data: ReportData) -> str:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autopeft.architecture import Architecture, Counts
+from autopeft.architecture import Counts
+from autopeft.candidate import Candidate
 from autopeft.errors import DataError
 from autopeft.pictures.labels import brief
 from autopeft.pictures.points import NamedPoint
@@ -55,12 +56,12 @@ class FrontRow:
     peak_memory: int
     origin: str
     label: str
-    architecture: Architecture
+    candidate: Candidate
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
-        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "architecture"}
-        return {**rest, "architecture": self.architecture.as_dict(), "fingerprint": self.architecture.fingerprint}
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "candidate"}
+        return {**rest, **self.candidate.as_dict(), "fingerprint": self.candidate.fingerprint}
 
 
 def front_rows(trials: Sequence[Trial], *, is_answering: bool = False) -> tuple[FrontRow, ...]:
@@ -122,8 +123,8 @@ def _front_row(trial: Trial, search: float) -> FrontRow:
         latency=measurement.latency,
         peak_memory=measurement.peak_memory,
         origin=trial.origin,
-        label=brief(trial.architecture),
-        architecture=trial.architecture,
+        label=brief(trial.candidate),
+        candidate=trial.candidate,
     )
 
 

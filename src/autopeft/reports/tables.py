@@ -94,7 +94,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             f"{t.measurement.value:.4f}" if t.measurement else "",
             f"{t.measurement.seconds:.4g}" if t.measurement else "",
             str(t.seed),
-            brief(t.architecture),
+            brief(t.candidate),
         )
         for t in shown
     )

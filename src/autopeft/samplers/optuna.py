@@ -19,7 +19,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from autopeft.architecture import Architecture, Counts
+from autopeft.architecture import Counts
+from autopeft.candidate import Candidate
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.objective import Measurement, Objective, metric_and_cost
 from autopeft.rules import Count, Several, raise_if_any, violations
@@ -185,11 +186,11 @@ def value_distributions(space: SearchSpace) -> dict[str, CategoricalDistribution
     return {choice.name: CategoricalDistribution(choice.values) for choice in space.choices}
 
 
-def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace) -> Architecture:
-    """Ask an Optuna trial for every choice of `space`; returns the architecture, ready to be trained."""
+def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace) -> Candidate:
+    """Ask an Optuna trial for every choice of `space`; returns the candidate, ready to be trained."""
     values = [trial.suggest_categorical(choice.name, choice.values) for choice in space.choices]
-    indices = (choice.values.index(int(value)) for choice, value in zip(space.choices, values, strict=True))
-    return space.decode(Configuration(tuple(indices)))
+    indices = (choice.values.index(value) for choice, value in zip(space.choices, values, strict=True))
+    return space.candidate(Configuration(tuple(indices)))
 
 
 class LatticeSampler(BaseSampler):
@@ -290,9 +291,17 @@ class LatticeSampler(BaseSampler):
             measurement, state = self._measurement(study, frozen, configuration), TrialState.COMPLETE
         elif frozen.state.is_finished():
             failure, state = Failure("crash", f"Optuna's state is {frozen.state.name}"), TrialState.FAILED
-        architecture = self._space.decode(configuration)
+        candidate = self._space.candidate(configuration)
         return Trial(
-            frozen.number, configuration, architecture, state, "optuna", 0, measurement=measurement, failure=failure
+            frozen.number,
+            configuration,
+            candidate.architecture,
+            state,
+            "optuna",
+            0,
+            measurement=measurement,
+            failure=failure,
+            changes=candidate.changes,
         )
 
     def _measurement(self, study: optuna.Study, frozen: FrozenTrial, configuration: Configuration) -> Measurement:

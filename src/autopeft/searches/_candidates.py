@@ -52,7 +52,7 @@ class Candidates:
         """
         _check_space(space)
         slots = sorted(space.slots, key=lambda slot: (slot.site, slot.method))
-        values = [[size for size in space.choices[slot.size].values if size] for slot in slots]
+        values = [[size for size in space.choices[slot.size].sizes if size] for slot in slots]
         longest = max(map(len, values))
         sizes = np.array([v + [0] * (longest - len(v)) for v in values], dtype=np.int64)
         counts = [[slot.cost.line(kind).at(int(size)) for size in row] for slot, row in zip(slots, sizes, strict=True)]
@@ -90,6 +90,12 @@ class Candidates:
 
 
 def _check_space(space: SearchSpace) -> None:
+    if space.dials:
+        names = ", ".join(space.choices[dial.choice].name for dial in space.dials)
+        raise SettingsError(
+            f"This space searches rates and scales ({names}), which a search that trains all of its modules at once "
+            "cannot tell apart: leave out `space.rate_factors` and `space.scales`, or take a sampler that reads trials."
+        )
     wrong = []
     if any(slot.switch is not None for slot in space.slots):
         wrong.append("its layers are switched together, but must all be on")

@@ -16,6 +16,7 @@ from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.build import stands_at
+from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, SearchSpace
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
@@ -66,6 +67,13 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     Raises:
         InputError: a method, layer or name does not exist, or nothing satisfies the budget.
     """
+    space = _own_or_named(backbone, wanted)
+    if wanted.rate_factors or wanted.scales:
+        space = with_dials(space, rate_factors=wanted.rate_factors, scales=wanted.scales)
+    return space
+
+
+def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     budget = None
     if wanted.budget is not None:
         budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)

@@ -1,8 +1,9 @@
-"""The words of a search space: its choices, the places that they decide on, and a point of their product."""
+"""The words of a search space: its choices, what they decide on, and a point of their product."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from autopeft.architecture import Cost
 from autopeft.errors import SettingsError
@@ -10,14 +11,22 @@ from autopeft.errors import SettingsError
 
 @dataclass(frozen=True)
 class Choice:
-    """One coordinate: a name and its ordered values. Sizes increase and may begin with 0; a switch is ``(0, 1)``."""
+    """One coordinate: a name and its ordered values.
+
+    Sizes are whole, increase and may begin with 0; a switch is ``(0, 1)``; the values of a `Dial` are factors above 0.
+    """
 
     name: str
-    values: tuple[int, ...]
+    values: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.values or list(self.values) != sorted(set(self.values)) or self.values[0] < 0:
             raise SettingsError(f"The values of {self.name!r} must increase from at least 0, but got {self.values}.")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The values of a choice that gives a size, which are whole."""
+        return tuple(map(int, self.values))
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,25 @@ class Slot:
     cost: Cost
     size: int
     switch: int | None = None
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A choice that turns a factor, and neither places a module nor sizes one: it costs nothing.
+
+    Args:
+        target: "rate" for the learning rate, "scale" for what modules add.
+        methods: whose modules; empty for the rate of everything that is trained, the head too.
+        choice: index of the choice whose values are the factors.
+    """
+
+    target: Literal["rate", "scale"]
+    methods: tuple[str, ...]
+    choice: int
+
+    def as_row(self) -> list[Any]:
+        """A JSON-ready ``[target, methods, choice]``."""
+        return [self.target, list(self.methods), self.choice]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ layer; BIPEFT's (EMNLP Findings 2024, section 3.1) gives every placement its own
 a tuple of `Choice`s and, for every place where a module may stand, a `Slot` that says which choice gives its
 size and which one switches it on.
 
+A `Dial` says which choice turns a learning rate or a scale: what a point decodes to is a `Candidate`.
+
 The lattice knows no model: costs are numbers that were asked from the methods when it was built.
 """
 
@@ -14,7 +16,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -22,13 +24,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.architecture import Architecture, CountKind, ParameterBudget, Placement
+from autopeft.architecture import Architecture, CountKind, ParameterBudget
+from autopeft.candidate import Candidate
 from autopeft.errors import BudgetError, SettingsError, SpaceExhaustedError
 from autopeft.spaces.build import Axis, BackboneLike, Builder, Sharing, check_layers
-from autopeft.spaces.choices import Choice, Configuration, Slot
+from autopeft.spaces.choices import Choice, Configuration, Dial, Slot
 from autopeft.spaces.count import n_valid
+from autopeft.spaces.decoding import candidate_at, configuration_of, identity_at, resting
 
-__all__ = ["Axis", "Choice", "Configuration", "Encoding", "Indices", "SearchSpace", "Slot"]
+__all__ = ["Axis", "Choice", "Configuration", "Dial", "Encoding", "Indices", "SearchSpace", "Slot"]
 
 Indices = NDArray[np.int64]  # (n, d): one configuration a row, one index into a choice's values a column
 Encoding = Literal["unit", "released"]
@@ -47,11 +51,13 @@ class SearchSpace:
         choices: the coordinates; the lattice is their product.
         slots: every place where a module may stand.
         budget: a hard limit; configurations outside it are infeasible.
+        dials: which of the choices turn learning rates and scales; none in the papers' spaces.
     """
 
     choices: tuple[Choice, ...]
     slots: tuple[Slot, ...]
     budget: ParameterBudget | None = None
+    dials: tuple[Dial, ...] = ()
     _tables: dict[CountKind, tuple[NDArray[np.int64], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -122,14 +128,15 @@ class SearchSpace:
 
     def decode(self, configuration: Configuration) -> Architecture:
         """The architecture that `configuration` stands for. Several configurations may stand for the same."""
-        sizes = self.identity(configuration)
-        placed = (Placement(s.site, s.method, n) for s, n in zip(self.slots, sizes, strict=True) if n)
-        return Architecture(tuple(placed))
+        return self.candidate(configuration).architecture
+
+    def candidate(self, configuration: Configuration) -> Candidate:
+        """The architecture that `configuration` stands for, with what it changes about the recipe."""
+        return candidate_at(self, configuration)
 
     def identity(self, configuration: Configuration) -> tuple[int, ...]:
-        """The size at every slot, 0 where absent: equal exactly when the architectures are equal."""
-        values = [choice.values[i] for choice, i in zip(self.choices, configuration.indices, strict=True)]
-        return tuple(values[s.size] * (1 if s.switch is None else values[s.switch]) for s in self.slots)
+        """Equal exactly when the candidates are equal: the size at every slot, 0 where absent, and how dials stand."""
+        return identity_at(self, configuration)
 
     def cost(self, configuration: Configuration, kind: CountKind = "nominal") -> int:
         """Parameters of the architecture, without building it."""
@@ -139,27 +146,9 @@ class SearchSpace:
         """Whether anything but the head would train, and the budget allows it."""
         return bool(self.feasible(np.array([configuration.indices], dtype=np.int64))[0])
 
-    def configuration(self, architecture: Architecture) -> Configuration | None:
-        """A configuration that decodes to `architecture`, or None when the space does not hold it."""
-        wanted = {(p.method, p.site): p.size for p in architecture}
-        sizes: dict[int, set[int]] = {}
-        switches: dict[int, bool] = {}
-        for slot in self.slots:
-            size = wanted.get((slot.method, slot.site), 0)
-            if size:
-                sizes.setdefault(slot.size, set()).add(size)
-            if slot.switch is not None:
-                switches[slot.switch] = switches.get(slot.switch, False) or bool(size)
-        indices = []
-        for position, choice in enumerate(self.choices):
-            value = (
-                max(sizes.get(position, {choice.values[0]})) if position not in switches else int(switches[position])
-            )
-            if value not in choice.values:
-                return None
-            indices.append(choice.values.index(value))
-        found = Configuration(tuple(indices))
-        return found if self.decode(found) == architecture else None
+    def configuration(self, candidate: Candidate | Architecture) -> Configuration | None:
+        """A configuration that decodes to `candidate`, or None when the space does not hold it."""
+        return configuration_of(self, Candidate.of(candidate))
 
     # -- many points ---------------------------------------------------------------------------------------
 
@@ -280,8 +269,13 @@ class SearchSpace:
         return int(low.min()), self.cost(self.largest(), kind)
 
     def largest(self) -> Configuration:
-        """Every switch on and every size at its largest, whatever the budget."""
-        return Configuration(tuple(len(choice.values) - 1 for choice in self.choices))
+        """Every switch on and every size at its largest, whatever the budget; dials rest."""
+        return Configuration(tuple(self.resting.get(n, len(c.values) - 1) for n, c in enumerate(self.choices)))
+
+    @cached_property
+    def resting(self) -> Mapping[int, int]:
+        """For every choice of a dial the index at which it changes least."""
+        return {dial.choice: resting(self.choices[dial.choice]) for dial in self.dials}
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the space, JSON-ready: stored with a study and compared when it is resumed."""
@@ -294,6 +288,8 @@ class SearchSpace:
             "choices": [[choice.name, list(choice.values)] for choice in self.choices],
             "slots": [[slot.method, slot.site, slot.size, slot.switch] for slot in self.slots],
             "budget": budget,
+            # Left out where there are none: the fingerprints of the papers' spaces stand in every stored study.
+            **({"dials": [dial.as_row() for dial in self.dials]} if self.dials else {}),
         }
 
     @property
@@ -330,7 +326,7 @@ class SearchSpace:
 
     def _cost_tables(self, kind: CountKind) -> tuple[NDArray[np.int64], ...]:
         if kind not in self._tables:
-            lines = [(slot.cost.line(kind), self.choices[slot.size].values) for slot in self.slots]
+            lines = [(slot.cost.line(kind), self.choices[slot.size].sizes) for slot in self.slots]
             self._tables[kind] = tuple(np.array([line.at(v) for v in values], dtype=np.int64) for line, values in lines)
         return self._tables[kind]
 
@@ -364,6 +360,8 @@ class SearchSpace:
             for column, drawn in zip(rng.permutation(self.n_choices), rng.random(self.n_choices), strict=True):
                 if least <= total <= most:
                     return row
+                if column in self.resting:
+                    continue  # a dial costs nothing: turning it would bring no configuration nearer to the budget
                 now, last = row[column], len(self.choices[column].values) - 1
                 lower = 0 if is_last else int(now * drawn)
                 higher = last if is_last else min(now + 1 + int((last - now) * drawn), last)

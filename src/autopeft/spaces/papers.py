@@ -118,6 +118,6 @@ def _axes(parts: Sequence[tuple[str, tuple[str, ...]]], sizes: tuple[int, ...] |
 
 def _in_step(space: SearchSpace) -> SearchSpace:
     """All sizes become one coordinate without 0: 10 points on BERT-base."""
-    sizes = sorted({value for choice in space.choices for value in choice.values if value})
+    sizes = sorted({value for choice in space.choices for value in choice.sizes if value})
     slots = tuple(replace(slot, size=0) for slot in space.slots)
     return SearchSpace((Choice("common", tuple(sizes)),), slots)

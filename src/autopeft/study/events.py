@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.objective import Measurement
 from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Trial
 
-Evaluate = Callable[[Architecture, int], Measurement]
-"""``evaluate(architecture, seed) -> Measurement``; raises a `TrialFailure` where it cannot measure."""
+Evaluate = Callable[[Candidate, int], Measurement]
+"""``evaluate(candidate, seed) -> Measurement``; raises a `TrialFailure` where it cannot measure."""
 
 
 class Asked(Protocol):

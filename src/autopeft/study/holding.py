@@ -23,7 +23,7 @@ from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.database import Store
 from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
 from autopeft.study.ledger import Ledger
-from autopeft.study.record import Candidate, Record
+from autopeft.study.record import Proposal, Record
 from autopeft.trial import Failure, Trial
 
 _logger = logging.getLogger(__name__)
@@ -57,11 +57,11 @@ class Holder:
 
     # -- taking and giving back ------------------------------------------------------------------------------------
 
-    def enter(self, candidate: Candidate, space: SearchSpace, n_trials: int) -> Record | None:
+    def enter(self, proposal: Proposal, space: SearchSpace, n_trials: int) -> Record | None:
         """Write the proposal as a running trial, then look who was first; None when somebody else was."""
         now = self._store.attempt("reading the clock", self._store.now)
         lease = Lease.mine(now, self._store.clock)
-        record = self._ledger.write(candidate, space.choices, self._seed, lease)
+        record = self._ledger.write(proposal, space.choices, self._seed, lease)
         if record is None:
             return None
         number = record.trial.number

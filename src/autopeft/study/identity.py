@@ -113,6 +113,9 @@ def _space_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> I
     places = [{f"{method}@{site}": rest for method, site, *rest in space["slots"]} for space in (stored, asked)]
     if list(there) == list(here):  # otherwise the indices into the choices differ anyhow
         yield from _mapping_differences("the place", *places)
+    turned = [[list(dial) for dial in space.get("dials", [])] for space in (stored, asked)]
+    if list(there) == list(here) and turned[0] != turned[1]:
+        yield f"the choices turn {turned[0]} there, {turned[1]} here"
     if stored["budget"] != asked["budget"]:
         yield f"the budget is {stored['budget']} there, {asked['budget']} here"
 

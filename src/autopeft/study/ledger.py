@@ -22,7 +22,7 @@ from autopeft.errors import InputError
 from autopeft.spaces.lattice import Choice
 from autopeft.study.database import Store
 from autopeft.study.lease import Lease
-from autopeft.study.record import Candidate, Record, read_trial, reopened, to_json, write_trial
+from autopeft.study.record import Proposal, Record, read_trial, reopened, to_json, write_trial
 from autopeft.trial import Trial, TrialState
 
 _REOPENED = "reopened."
@@ -161,14 +161,14 @@ class Ledger:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def write(self, candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> Record | None:
+    def write(self, proposal: Proposal, choices: tuple[Choice, ...], seed: int, lease: Lease) -> Record | None:
         """Write a running trial, complete, and read what others have written meanwhile.
 
         Should a connection break between the writing and its answer, the row is found by the token of its lease. Of
         several rows with that token the first one counts; the others are withdrawn. None when the writing failed and
         somebody else has claimed the architecture before it was tried again.
         """
-        stored = write_trial(candidate, choices, seed, lease)
+        stored = write_trial(proposal, choices, seed, lease)
         n_tries = 0
 
         def step() -> None:
@@ -176,7 +176,7 @@ class Ledger:
             n_tries += 1
             if n_tries > 1:
                 self._take_in(self._changed())
-                if self._of(lease.token) or self._is_taken(candidate.architecture.fingerprint):
+                if self._of(lease.token) or self._is_taken(proposal.candidate.fingerprint):
                     return
             self._store.backend.create_new_trial(self._key, stored)
             self._take_in(self._changed())

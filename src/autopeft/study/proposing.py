@@ -15,7 +15,7 @@ from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.events import Asked, HasEarlier
 from autopeft.study.failure import failure_of
 from autopeft.study.ledger import Ledger
-from autopeft.study.record import Candidate
+from autopeft.study.record import Proposal
 from autopeft.trial import Failure
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Proposer:
             raise InputError("The study was opened without its space, which claiming needs.")
         return self._space
 
-    def next(self, sampler: Asked, initial: Sequence[Configuration]) -> Candidate:
+    def next(self, sampler: Asked, initial: Sequence[Configuration]) -> Proposal:
         """What is evaluated next; see `autopeft.study.study.Study.claim`.
 
         Raises:
@@ -57,22 +57,22 @@ class Proposer:
             if record.is_preempted and record.fingerprint not in taken:
                 return self.retry(record.fingerprint)
         for configuration in initial:
-            architecture = self.space.decode(configuration)
-            if architecture.fingerprint not in taken:
-                return Candidate(configuration, architecture, "initial")
+            candidate = self.space.candidate(configuration)
+            if candidate.fingerprint not in taken:
+                return Proposal(configuration, candidate, "initial")
         return self._asked(sampler, taken)
 
-    def retry(self, fingerprint: str) -> Candidate:
+    def retry(self, fingerprint: str) -> Proposal:
         """The candidate of this fingerprint once more, as what the last trial of it that lost its worker was."""
         found = [r for r in self._ledger.records.values() if r.is_preempted and r.fingerprint == fingerprint]
         last = found[-1].trial
-        return Candidate(last.configuration, last.architecture, last.origin, retry_of=last.number)
+        return Proposal(last.configuration, last.candidate, last.origin, retry_of=last.number)
 
     def failures(self) -> list[dict[str, Any]]:
         """What samplers failed at, oldest first: sampler, seconds, kind, message, traceback, and when."""
         return list(self._ledger.fact(_FAILED_PROPOSALS, []))
 
-    def _asked(self, sampler: Asked, taken: set[str]) -> Candidate:
+    def _asked(self, sampler: Asked, taken: set[str]) -> Proposal:
         began = time.perf_counter()
         # What lost its worker is repeated: without it a sampler sees what it would have seen without the interruption.
         trials = [record.trial for record in self._ledger.visible() if record.is_taken]
@@ -86,13 +86,13 @@ class Proposer:
         seconds = time.perf_counter() - began + (sampler.earlier_seconds if isinstance(sampler, HasEarlier) else 0.0)
         if not found:
             raise SpaceExhaustedError(f"The sampler {sampler.name!r} proposed nothing.")
-        architecture = self.space.decode(found[0])
-        if architecture.fingerprint not in taken and self.space.is_feasible(found[0]):
-            return Candidate(found[0], architecture, sampler.name, seconds)
+        candidate = self.space.candidate(found[0])
+        if candidate.fingerprint not in taken and self.space.is_feasible(found[0]):
+            return Proposal(found[0], candidate, sampler.name, seconds)
         _logger.warning("%r proposed what is taken or not allowed; a random one takes its place.", sampler.name)
         seen = {self.space.identity(trial.configuration) for trial in trials}
         drawn = self.space.unseen(seen, np.random.default_rng([self._seed, len(trials)]))
-        return Candidate(drawn, self.space.decode(drawn), "random", seconds)
+        return Proposal(drawn, self.space.candidate(drawn), "random", seconds)
 
     def _failed(self, name: str, failure: Failure, seconds: float, error: Exception) -> None:
         """Store it beside the trials; a known kind goes on as one clear error, anything else as it is."""

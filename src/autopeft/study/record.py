@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as StoredState
 
-from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.objective import Measurement
 from autopeft.spaces.lattice import Choice, Configuration
 from autopeft.study.lease import Lease
@@ -30,7 +30,7 @@ class Record:
     Args:
         key: Optuna's identifier of the trial, unique in the whole storage; the number is unique in the study.
         trial: what everybody else sees.
-        fingerprint: of the architecture.
+        fingerprint: of the candidate.
         lease: who holds it, or held it.
         is_withdrawn: another worker had claimed the architecture, or the last place, a moment before.
         is_given_back: its worker was interrupted on purpose, which is no sign that the architecture kills workers.
@@ -60,27 +60,27 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A configuration about to be claimed; the fields are those of `Trial`."""
+class Proposal:
+    """A configuration about to be claimed, and what it decodes to; the other fields are those of `Trial`."""
 
     configuration: Configuration
-    architecture: Architecture
+    candidate: Candidate
     origin: str
     proposal_seconds: float = 0.0
     retry_of: int | None = None
 
 
-def write_trial(candidate: Candidate, choices: tuple[Choice, ...], seed: int, lease: Lease) -> FrozenTrial:
+def write_trial(proposal: Proposal, choices: tuple[Choice, ...], seed: int, lease: Lease) -> FrozenTrial:
     """A running trial, complete with all attributes, so that it appears in the storage in one step."""
-    pairs = list(zip(choices, candidate.configuration.indices, strict=True))
+    pairs = list(zip(choices, proposal.configuration.indices, strict=True))
     attributes = {
-        "configuration": list(candidate.configuration.indices),
-        "architecture": candidate.architecture.as_dict(),
-        "fingerprint": candidate.architecture.fingerprint,
-        "origin": candidate.origin,
+        "configuration": list(proposal.configuration.indices),
+        **proposal.candidate.as_dict(),
+        "fingerprint": proposal.candidate.fingerprint,
+        "origin": proposal.origin,
         "seed": seed,
-        "proposal_seconds": candidate.proposal_seconds,
-        "retry_of": candidate.retry_of,
+        "proposal_seconds": proposal.proposal_seconds,
+        "retry_of": proposal.retry_of,
         "lease": lease.as_dict(),
     }
     return FrozenTrial(
@@ -107,11 +107,11 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
     facts = stored.user_attrs
     if "architecture" not in facts or "lease" not in facts or stored.state is StoredState.WAITING:
         return None
-    lease = Lease.from_dict(facts["lease"])
+    lease, candidate = Lease.from_dict(facts["lease"]), Candidate.from_dict(facts)
     trial = Trial(
         number=stored.number,
         configuration=Configuration(tuple(facts["configuration"])),
-        architecture=Architecture.from_dict(facts["architecture"]),
+        architecture=candidate.architecture,
         state=_state(stored.state),
         origin=facts["origin"],
         seed=facts["seed"],
@@ -121,6 +121,7 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
         started=_seconds(stored.datetime_start) or 0.0,
         finished=_finished(stored, lease),
         retry_of=facts["retry_of"],
+        changes=candidate.changes,
     )
     return Record(
         key=stored._trial_id,
@@ -144,8 +145,8 @@ def reopened(record: Record) -> Record:
 def distribution(choice: Choice) -> BaseDistribution:
     """A choice as Optuna shows it: whole numbers where its values are consecutive, categories otherwise."""
     first, last = choice.values[0], choice.values[-1]
-    if last - first + 1 == len(choice.values):
-        return IntDistribution(first, last)
+    if all(isinstance(value, int) for value in choice.values) and last - first + 1 == len(choice.values):
+        return IntDistribution(int(first), int(last))
     return CategoricalDistribution(choice.values)
 
 

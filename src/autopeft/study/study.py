@@ -1,6 +1,6 @@
 """The study: a search that is stored trial by trial, shared by any number of workers, and resumed.
 
-A study knows nothing of training. It is given a callable, ``evaluate(architecture, seed) -> Measurement``, and a
+A study knows nothing of training. It is given a callable, ``evaluate(candidate, seed) -> Measurement``, and a
 sampler, and sees to the rest: who evaluates what, what became of it, what is tried again, when the search ends.
 
 Workers do not talk to each other: what they do is settled by what they write and read (`autopeft.study.holding`). A
@@ -329,7 +329,7 @@ class Study:
             while (trial := self._next(sampler, n_trials, initial)) is not None:
                 notify(Claimed(trial))
                 try:
-                    measurement = _checked(evaluate(trial.architecture, trial.seed))
+                    measurement = _checked(evaluate(trial.candidate, trial.seed))
                 except Exception as error:
                     failure = failure_of(error)
                     _logger.warning("Trial %d failed (%s): %s", trial.number, failure.kind, failure.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -115,21 +115,21 @@ def complete(
     space: SearchSpace, number: int, configuration: Configuration, value: float, origin: str = "initial"
 ) -> Trial:
     """A measured trial."""
-    architecture = space.decode(configuration)
-    return Trial(
-        number, configuration, architecture, TrialState.COMPLETE, origin, 0, measurement(space, configuration, value)
-    )
+    found = measurement(space, configuration, value)
+    return replace(running(space, number, configuration), state=TrialState.COMPLETE, origin=origin, measurement=found)
 
 
 def running(space: SearchSpace, number: int, configuration: Configuration) -> Trial:
     """A trial that a worker holds."""
-    return Trial(number, configuration, space.decode(configuration), TrialState.RUNNING, "initial", 0)
+    candidate = space.candidate(configuration)
+    changes = candidate.changes
+    return Trial(number, configuration, candidate.architecture, TrialState.RUNNING, "initial", 0, changes=changes)
 
 
 def failed(space: SearchSpace, number: int, configuration: Configuration, kind: FailureKind = "nan") -> Trial:
     """A trial without a measurement."""
     failure = Failure(kind, "made up")
-    return Trial(number, configuration, space.decode(configuration), TrialState.FAILED, "initial", 0, failure=failure)
+    return replace(running(space, number, configuration), state=TrialState.FAILED, failure=failure)
 
 
 def history(space: SearchSpace, configurations: Sequence[Configuration], formula: Formula = accuracy) -> list[Trial]:

@@ -8,9 +8,19 @@ from autopeft.architecture import ParameterBudget
 from autopeft.errors import SettingsError, SpaceExhaustedError
 from autopeft.samplers import Sampler, build, lookup
 from autopeft.samplers.random import initial_design
-from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.spaces.dials import with_dials
+from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
 from autopeft.testing._promise import keep, promise, promises_in, refuses
-from autopeft.testing.lattice import autopeft_space, complete, failed, history, running, tiny_space
+from autopeft.testing.lattice import (
+    FakeBackbone,
+    FakeMethod,
+    autopeft_space,
+    complete,
+    failed,
+    history,
+    running,
+    tiny_space,
+)
 from autopeft.trial import Trial
 
 
@@ -55,6 +65,33 @@ def _proposals_are_new_once_a_model_has_taken_over(name: str) -> None:
     assert len({*identities(space, asked)} - {*identities(space, design)}) == 3
     assert all(space.is_feasible(configuration) for configuration in asked)
     assert made(name, space).ask(trials, 3) == asked
+
+
+@promise
+def _rates_and_scales_are_searched_like_sizes(name: str) -> None:
+    plain = small_space(ParameterBudget(most=20_000))
+    space = with_dials(plain, rate_factors={"all": (1 / 3, 1, 3), "prefix": (1, 3)}, scales={"all": (0.5, 1, 2)})
+    design = initial_design(space, 9, 24)  # more than any default start-up
+    trials = [*history(space, design[:22]), failed(space, 22, design[22]), running(space, 23, design[23])]
+    asked = made(name, space).ask(trials)
+    candidates = {space.candidate(configuration) for configuration in asked}
+    assert len(candidates - {trial.candidate for trial in trials}) == 1
+    assert all(space.is_feasible(configuration) for configuration in asked)
+
+
+@promise
+def _every_candidate_is_proposed_once_whatever_stands_at_idle_dials(name: str) -> None:
+    # Two methods that are there or not, and a scale of one of them: 3 architectures, 5 candidates, 6 valid points.
+    axes = [Axis(FakeMethod(method, ("ffn",), 8), (0, 1)) for method in ("serial", "parallel")]
+    space = SearchSpace.build(FakeBackbone(1, 8), axes, layers="all")
+    space = with_dials(space, rate_factors={}, scales={"parallel": (1, 2)})
+    sampler, trials = made(name, space), list[Trial]()
+    for _ in range(5):
+        (configuration,) = sampler.ask(trials)
+        trials.append(complete(space, len(trials), configuration, 0.5 + 0.01 * len(trials), name))
+    assert len({trial.candidate for trial in trials}) == 5
+    with refuses(SpaceExhaustedError, "very feasible architecture"):
+        sampler.ask(trials)
 
 
 @promise

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autopeft.architecture import Architecture
+from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.spaces.lattice import Configuration, SearchSpace
 
@@ -79,11 +80,15 @@ class ProxySignal:
 
 
 def middle(space: SearchSpace) -> Architecture:
-    """An architecture of middle size: all layers on and middle sizes, or the median of random ones under a budget."""
+    """An architecture of middle size: all layers on and middle sizes, or the median of random ones under a budget.
+
+    Dials rest: the rates that are tried are those that a factor of 1 stands for.
+    """
     indices = []
-    for choice in space.choices:
+    for position, choice in enumerate(space.choices):
         is_switch = choice.values == (0, 1)
-        indices.append(len(choice.values) - 1 if is_switch else len(choice.values) // 2)
+        middle = len(choice.values) - 1 if is_switch else len(choice.values) // 2
+        indices.append(space.resting.get(position, middle))
     configuration = Configuration(tuple(indices))
     if not space.is_feasible(configuration):
         drawn = sorted(space.sample(np.random.default_rng(0), 101), key=space.cost)
@@ -93,15 +98,16 @@ def middle(space: SearchSpace) -> Architecture:
 
 def sweep(
     evaluator: Evaluator,
-    architecture: Architecture,
+    given: Candidate | Architecture,
     learning_rates: Sequence[float],
     seed: int,
     on_value: Callable[[float, float | None], None] | None = None,
     widen: int = 0,
 ) -> ProxySignal:
-    """Train `architecture` once at each learning rate, under the evaluator's recipe.
+    """Train an architecture, or a candidate with its other changes, once at each learning rate of the recipe.
 
     Args:
+        given: what is trained. A factor on the rate that a candidate brings applies to each of them.
         widen: how many further rates may be tried, one after the other, while the best is the smallest or the largest
             so far: as far beyond it as the next one is on its other side.
 
@@ -112,10 +118,10 @@ def sweep(
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
     values: list[tuple[float, float | None]] = []
-    pending = list(learning_rates)
+    pending, candidate = list(learning_rates), Candidate.of(given)
     while pending:
         rate = pending.pop(0)
-        value = _value(evaluator.with_recipe(learning_rate=rate), architecture, seed)
+        value = _value(evaluator, candidate, rate, seed)
         values.append((rate, value))
         if on_value is not None:
             on_value(rate, value)
@@ -134,7 +140,7 @@ def sweep(
         baseline=baseline,
         threshold=baseline + _STANDARD_ERRORS * standard_error(baseline, len(validation)),
         n_validation=len(validation),
-        architecture=architecture.fingerprint,
+        architecture=candidate.fingerprint,
     )
 
 
@@ -159,9 +165,10 @@ def standard_error(baseline: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / n) if 0 < baseline < 1 else 1 / math.sqrt(n)
 
 
-def _value(evaluator: Evaluator, architecture: Architecture, seed: int) -> float | None:
+def _value(evaluator: Evaluator, candidate: Candidate, rate: float, seed: int) -> float | None:
+    changed = replace(candidate, changes=replace(candidate.changes, learning_rate=rate))
     try:
-        return evaluator(architecture, seed).value
+        return evaluator(changed, seed).value
     except TrialFailure as failure:
-        log.warning("The sweep failed at learning rate %g: %s", evaluator.recipe.learning_rate, failure)
+        log.warning("The sweep failed at learning rate %g: %s", rate, failure)
         return None

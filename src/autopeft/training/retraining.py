@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import LINEAR, Backbone
+from autopeft.candidate import Candidate, Changes
 from autopeft.errors import SettingsError
 from autopeft.methods import lookup
 from autopeft.objective import Measurement
@@ -43,6 +44,7 @@ class Retrained:
         validation: the objective on the validation part at the kept epoch, one a seed.
         learning_rate: what all runs used.
         sweep: how the learning rate was chosen, or None when it was given.
+        changes: what it changed about the recipe; `learning_rate` has its factor in it.
     """
 
     name: str
@@ -52,6 +54,12 @@ class Retrained:
     validation: tuple[float, ...]
     learning_rate: float
     sweep: ProxySignal | None = None
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained."""
+        return Candidate(self.architecture, self.changes)
 
     @property
     def seconds(self) -> float:
@@ -73,8 +81,8 @@ class Retrained:
         """A JSON-ready mapping."""
         return {
             "name": self.name,
-            "architecture": self.architecture.as_dict(),
-            "described": str(self.architecture),
+            **self.candidate.as_dict(),
+            "described": str(self.candidate),
             "counts": self.test[0].counts.as_dict(),
             "objective": self.test[0].objective,
             "split": self.test[0].split,
@@ -92,7 +100,7 @@ class Retrained:
 def retrain(
     evaluator: Evaluator,
     name: str,
-    architecture: Architecture,
+    given: Candidate | Architecture,
     seeds: Sequence[int] = DEFAULT_SEEDS,
     *,
     learning_rates: Sequence[float] = (),
@@ -102,12 +110,13 @@ def retrain(
     facts: dict[str, Any] | None = None,
     on_run: Callable[[Retrained], None] | None = None,
 ) -> Retrained:
-    """Train `architecture` once a seed and measure it on the test part.
+    """Train an architecture, or a candidate with its changes, once a seed and measure it on the test part.
 
     With `evaluator.checkpoints` that are held, a retraining that was interrupted trains nothing twice when it is begun
     again: rates and seeds that are done are measured anew, and the one that was at work goes on.
 
     Args:
+        given: what is trained; a factor on the rate that a candidate brings applies to whichever rate is chosen.
         learning_rates: candidates, tried with the first seed on the validation part; empty keeps the recipe's. Full
             fine-tuning tries a thirtieth of each.
         tuning: changes of the recipe while the learning rate is chosen, such as fewer epochs; None for none.
@@ -121,25 +130,27 @@ def retrain(
     """
     if not seeds:
         raise SettingsError("Retraining needs at least one seed.")
-    if "full" in architecture.methods:
+    candidate = Candidate.of(given)
+    if "full" in candidate.architecture.methods:
         learning_rates = tuple(rate / FULL_DIVISOR for rate in learning_rates)
     chosen = None
     if learning_rates:
-        chosen = sweep(evaluator.with_recipe(**(tuning or {})), architecture, learning_rates, seeds[0], widen=widen)
+        chosen = sweep(evaluator.with_recipe(**(tuning or {})), candidate, learning_rates, seeds[0], widen=widen)
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
     tests: list[Measurement] = []
     validation: list[float] = []
 
     def so_far() -> Retrained:
-        rate, done = evaluator.recipe.learning_rate, tuple(seeds[: len(tests)])
-        return Retrained(name, architecture, done, tuple(tests), tuple(validation), rate, chosen)
+        rate, done = candidate.recipe_for(evaluator.recipe).learning_rate, tuple(seeds[: len(tests)])
+        measured = (done, tuple(tests), tuple(validation))
+        return Retrained(name, candidate.architecture, *measured, rate, chosen, candidate.changes)
 
     for seed in seeds:
-        with evaluator.trained(architecture, seed) as run:
+        with evaluator.trained(candidate, seed) as run:
             found = run.measure("test", evaluator.splits.test)
             value = run.measure().value
             if save_to is not None and value > max(validation, default=float("-inf")):
-                about = _described(evaluator, {**(facts or {}), "seed": seed, "test": dict(found.metrics)})
+                about = _described(run.evaluator, {**(facts or {}), "seed": seed, "test": dict(found.metrics)})
                 save(save_to, run.attached, evaluator.learner.model, about)
         tests.append(found)
         validation.append(value)

@@ -1,0 +1,92 @@
+"""What a point of a lattice stands for, and which point stands for it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from autopeft.architecture import Architecture, Placement
+from autopeft.candidate import Candidate, Changes
+from autopeft.spaces.choices import Choice, Configuration, Dial
+
+if TYPE_CHECKING:
+    from autopeft.spaces.lattice import SearchSpace
+
+
+def sizes_at(space: SearchSpace, configuration: Configuration) -> tuple[int, ...]:
+    """The size at every slot, 0 where absent."""
+    values = [choice.values[i] for choice, i in zip(space.choices, configuration.indices, strict=True)]
+    sizes = (values[s.size] * (1 if s.switch is None else values[s.switch]) for s in space.slots)
+    return tuple(map(int, sizes))
+
+
+def identity_at(space: SearchSpace, configuration: Configuration) -> tuple[int, ...]:
+    """The size at every slot, and for every dial its index, or -1 where nothing is there that it could turn."""
+    sizes = sizes_at(space, configuration)
+    if not space.dials:
+        return sizes
+    held = {slot.method for slot, size in zip(space.slots, sizes, strict=True) if size}
+    turned = (configuration.indices[d.choice] if not d.methods or held & set(d.methods) else -1 for d in space.dials)
+    return (*sizes, *turned)
+
+
+def candidate_at(space: SearchSpace, configuration: Configuration) -> Candidate:
+    """The architecture, its scales among it, and the changes of the recipe."""
+    scales: dict[str, float] = {}
+    rates: dict[str, float] = {}
+    overall = 1.0
+    for dial in space.dials:
+        factor = space.choices[dial.choice].values[configuration.indices[dial.choice]]
+        if dial.target == "scale":
+            scales.update(dict.fromkeys(dial.methods, factor))
+        elif dial.methods:
+            rates.update(dict.fromkeys(dial.methods, factor))
+        else:
+            overall = factor
+    sizes = zip(space.slots, sizes_at(space, configuration), strict=True)
+    placed = (Placement(s.site, s.method, size, scales.get(s.method, 1.0)) for s, size in sizes if size)
+    return Candidate(Architecture(tuple(placed)), Changes(rate_factor=overall, rate_factors=tuple(rates.items())))
+
+
+def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration | None:
+    """A configuration that decodes to `candidate`, or None when the space does not hold it."""
+    wanted = {(p.method, p.site): p.size for p in candidate.architecture}
+    dials = {dial.choice: dial for dial in space.dials}
+    sizes: dict[int, int] = {}
+    switches: dict[int, bool] = {}
+    for slot in space.slots:
+        size = wanted.get((slot.method, slot.site), 0)
+        if size:
+            sizes[slot.size] = max(size, sizes.get(slot.size, 0))
+        if slot.switch is not None:
+            switches[slot.switch] = switches.get(slot.switch, False) or bool(size)
+    indices = []
+    for position, choice in enumerate(space.choices):
+        if position in dials:
+            value = _factor_of(dials[position], candidate, choice)
+        elif position in switches:
+            value = int(switches[position])
+        else:
+            value = sizes.get(position, choice.values[0])
+        if value not in choice.values:
+            return None
+        indices.append(choice.values.index(value))
+    found = Configuration(tuple(indices))
+    return found if candidate_at(space, found) == candidate else None
+
+
+def _factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
+    """The factor that `candidate` has there; the resting one where it holds nothing that the dial could turn."""
+    if not dial.methods:
+        return candidate.changes.rate_factor
+    held = [placement for placement in candidate.architecture if placement.method in dial.methods]
+    if not held:
+        return choice.values[resting(choice)]
+    if dial.target == "scale":
+        return held[0].scale
+    return dict(candidate.changes.rate_factors).get(held[0].method, 1.0)
+
+
+def resting(choice: Choice) -> int:
+    """The index of the factor that changes least: 1, or what is nearest to it as a ratio."""
+    return min(range(len(choice.values)), key=lambda index: abs(math.log(choice.values[index])))

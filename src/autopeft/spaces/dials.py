@@ -1,0 +1,71 @@
+"""Learning rates and scales as choices of a space.
+
+The papers search where modules stand and how large they are. How fast a module learns and how strongly it acts decide
+as much, and the best of both differs from method to method, so they can be searched as well: a space is given factors
+to choose from, and everything else about it stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from autopeft import methods
+from autopeft.architecture import is_factor
+from autopeft.errors import SettingsError
+from autopeft.spaces.choices import Choice, Dial
+from autopeft.spaces.lattice import SearchSpace
+
+ALL = "all"
+"""Stands for every method, and among rates for the head too."""
+
+Factors = Mapping[str, Sequence[float]]
+"""By name of a method, or `ALL`, the factors to choose from; a single one is no choice, it is taken."""
+
+
+def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) -> SearchSpace:
+    """`space` with further choices, behind its own.
+
+    Args:
+        rate_factors: what the learning rate is multiplied by. That of `ALL` and that of a method multiply.
+        scales: what the scale of the modules is multiplied by, for LoRA that is alpha / r. `ALL` is one choice for
+            every method of the space that has a scale, and leaves none for methods by name.
+
+    Raises:
+        SettingsError: a method is none of the space's or has no scale, or a factor is no finite number above 0; all
+            that is wrong is told together.
+    """
+    held = sorted({slot.method for slot in space.slots})
+    scaled = [name for name in held if methods.lookup(name).has_scale]
+    wrong = [*_misfits("rate_factors", rate_factors, held, "is none of the space's methods, which are")]
+    wrong += _misfits("scales", scales, scaled, "is none of the space's methods with a scale, which are")
+    if ALL in scales and len(scales) > 1:
+        wrong.append(f"`space.scales` has {ALL!r} and methods by name: one of them decides")
+    if wrong:
+        raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}.")
+    for name, factors in rate_factors.items():
+        space = _with_dial(space, "rate", name, () if name == ALL else (name,), factors)
+    for name, factors in scales.items():
+        space = _with_dial(space, "scale", name, tuple(scaled) if name == ALL else (name,), factors)
+    return space
+
+
+def _with_dial(
+    space: SearchSpace, target: Literal["rate", "scale"], name: str, turned: tuple[str, ...], factors: Sequence[float]
+) -> SearchSpace:
+    choice = Choice(f"{target}.{name}", tuple(sorted({float(factor) for factor in factors})))
+    dial = Dial(target, turned, len(space.choices))
+    return replace(space, choices=(*space.choices, choice), dials=(*space.dials, dial))
+
+
+def _misfits(setting: str, given: Factors, known: Sequence[str], otherwise: str) -> list[str]:
+    wrong = []
+    for name, factors in given.items():
+        if name not in known and not (name == ALL and known):
+            wrong.append(f"`space.{setting}` has {name!r}, which {otherwise} {', '.join(known) or 'none'}")
+        if isinstance(factors, str) or not isinstance(factors, Sequence) or not factors:
+            wrong.append(f"`space.{setting}.{name}` must be a list of factors, but got {factors!r}")
+        elif odd := [factor for factor in factors if not is_factor(factor)]:
+            wrong.append(f"`space.{setting}.{name}` holds {odd[0]!r}, but factors are finite and above 0")
+    return wrong
