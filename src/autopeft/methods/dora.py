@@ -41,7 +41,7 @@ class Decomposed(nn.Module):
         self.up = nn.Linear(rank, site.d_out, bias=False)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
-        self.magnitude = nn.Parameter(linear_weight(frozen, site)[0].detach().float().norm(dim=1))
+        self.magnitude = nn.Parameter(linear_weight(frozen, site)[0].detach().to(self.down.weight.dtype).norm(dim=1))
 
     def forward(self, x: Tensor, y: Tensor, mask: Mask = None, scale: Tensor | None = None) -> Tensor:
         """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`.

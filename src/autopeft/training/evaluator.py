@@ -19,7 +19,7 @@ import torch
 from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
-from autopeft.errors import SettingsError, TrialFailure
+from autopeft.errors import OutOfMemoryFailure, SettingsError, TrialFailure
 from autopeft.fidelity import FULL, Fidelity, Reached, rung_steps
 from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach
@@ -32,11 +32,11 @@ from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
-from autopeft.training.loop import Fit, autocast, fit
+from autopeft.training.loop import EVALUATION_FACTOR, Fit, autocast, fit
 from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
 from autopeft.training.recipe import Recipe
+from autopeft.training.together import Together, passes, rated_parameters
 
-_EVALUATION_FACTOR = 2  # evaluation keeps no activations, so its batches can be larger
 _LATENCY_PASSES = 5
 
 Progress = Callable[[int, int], None]
@@ -96,6 +96,16 @@ class Evaluator:
     def train_part(self) -> Encoded:
         """The encoded training examples in use, for a search that trains on its own."""
         return self._train
+
+    @property
+    def validation(self) -> Examples:
+        """The validation examples, which candidates are measured on."""
+        return self._validation
+
+    @property
+    def validation_part(self) -> Encoded:
+        """The same, encoded."""
+        return self._encoded_validation
 
     def encode(self, examples: Examples) -> Encoded:
         """Token ids of `examples`, cut as the recipe says."""
@@ -157,7 +167,12 @@ class Evaluator:
         return found
 
     def measure_all(
-        self, candidates: Sequence[Given], seeds: Sequence[int], on_step: Progress | None = None
+        self,
+        candidates: Sequence[Given],
+        seeds: Sequence[int],
+        on_step: Progress | None = None,
+        *,
+        batch: int = 1,
     ) -> list[Measurement | TrialFailure]:
         """Train each candidate from its seed and measure it on the validation part.
 
@@ -167,7 +182,10 @@ class Evaluator:
         Args:
             candidates: architectures, with or without changes of the recipe; the same one may stand there twice.
             seeds: one for each candidate.
-            on_step: called with the steps done and the steps planned, of one candidate after the other.
+            on_step: called with the steps done and the steps planned, of one pass after the other.
+            batch: how many are trained in one pass at most, see `autopeft.training.together.passes`; what they give is
+                the same up to rounding. A pass that runs out of memory is done again in halves. Seconds are an equal
+                part of those of the pass, peak memory is that of the whole pass.
 
         Returns:
             A measurement or a failure for each, in order.
@@ -178,7 +196,45 @@ class Evaluator:
         """
         if len(candidates) != len(seeds):
             raise SettingsError(f"Every candidate has a seed, but got {len(candidates)} and {len(seeds)} seeds.")
-        return [self._measured(candidate, seed, on_step) for candidate, seed in zip(candidates, seeds, strict=True)]
+        given = [Candidate.of(candidate) for candidate in candidates]
+        architectures, recipes = [c.architecture for c in given], [c.recipe_for(self.recipe) for c in given]
+        found: dict[int, Measurement | TrialFailure] = {}
+        for places in passes(self.backbone, architectures, recipes, seeds, batch):
+            one_pass = self._measured_at_once([given[place] for place in places], seeds[places[0]], on_step)
+            found.update(zip(places, one_pass, strict=True))
+        return [found[place] for place in range(len(given))]
+
+    def _measured_at_once(
+        self, candidates: Sequence[Candidate], seed: int, on_step: Progress | None
+    ) -> list[Measurement | TrialFailure]:
+        if len(candidates) == 1:
+            return [self._measured(candidates[0], seed, on_step)]
+        try:
+            with memory_given_back(), shortage_told():
+                return self._measured_in_one_pass(candidates, seed, on_step)
+        except OutOfMemoryFailure as failure:
+            let_go(failure)
+        half = len(candidates) // 2
+        return [
+            result
+            for part in (candidates[:half], candidates[half:])
+            for result in self._measured_at_once(part, seed, on_step)
+        ]
+
+    def _measured_in_one_pass(
+        self, candidates: Sequence[Candidate], seed: int, on_step: Progress | None
+    ) -> list[Measurement | TrialFailure]:
+        evaluators, memory = [self._under(candidate) for candidate in candidates], Memory(self.backbone.device)
+        found: list[Measurement | TrialFailure] = []
+        with Together(evaluators, [candidate.architecture for candidate in candidates], seed) as together:
+            for place, fitted in enumerate(together.train(on_step)):
+                if isinstance(fitted, TrialFailure):
+                    found.append(fitted)
+                    continue
+                with together.alone(place) as attached:
+                    measured = Run(evaluators[place], attached, fitted, memory).measure()
+                found.append(replace(measured, extra={**measured.extra, "together": len(candidates)}))
+        return found
 
     def up_to(self, candidate: Given, seed: int, rung: int, on_step: Progress | None = None) -> Measurement:
         """Train `candidate` until the rung of this number, from 0, and measure it there; the run can go on later.
@@ -258,10 +314,7 @@ class Evaluator:
     ) -> Iterator[Run]:
         attached = attach(self.backbone, architecture, seed=seed)
         with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
-            parameters = [*attached.parameters(), *self.learner.reset(seed)]
-            factors = [self.recipe.rate_factors.get(method, 1.0) for method, _ in attached.parameters_by_method()]
-            factors += [1.0] * (len(parameters) - len(factors))
-
+            parameters, factors = rated_parameters(attached, self.learner.reset(seed), self.recipe)
             drop = LayerDrop(attached, self.recipe.drop_layers, seed)
 
             def evaluate() -> Mapping[str, float]:
@@ -295,7 +348,7 @@ class Evaluator:
         """What the current parameters give for every example, in order."""
         self.learner.model.eval()
         found: list[Any] = [None] * len(encoded)
-        device, size = self.backbone.device, _EVALUATION_FACTOR * self.recipe.batch_size
+        device, size = self.backbone.device, EVALUATION_FACTOR * self.recipe.batch_size
         for indices in evaluation_order(encoded.lengths, size):
             batch = collate(encoded, indices, self.learner.pad, device)
             with autocast(self.recipe, device):
@@ -311,7 +364,7 @@ class Evaluator:
     def latency(self) -> float:
         """Median seconds that one validation batch of median length takes."""
         order = np.argsort(self._encoded_validation.lengths, kind="stable")
-        half, size = len(order) // 2, _EVALUATION_FACTOR * self.recipe.batch_size
+        half, size = len(order) // 2, EVALUATION_FACTOR * self.recipe.batch_size
         indices = order[max(0, half - size // 2) : half + size // 2 + 1]
         batch = collate(self._encoded_validation, indices, self.learner.pad, self.backbone.device)
         seconds = []

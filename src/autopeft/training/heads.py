@@ -104,14 +104,21 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
 
     def unscaled(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Tensor:
         """What the head itself gives, ``(batch, n_outputs)``: the logits, but numbers in units of `scale`."""
+        return self.answer(self.read(input_ids, attention_mask, **inputs), self.head)
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Tensor:
+        """The hidden states that a head reads, ``(batch, d)``; with several shares of the batch those of all."""
         if self.pooling == "last" and attention_mask is not None:
             # Counted from the first real token: padding on the left would move the text away from what is in front.
             inputs.setdefault("position_ids", (attention_mask.long().cumsum(-1) - 1).clamp_min(0))
         with only_first_token(self._source):
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
-        read = pooled(hidden, attention_mask, self.pooling)
-        # The head may be more precise than the backbone.
-        return cast(Tensor, self.head(read.to(self.head.dense.weight.dtype)))
+        return pooled(hidden, attention_mask, self.pooling)
+
+    @staticmethod
+    def answer(read: Tensor, head: Head) -> Tensor:
+        """What `head` makes of what `read` gives."""
+        return cast(Tensor, head(read.to(head.dense.weight.dtype)))  # it may be more precise than the backbone
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers, where nothing is attached.
@@ -176,12 +183,15 @@ def _cut(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 
 def pooled(hidden: Tensor, mask: Tensor | None, pooling: Literal["first", "last"]) -> Tensor:
-    """The hidden state that the head reads: ``(batch, tokens, d)`` to ``(batch, d)``."""
+    """The hidden state that the head reads: ``(batch, tokens, d)`` to ``(batch, d)``.
+
+    The `mask` may be that of one of several equal shares of the batch.
+    """
     if pooling == "first":
         return hidden[:, 0]
     if mask is None:
         return hidden[:, -1]
-    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1).repeat(len(hidden) // len(mask))
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 

@@ -32,6 +32,9 @@ from autopeft.training.stopwatch import Stopwatch
 
 _logger = logging.getLogger(__name__)
 
+EVALUATION_FACTOR = 2
+"""How many times the examples of a training batch an evaluation takes at once: it keeps no activations."""
+
 _CHECK_EVERY = 50
 _FORMAT = 1
 
@@ -156,6 +159,11 @@ class Training:
         self._clock, self._evaluating, self._is_whole = Stopwatch(), 0.0, True
         self._clock.stop()
 
+    def spend(self, seconds: float, *, is_evaluating: bool = False) -> None:
+        """Count `seconds` as this run's, of work that was done for several."""
+        self._clock.earlier += seconds
+        self._evaluating += seconds if is_evaluating else 0.0
+
     # -- going on ------------------------------------------------------------------------------------------------------
 
     @property
@@ -180,8 +188,8 @@ class Training:
         goal = self.planned if until is None else min(until, self.planned)
         with self._trains(), self._written_if_interrupted(file):
             while not self.is_over:
-                if is_evaluated := self._is_evaluation_due():
-                    self._evaluate()
+                if is_evaluated := self.is_evaluation_due():
+                    self.evaluate_now()
                 elif self.done >= goal:
                     break
                 else:
@@ -232,20 +240,28 @@ class Training:
         return max(0.0, (self.planned - step) / max(1.0, self.planned - warm))
 
     def _step(self, batch: Batch) -> None:
+        with autocast(self.recipe, self.device):
+            loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.take_step(loss, len(batch.indices))
+
+    def take_step(self, loss: Tensor, n_examples: int) -> None:
+        """The optimiser's step, once the gradients of `loss`, computed from so many examples, are there.
+
+        Raises:
+            NonFiniteFailure: the loss became NaN or infinite; it is looked at now and then.
+        """
         # Not a scheduler of PyTorch: it and the optimiser refer to each other, so that the optimiser's state outlives
         # the run until the garbage collector happens to pass, and a search of many runs needs more memory.
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * group["factor"] * self._factor(self.done)
-        with autocast(self.recipe, self.device):
-            loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
-        loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.losses += loss.detach()
         self.done, self.since = self.done + 1, self.since + 1
-        self.n_processed += len(batch.indices)
+        self.n_processed += n_examples
         if self.done % _CHECK_EVERY == 0:
             self._mean_loss()
 
@@ -256,14 +272,19 @@ class Training:
             raise NonFiniteFailure(f"The training loss is {loss} at step {self.done} of {self.planned}.")
         return loss
 
-    def _is_evaluation_due(self) -> bool:
+    def is_evaluation_due(self) -> bool:
+        """Whether the step that was done last is one to evaluate at, and has not been."""
         if self.since == 0:  # done already, perhaps by another process
             return False
         is_crossed = self.done // self.between > (self.done - 1) // self.between
         return is_crossed or self.done == self.planned or self.done in self.stops
 
-    def _evaluate(self) -> None:
-        """Evaluate, and remember the best."""
+    def evaluate_now(self) -> None:
+        """Evaluate, and remember the best.
+
+        Raises:
+            NonFiniteFailure: the loss or the objective is NaN or infinite.
+        """
         loss = self._mean_loss()
         before = time.perf_counter()
         metrics = dict(self.evaluate())

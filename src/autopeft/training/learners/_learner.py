@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from torch import nn
 
+from autopeft.network.shares import Shares
 from autopeft.tasks._examples import Examples
 from autopeft.training.batches import Batch, Encoded
 from autopeft.training.consistency import Forward
@@ -51,6 +52,22 @@ class Learner(Protocol):
 
     def forward(self, batch: Batch) -> Forward:
         """One pass over a batch, differentiable: its mean loss and what it answered."""
+        ...
+
+    def fresh_head(self, seed: int) -> nn.Module | None:
+        """A head as `reset` makes it from the same seed, beside the learner's own; None where there is none."""
+        ...
+
+    def take_head(self, head: nn.Module | None) -> None:
+        """Let `head` be the learner's own."""
+        ...
+
+    def forward_shares(self, batch: Batch, shares: Shares, heads: Sequence[nn.Module | None]) -> list[Forward]:
+        """`forward` of every architecture that has a share, with its own head, in one pass over the backbone."""
+        ...
+
+    def outputs_of_shares(self, batch: Batch, shares: Shares, heads: Sequence[nn.Module | None]) -> list[list[Any]]:
+        """`outputs` of every architecture that has a share, with its own head, in one pass over the backbone."""
         ...
 
     def outputs(self, batch: Batch) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from autopeft.backbones import Backbone, seeded
 from autopeft.errors import DataError
-from autopeft.network.dropout import next_draw
+from autopeft.network.dropout import from_one_state, next_draw
+from autopeft.network.shares import Shares
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
@@ -76,20 +77,56 @@ class EncoderLearner:
 
     def reset(self, seed: int) -> list[nn.Parameter]:
         """A fresh head, initialised from `seed`."""
-        self._headed.head = self._fresh(seed).head
+        self.take_head(self.fresh_head(seed))
         return list(self._headed.head.parameters())
+
+    def fresh_head(self, seed: int) -> Head:
+        """A head from `seed`, beside the learner's own."""
+        return self._fresh(seed).head
+
+    def take_head(self, head: nn.Module | None) -> None:
+        """Let `head` be the learner's own."""
+        self._headed.head = cast(Head, head)
 
     def forward(self, batch: Batch) -> Forward:
         """The loss of the task's kind of answer, and what two passes are compared by."""
         next_draw()
-        logits = self._by_example(self._headed.unscaled(**batch.inputs), batch.sizes)
+        return self._answered(self._headed.unscaled(**batch.inputs), batch)
+
+    def forward_shares(self, batch: Batch, shares: Shares, heads: Sequence[nn.Module | None]) -> list[Forward]:
+        """The same for every share; every head draws what it draws alone."""
+        next_draw()
+        parts = self._parts(batch, shares)
+        return [
+            self._answered(self._headed.answer(parts[index], cast(Head, heads[index])), batch)
+            for index in from_one_state(len(heads))
+        ]
+
+    def _parts(self, batch: Batch, shares: Shares) -> Sequence[Tensor]:
+        """What each head reads, ``(rows, d)``."""
+        shares.begin(len(batch.inputs["input_ids"]))
+        return shares.split(self._headed.read(**batch.inputs))
+
+    def _answered(self, logits: Tensor, batch: Batch) -> Forward:
+        logits = self._by_example(logits, batch.sizes)
         answers, labels = self.task.answers, batch.labels
         labels = labels if self.scale is None else self.scale.standardised(labels)
         return Forward(answers.loss(logits, labels, self._weights), answers.compared(logits))
 
     def outputs(self, batch: Batch) -> list[Any]:
         """Logits ``(classes,)``, one value ``()``, or one score a choice ``(choices,)``."""
-        logits = self.model(**batch.inputs).logits.float()
+        return self._outputs(self.model(**batch.inputs).logits, batch)
+
+    def outputs_of_shares(self, batch: Batch, shares: Shares, heads: Sequence[nn.Module | None]) -> list[list[Any]]:
+        """The same for every share."""
+        given = [
+            self._headed.answer(part, cast(Head, head))
+            for part, head in zip(self._parts(batch, shares), heads, strict=True)
+        ]
+        return [self._outputs(logits if self.scale is None else self.scale.restored(logits), batch) for logits in given]
+
+    def _outputs(self, logits: Tensor, batch: Batch) -> list[Any]:
+        logits = logits.float()
         if batch.sizes is not None:
             return [part.squeeze(-1).cpu().numpy() for part in torch.split(logits, list(batch.sizes))]
         return list(self.task.answers.shape(logits).cpu().numpy())
