@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from autopeft.errors import StudyMismatchError, WriteError
 from autopeft.reading import parse_json
@@ -245,21 +245,3 @@ class Checkpoints:
                 break
             path.unlink(missing_ok=True)
             total -= size
-
-
-def in_order(found: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The tensors called "0", "1", ... for these parameters, of their shapes and types.
-
-    Raises:
-        ValueError, KeyError: they are of other parameters.
-    """
-    values = [found[str(number)] for number in range(len(parameters))]
-    wrong = [
-        f"number {number} has shape {tuple(value.shape)} and type {value.dtype}, not {tuple(wanted.shape)} and "
-        f"{wanted.dtype}"
-        for number, (value, wanted) in enumerate(zip(values, parameters, strict=True))
-        if value.shape != wanted.shape or value.dtype != wanted.dtype
-    ]
-    if wrong or len(found) != len(parameters):
-        raise ValueError(f"it holds {len(found)} parameters of {len(parameters)}; {'; '.join(wrong[:3])}")
-    return values
