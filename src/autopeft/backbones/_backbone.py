@@ -19,7 +19,14 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
-from autopeft.backbones._loading import first_line, load_config, load_model, load_tokenizer, with_padding
+from autopeft.backbones._loading import (
+    first_line,
+    load_config,
+    load_model,
+    load_tokenizer,
+    make_config,
+    with_padding,
+)
 from autopeft.backbones._sites import Family, Site, find_sites
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
@@ -119,6 +126,27 @@ class Backbone:
         with seeded(seed), torch.device("meta" if device == "meta" else "cpu"):
             model = auto.from_config(config)
         return cls(model.to(device), tokenizer)
+
+    @classmethod
+    def without_weights(
+        cls, name: str, facts: Mapping[str, Any] | None = None, *, trust_remote_code: bool = False
+    ) -> Backbone:
+        """A backbone on the device "meta", enough for its sites and for counting, in the time of reading one file.
+
+        Args:
+            name: as in `from_pretrained`.
+            facts: the values of a configuration that was stored (`identity` has them), where the model may be gone.
+
+        Raises:
+            BackboneError: there is no such model, or its family is not described.
+        """
+        if facts is None:
+            config = load_config(name, _source(name), trust_remote_code=trust_remote_code)
+        else:
+            config = make_config(name, facts)
+        found = cls.from_config(config, device="meta")
+        found.name = name
+        return found
 
     @property
     def device(self) -> torch.device:

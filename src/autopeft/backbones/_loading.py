@@ -64,6 +64,21 @@ def load_config(name: str, source: str, **options: Any) -> Any:
         raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
+def make_config(name: str, facts: Mapping[str, Any]) -> Any:
+    """The configuration whose values `autopeft.backbones._identity.config_facts` noted of the model `name`.
+
+    Raises:
+        BackboneError: transformers does not know such a model, or not with these values.
+    """
+    values = {key: value for key, value in facts.items() if key != "model_type"}
+    try:
+        return AutoConfig.for_model(str(facts.get("model_type")), **values)
+    except Exception as error:  # each model type checks its values with errors of its own
+        raise BackboneError(
+            f"The configuration that was noted of {name!r} cannot be used: {first_line(error)}"
+        ) from error
+
+
 def load_tokenizer(name: str, source: str, model: PreTrainedModel, **options: Any) -> Any:
     """The tokenizer at `source`, one that fits the embedding of `model`.
 

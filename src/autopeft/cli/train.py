@@ -200,6 +200,7 @@ def _chosen(
     from autopeft.training.retraining import baseline as named
 
     if file is not None:
+        _check_backbone(file, session)
         return file.stem, Candidate.load(file)
     if baseline is not None:
         return baseline, Candidate(named(baseline, session.backbone))
@@ -208,3 +209,19 @@ def _chosen(
     with opened(source, storage) as study:
         number = trial if trial is not None else picked(study, at)
         return f"trial-{number}", study.trial(number).candidate
+
+
+def _check_backbone(file: Path, session: Session) -> None:
+    """Refuse a file that says it is of a backbone of another shape: its sites may be here too, elsewhere."""
+    from autopeft.reading import read_json
+    from autopeft.spaces.transfer import check_shape
+
+    data = read_json(file, "The architecture file", SettingsError)
+    about = data.get("backbone") if isinstance(data, dict) else None
+    if not isinstance(about, dict) or "layers" not in about:
+        return  # an architecture alone says nothing of where it was found
+    if why := check_shape(about, session.backbone):
+        raise SettingsError(
+            f"The architecture in {str(file)!r} is for another model: {why}. "
+            f"`autopeft transfer {file} --to {session.settings.model}` puts it on this one."
+        )
