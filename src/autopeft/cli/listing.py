@@ -47,7 +47,7 @@ def ask() -> Listing:
 
     def about_methods() -> Rows:
         found = {name: methods.lookup(name) for name in methods.names()}
-        return {name: f"{_about(member)}; at {', '.join(member.roles)}" for name, member in found.items()}
+        return {name: f"{_capital(method.about)}; at {', '.join(method.roles)}" for name, method in found.items()}
 
     def about_tasks() -> Rows:
         return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in members(tasks.PACKAGE).items()}
@@ -97,10 +97,8 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-def _about(member: object) -> str:
-    """What a member says of itself: as its attribute ``about``, or in the docstring of itself or its class."""
-    own: str = getattr(member, "about", "") or _first_line(member).rstrip(".")
-    return own[:1].upper() + own[1:]
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _first_line(thing: object) -> str:

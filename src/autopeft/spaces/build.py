@@ -27,6 +27,8 @@ class SiteLike(Protocol):
     def layer(self) -> int | None: ...
     @property
     def role(self) -> str: ...
+    @property
+    def seam(self) -> str: ...
 
 
 class BackboneLike(Protocol):
@@ -49,6 +51,8 @@ class MethodLike(Protocol):
     def is_sized(self) -> bool: ...
     @property
     def stacks(self) -> tuple[str, ...]: ...
+    @property
+    def seam(self) -> str: ...
     def cost(self, site: Any) -> Cost: ...
 
 
@@ -118,13 +122,13 @@ class Builder:
         for site in sites:
             self._add_slot(method, site, sizes)
 
-    def _misplaced(self, method: MethodLike, sites: Sequence[Any]) -> list[str]:
+    def _misplaced(self, method: MethodLike, sites: Sequence[SiteLike]) -> list[str]:
         """What `attach` would refuse at the first trial: to be told before there is a study."""
-        wrong, seam = [], getattr(method, "seam", None)
-        other = sorted({site.role for site in sites if getattr(site, "seam", seam) != seam})
+        wrong = []
+        other = sorted({site.role for site in sites if site.seam != method.seam})
         if other:
             wrong.append(f"it stands at {', '.join(method.roles)}, not at {', '.join(other)}")
-        if seam == "kv":
+        if method.seam == "kv":
             there = sorted({self._prefixes[site.key] for site in sites if site.key in self._prefixes})
             wrong += [f"a layer holds one kind of prefix, and there is {name!r} already" for name in there]
             self._prefixes |= {site.key: method.name for site in sites}

@@ -26,6 +26,7 @@ class FakeSite:
     stack: str
     layer: int | None
     role: str
+    seam: str = "delta"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class FakeMethod:
     hidden_size: int
     is_sized: bool = True
     stacks: tuple[str, ...] = ()
+    seam: str = "delta"
 
     def cost(self, site: FakeSite) -> Cost:
         """Weights in both counts, biases in the stored one."""
