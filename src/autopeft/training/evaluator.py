@@ -2,6 +2,9 @@
 
 Everything that is the same for all candidates (the backbone, the tokenised examples, the memory) is prepared
 once, so a search pays only for what differs.
+
+This file has more than 400 lines because what is the same for all candidates is one object, in whatever way they are
+measured: alone, in one pass, or up to a rung.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 AdamW, linear warm-up and decay that span exactly the run, gradient clipping, early stopping, restoration of the
 best evaluation. Seeds are explicit and the global generators are left as they were. A run can be stopped between any
 two steps, written down, and continued elsewhere: it gives what the uninterrupted run gives, bit for bit.
+
+This file has more than 400 lines because the loop is read from its top to its end: what a step does, what is kept of a
+run and how it goes on must be seen together.
 """
 
 from __future__ import annotations
