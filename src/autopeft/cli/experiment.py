@@ -43,7 +43,7 @@ def experiment(
     except InputError:
         raise
     except AutopeftError:
-        if found.done(results):
+        if found.has_page(results):
             say(f"Summary: {experiments.write_summary(found, results)}")
         raise
     say(f"Summary: {experiments.write_summary(found, results)}")

@@ -77,15 +77,20 @@ class Place:
         results: the folder of the results of all experiments.
         name: of the experiment.
         task: of the part; empty when there is one part only.
-        work: folder of the studies of the part.
+        root: folder of the studies of all experiments.
         announce: told what begins and ends.
     """
 
     results: Path
     name: str
     task: str = ""
-    work: Path = Path("runs")
+    root: Path = Path("runs")
     announce: Announce = field(default=lambda text: None)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the studies of the part."""
+        return self.root / self.name / self.task
 
     def key(self, cell: str) -> str:
         """The name of a cell among those of all parts."""
@@ -120,11 +125,13 @@ class Part(Protocol):
 
     Attributes:
         required, optional: keys of the file beside ``kind`` and ``tasks``.
+        is_derived: whether its page is made of other experiments' results, with or without its own.
         origin: where it was read.
     """
 
     required: ClassVar[frozenset[str]]
     optional: ClassVar[frozenset[str]]
+    is_derived: ClassVar[bool]
 
     @property
     def origin(self) -> Origin:
@@ -213,9 +220,13 @@ class Experiment:
         found = Results(results / self.name).read()
         return {cell: found[cell] for cell in self.cells() if cell in found}
 
+    def has_page(self, results: Path) -> bool:
+        """Whether there is anything to write a page of."""
+        return bool(self.done(results)) or any(part.is_derived for part in self.parts.values())
+
     def place(self, task: str, results: Path, work: Path = Path("runs"), announce: Announce | None = None) -> Place:
         """Where the part `task` finds and leaves things."""
-        return Place(results, self.name, task, work / self.name / task, announce or (lambda text: None))
+        return Place(results, self.name, task, work, announce or (lambda text: None))
 
     def _places(self) -> list[tuple[str, tuple[str, Any]]]:
         return [

@@ -66,10 +66,11 @@ def summary(experiment: Experiment, results: Path) -> tuple[str, dict[str, Pictu
 def _page(experiment: Experiment, task: str, results: Path, done: Mapping[str, Result]) -> Page | None:
     """The part of the page of one task; None when nothing of it is done."""
     found = _of_part(experiment, task, results, done)
-    if not found:
+    part = experiment.parts[task]
+    if not found and not part.is_derived:
         return None
-    page = experiment.parts[task].page(found, experiment.place(task, results))
-    return Page([*_setting(found), *page.lines], page.pictures)
+    page = part.page(found, experiment.place(task, results))
+    return Page([*([] if part.is_derived else _setting(found)), *page.lines], page.pictures)
 
 
 def _of_part(experiment: Experiment, task: str, results: Path, done: Mapping[str, Result]) -> dict[str, Result]:

@@ -59,6 +59,7 @@ class Compare:
 
     required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "samplers", "seeds"})
     optional: ClassVar[frozenset[str]] = frozenset()
+    is_derived: ClassVar[bool] = False
 
     origin: Origin
     settings: Settings

@@ -71,6 +71,7 @@ class Contest:
 
     required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "samplers", "seeds", "budgets", "retraining"})
     optional: ClassVar[frozenset[str]] = frozenset()
+    is_derived: ClassVar[bool] = False
 
     origin: Origin
     settings: Settings

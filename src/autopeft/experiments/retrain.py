@@ -60,6 +60,7 @@ class Retrain:
 
     required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "architectures", "seeds", "learning_rates"})
     optional: ClassVar[frozenset[str]] = frozenset({"tuning", "widen"})
+    is_derived: ClassVar[bool] = False
 
     origin: Origin
     settings: Settings

@@ -1,0 +1,183 @@
+"""A paper's printed table joined with results of ours: our number, theirs, and the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from autopeft.architecture import Counts
+from autopeft.errors import SettingsError
+from autopeft.experiments._results import Result
+from autopeft.reading import read_json
+from autopeft.reports.tables import Table
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table as a paper prints it.
+
+    Args:
+        name: such as "Table 1".
+        paper: which one.
+        means: by row and column; None where the value is not known.
+    """
+
+    name: str
+    paper: str
+    means: Mapping[tuple[str, str], float | None]
+
+    @classmethod
+    def load(cls, path: Path) -> Printed:
+        """The table in a file of ``experiments/expected``.
+
+        Raises:
+            SettingsError: it cannot be read, or is no such table.
+        """
+        data = read_json(path, "The printed table", SettingsError)
+        try:
+            means = {(cell["row"], cell["column"]): cell["mean"] for cell in data["cells"]}
+            return cls(str(data["table"]), str(data["paper"]), means)
+        except (KeyError, TypeError) as error:
+            raise SettingsError(f"The printed table {str(path)!r} has no paper, table and cells.") from error
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """In the order of print."""
+        return tuple(dict.fromkeys(row for row, _ in self.means))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """In the order of print."""
+        return tuple(dict.fromkeys(column for _, column in self.means))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One cell of a table: metrics and shares in percent, as papers print them.
+
+    Args:
+        ours: None where nothing has been measured.
+        std: over our runs; None from a single one, and where it has no meaning.
+        theirs: None where nothing is printed.
+    """
+
+    row: str
+    column: str
+    ours: float | None
+    std: float | None
+    theirs: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less theirs."""
+        return None if self.ours is None or self.theirs is None else self.ours - self.theirs
+
+    def __str__(self) -> str:
+        spread = "" if self.std is None else f" ± {self.std:.2f}"
+        ours = "missing" if self.ours is None else f"{self.ours:.2f}{spread}"
+        if self.theirs is None:
+            return "" if self.ours is None else ours
+        difference = "" if self.difference is None else f"; {self.difference:+.2f}"
+        return f"{ours} ({self.theirs:g}{difference})"
+
+
+def is_average(column: str) -> bool:
+    """Whether a column holds the mean of the others."""
+    return column.lower().rstrip(".") == "avg"
+
+
+def values_of(result: Result) -> list[float]:
+    """The metric of every run, of a retraining or of all that a contest's search ended at."""
+    found = result.get("found", [result])
+    return [float(value) for one in found for value in one["values"]]
+
+
+def _percent(result: Result, count: Any) -> float:
+    return fmean(Counts(**one["counts"]).percent(count) for one in result.get("found", [result]))
+
+
+def _search_minutes(result: Result) -> float:
+    return float(result["search"]["seconds"]) / 60
+
+
+def _retraining_minutes(result: Result) -> float:
+    return fmean(one["seconds"] for one in result["found"]) / 60
+
+
+QUANTITIES: Mapping[str, Callable[[Result], float]] = {
+    "percent": lambda result: _percent(result, "nominal"),
+    "per-ten-thousand": lambda result: 100 * _percent(result, "stored"),
+    "search-minutes": _search_minutes,
+    "retraining-minutes": _retraining_minutes,
+    "search-ratio": lambda result: _search_minutes(result) / _retraining_minutes(result),
+}
+"""What a column may hold beside the metric on a task: nominal share, stored share, times of a contest."""
+
+
+def joined(
+    printed: Printed, columns: Mapping[str, str], ours: Mapping[tuple[str, str], Result], tasks: Sequence[str]
+) -> list[Joined]:
+    """Every cell of a printed table with what was measured.
+
+    Args:
+        columns: printed column to a task or to one of `QUANTITIES`; others stay missing, but for averages.
+        ours: results by printed row and task.
+        tasks: those that quantities are means over, as far as there are results.
+    """
+    measured = [column for column, meaning in columns.items() if meaning not in QUANTITIES]
+    wanted = [column for column in printed.columns if column not in columns and not is_average(column)]
+    cells = []
+    for row in printed.rows:
+        own: dict[str, tuple[float | None, float | None]] = {
+            column: _quantity(meaning, [ours[row, task] for task in tasks if (row, task) in ours])
+            if meaning in QUANTITIES
+            else _metric(ours.get((row, meaning)))
+            for column, meaning in columns.items()
+        }
+        means = [own[column][0] for column in measured]
+        known = [mean for mean in means if mean is not None]
+        # An average over other columns than theirs is no number to compare.
+        average = fmean(known) if known and len(known) == len(means) and not _are_metrics(wanted) else None
+        for column in printed.columns:
+            value, std = (average, None) if is_average(column) else own.get(column, (None, None))
+            if (row, column) in printed.means:
+                cells.append(Joined(row, column, value, std, printed.means[row, column]))
+    return cells
+
+
+def _are_metrics(columns: Sequence[str]) -> bool:
+    """Whether any of these columns would enter an average: shares and times are told by their unit in brackets."""
+    return any("(" not in column for column in columns)
+
+
+def _metric(result: Result | None) -> tuple[float | None, float | None]:
+    if result is None:
+        return None, None
+    values = [100 * value for value in values_of(result)]
+    return fmean(values), stdev(values) if len(values) > 1 else None
+
+
+def _quantity(name: str, results: Sequence[Result]) -> tuple[float | None, float | None]:
+    return (fmean(QUANTITIES[name](result) for result in results), None) if results else (None, None)
+
+
+def table_of(printed: Printed, cells: Sequence[Joined]) -> Table:
+    """The joined table, as printed: our mean and deviation over runs, theirs and the difference in brackets."""
+    by_place = {(cell.row, cell.column): str(cell) for cell in cells}
+    rows = tuple((row, *(by_place.get((row, column), "") for column in printed.columns)) for row in printed.rows)
+    caption = f"{printed.name} of {printed.paper}: ours ± standard deviation over runs (theirs; difference)."
+    return Table(("", *printed.columns), rows, caption, frozenset(printed.columns))
+
+
+def told(cells: Sequence[Joined]) -> str:
+    """How much of the table there is and how far it is from the printed one, averages and shares left out."""
+    metrics = [cell for cell in cells if cell.theirs is not None and "(" not in cell.column and "#" not in cell.column]
+    metrics = [cell for cell in metrics if not is_average(cell.column)]
+    differences = [cell.difference for cell in metrics if cell.difference is not None]
+    text = f"{len(differences)} of {len(metrics)} printed metrics have a number of ours"
+    if not differences:
+        return f"{text}."
+    return f"{text}; mean difference {fmean(differences):+.2f}, largest {max(differences, key=abs):+.2f}."
