@@ -57,6 +57,7 @@ class Written:
         if inner["type"] in ("int", "float", "str", "bool", "tuple"):
             inner["strict"] = inner["type"] != "tuple"
         if inner["type"] == "float":
+            # YAML can write an infinity, and every bound above would let it pass.
             inner["allow_inf_nan"] = False
         return core_schema.with_info_before_validator_function(as_written, inner)
 
@@ -179,6 +180,7 @@ def read(kind: Callable[..., KindT], data: Any) -> KindT | list[str]:
     try:
         found: KindT = _adapter(kind).validate_python(data, context=_IN_A_FILE)
     except ValidationError as error:
+        # What is wrong with several fields together is found when each is right, and has its own words already.
         last = error.errors()[-1]
         if not last["loc"] and last["type"] == "value_error":
             raise last["ctx"]["error"] from None
@@ -193,6 +195,7 @@ def schema(kind: Any) -> dict[str, Any]:
         owner = next((item for item in _classes(kind) if item.__name__ == name), None)
         about = {} if owner is None else described(owner)
         for key, entry in part.get("properties", {}).items():
+            # A title that repeats the key would only fill the editor's tooltip.
             entry.pop("title", None)
             if key in about:
                 entry["description"] = about[key]
@@ -331,6 +334,7 @@ def in_words(hint: Any, value: Any = 0) -> str:
 
 def _with_limits(base: Any, limits: Sequence[Any], value: Any) -> str:
     said = [text for limit in limits if (text := _limit(limit))]
+    # A number that is out of range is told the range; whatever is no number is told that one is wanted.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if base is int:
         return "a whole number" + (f" of {' and '.join(said)}" if said else "")

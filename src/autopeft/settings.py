@@ -251,6 +251,7 @@ def from_dict(data: Mapping[str, Any], *, trust_remote_code: bool = False) -> Se
     Raises:
         SettingsError: unknown keys (with the nearest right one) and values of the wrong type, all together.
     """
+    # A file that comes from somebody else must not be able to have their code run.
     asked = data.get("trust_remote_code", False)
     found = read(Settings, {**data, "trust_remote_code": trust_remote_code if isinstance(asked, bool) else asked})
     mistakes = found if isinstance(found, list) else []

@@ -76,6 +76,7 @@ class Backbone:
             self.family.prepare(model)
         self.model, self.tokenizer = model, with_padding(name, tokenizer)
         self.occupant: object | None = None
+        # A digest reads every weight, which takes seconds for a large model and is asked for by every study.
         self._digested: tuple[list[tuple[int, int]], str] | None = None
         self.name = name or str(model.config.model_type)
         model.set_attn_implementation(attention.IMPLEMENTATION)
@@ -107,6 +108,7 @@ class Backbone:
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         config = load_config(str(name), source, **options)
         family = family_of(str(config.model_type))
+        # What a checkpoint lacks is drawn, and a backbone must be the same at every load to have one identity.
         with seeded(0):
             model = load_model(
                 str(name), source, is_text_to_text=family.is_text_to_text, dtype=dtype, config=config, **options

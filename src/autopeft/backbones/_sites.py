@@ -159,6 +159,7 @@ def _site(model: PreTrainedModel, stack: str, layer: int | None, role: str, wher
         d_in = _width(model, root + where.linear_in if where.linear_in else entry, "in_features", where.seam)
         d_out = _width(model, root + where.linear_out if where.linear_out else exit_, "out_features", where.seam)
         for path in (entry, exit_, norm or ""):
+            # A layer without its norm may have an identity in its place, which has no width and nothing to tune.
             if where.is_optional and isinstance(model.get_submodule(path), nn.Identity):
                 return
     except AttributeError as error:
@@ -173,6 +174,7 @@ def _site(model: PreTrainedModel, stack: str, layer: int | None, role: str, wher
     else:
         epsilon, is_centred = _norm(model.get_submodule(exit_))
         part, is_before = _part(where, d_out), where.is_before
+        # What stands before a module changes its input, so the width behind the module does not matter there.
         d_out = d_in if is_before else d_out if part is None else part[1] - part[0]
         yield Site(
             stack, layer, role, entry, exit_, norm, d_in, d_out,
@@ -190,16 +192,19 @@ def _part(where: Role, width: int) -> tuple[int, int] | None:
 
 def _norm(module: nn.Module) -> tuple[float | None, bool]:
     """The epsilon of a norm and whether it subtracts the mean; None where the module is none."""
+    # PyTorch and transformers give the same number two names.
     epsilon = getattr(module, "eps", getattr(module, "variance_epsilon", None))
     return (None if epsilon is None else float(epsilon)), isinstance(module, nn.LayerNorm)
 
 
 def _width(model: PreTrainedModel, path: str, side: str, seam: Seam) -> int:
     module = model.get_submodule(path)
+    # An attention is no map with a width: heads and their width say what a prefix needs, see `_heads`.
     if seam == "kv":
         return 0
     weight = getattr(module, "weight", None)
     if isinstance(module, Conv1D):
+        # GPT-2 stores its linear maps transposed, from the days when they were convolutions of width one.
         return int(module.weight.shape[side == "out_features"])
     if isinstance(getattr(module, side, None), int):
         return int(getattr(module, side))
@@ -211,6 +216,7 @@ def _width(model: PreTrainedModel, path: str, side: str, seam: Seam) -> int:
 def _heads(model: PreTrainedModel) -> tuple[int, int]:
     config = model.config
     heads = int(config.num_attention_heads)
+    # Where a configuration gives the width of a head it need not be the hidden size divided by the heads (T5, Llama).
     d_head = getattr(config, "d_kv", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
     return int(getattr(config, "num_key_value_heads", None) or heads), int(d_head)
 

@@ -43,8 +43,11 @@ class Mixture(nn.Module):
         """Weight ``(width, d)`` and bias ``(width,)`` of who answers."""
         n = len(self.down_bias)
         if self.training and n > 1:
+            # One expert for the whole batch, drawn at every site and every step, as the paper routes.
             chosen = int(torch.randint(n, ()))
             return self.down_weight[chosen], self.down_bias[chosen]
+        # Averaged weights rather than averaged answers: after folding one adapter is stored, and it must answer the
+        # same.
         return self.down_weight.mean(0), self.down_bias.mean(0)
 
     def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
@@ -74,6 +77,8 @@ class Mixture(nn.Module):
     def fold(self) -> None:
         """Replace the experts by their mean. Idempotent."""
         if len(self.down_bias) > 1:
+            # The axis of the experts stays, of length one, so that folded weights load into a module that was folded
+            # before.
             self.down_weight = nn.Parameter(self.down_weight.mean(0, keepdim=True))
             self.down_bias = nn.Parameter(self.down_bias.mean(0, keepdim=True))
 

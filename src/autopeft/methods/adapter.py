@@ -57,6 +57,7 @@ class Bottleneck(nn.Module):
         return self.scale * change
 
     def _masked_up(self, units: Tensor, mask: Tensor) -> Tensor:
+        # The bias belongs to no unit, so it goes with the first: with a mask of zeros nothing at all is added.
         return functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias
 
     def cut(self, size: int) -> dict[str, Tensor]:
@@ -65,6 +66,7 @@ class Bottleneck(nn.Module):
             "down.weight": self.down.weight[:size],
             "down.bias": self.down.bias[:size],
             "up.weight": self.up.weight[:, :size].contiguous(),
+            # It is there once, however small the module.
             "up.bias": self.up.bias,
         }
 
@@ -118,6 +120,7 @@ class Adapter(Traits):
         """
         if not is_readable(self.reads, site):
             raise ArchitectureError(unreadable(self.name, site))
+        # The papers count the weight matrices alone; what is written to disk has the biases too.
         weights = self._width(site) + site.d_out
         return Cost(nominal=Line(0, weights), stored=Line(site.d_out, weights + 1))
 

@@ -51,11 +51,14 @@ class Decomposed(nn.Module):
         part = self.cut(mask if isinstance(mask, int) else len(self.down.weight))
         down, up = part["down.weight"], part["up.weight"]
         if isinstance(mask, Tensor):
+            # On one factor only: the product must be linear in the mask, as the search takes it to be.
             up = up * mask
         weight, bias = linear_weight(self._frozen[0], self._site)
+        # The paper detaches the lengths (section 4.3): it saves the memory of a matrix of the size of the weight.
         with torch.no_grad():
             length = torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale).norm(dim=1)
         ratio = (self.magnitude / length).to(y.dtype)
+        # The directions are those of the weight, so the bias must not be stretched with them.
         base = y if bias is None else y - bias.to(y.dtype)
         change = (ratio - 1) * base + ratio * self.scale * functional.linear(functional.linear(x, down), up)
         share = 1 if scale is None else scale

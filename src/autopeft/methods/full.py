@@ -19,6 +19,7 @@ class FullFineTuning(Traits):
     name: str = "full"
     roles: tuple[str, ...] = ("model",)
     seam: Seam = "backbone"
+    # It takes part in no order: it changes the frozen maps themselves, before any delta sees their output.
     order: int = 0
     reads: Reads = Reads.INPUT
     is_sized: bool = False

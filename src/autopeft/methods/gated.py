@@ -33,6 +33,7 @@ class InputGate(nn.Module):
 
     def forward(self, u: Tensor, visible: Tensor | None = None) -> Tensor:
         """``(batch, tokens, d)`` to ``(batch, 1, 1)``; `visible` ``(batch, tokens)`` is 0 at padding."""
+        # In the precision of the trained weight: a half-precision input would lose the small steps of its gradient.
         by_token = torch.sigmoid(u.to(self.weight.dtype) @ self.weight + self.bias).to(self.weight.dtype)
         counted = torch.ones_like(by_token) if visible is None else visible.to(by_token.dtype)
         mean: Tensor = (by_token * counted).sum(dim=1) / counted.sum(dim=1)
@@ -84,6 +85,8 @@ class GatedPrefix(_Gated):
         assert x is not None
         keys, values, over_length = self.inner.keys_values(mask)
         gate = self.gate(x, visible)[..., None]  # (batch, 1, 1, 1)
+        # UniPELT weighs keys and values and leaves the softmax as it is, so a closed gate is a prefix of zeros, not
+        # none.
         return gate * keys, gate * values, over_length
 
     def fold(self) -> None:

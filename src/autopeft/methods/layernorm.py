@@ -38,6 +38,8 @@ class NormWeight(nn.Module):
         if self.is_centred:
             normalised = normalised - normalised.mean(-1, keepdim=True)
         normalised = normalised * torch.rsqrt(normalised.square().mean(-1, keepdim=True) + self.epsilon)
+        # Added to what the frozen norm gives, and computed anew: the frozen weight may be 0 somewhere, and cannot be
+        # divided by.
         weight = mask[0] * self.weight if isinstance(mask, Tensor) else self.weight
         return y + (weight * normalised).to(y.dtype)
 

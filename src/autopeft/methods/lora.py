@@ -35,6 +35,7 @@ class LowRank(nn.Module):
     def change(self, x: Tensor, mask: Mask = None) -> Tensor:
         """What is added to ``y``."""
         if isinstance(mask, int):
+            # A product with fewer rows and columns, not one with zeros: that is what makes a small size cheap to train.
             part = self.cut(mask)
             units = functional.linear(x, part["down.weight"])  # (..., mask)
             change = functional.linear(units, part["up.weight"])
@@ -45,6 +46,7 @@ class LowRank(nn.Module):
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of A and columns of B."""
+        # A slice of columns is not contiguous, and a file of tensors can only hold what is.
         return {"down.weight": self.down.weight[:size], "up.weight": self.up.weight[:, :size].contiguous()}
 
 

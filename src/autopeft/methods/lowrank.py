@@ -17,6 +17,7 @@ from autopeft.backbones import Seam, Site
 from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
 from autopeft.methods.adapter import gelu_tanh
 
+# Of the released code: the bottleneck is a 32nd of the width, and the factors start with the gain of a rectifier.
 _REDUCTION = 32
 _GAIN = 2.0**0.5
 
@@ -54,6 +55,7 @@ class LowRankBottleneck(nn.Module):
             inner = inner * mask
         hidden = gelu_tanh(functional.linear(inner, part["b_down"], part["bias_down"]))  # (..., width)
         outer = functional.linear(hidden, part["a_up"])  # (..., rank)
+        # Without a mask that gradients flow to, both products are exact, and no scale can have been given.
         if not isinstance(mask, Tensor):
             return y + functional.linear(outer, part["b_up"], part["bias_up"])
         # The scale goes onto the rank rather than onto the result: less to compute, and less to keep for its gradient.

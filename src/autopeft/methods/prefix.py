@@ -72,11 +72,13 @@ class Prefix(nn.Module):
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first positions, after the reparametrisation."""
+        # What is handed over is folded: the shared part of the reparametrisation belongs to every site at once.
         return {"prefix": self._values()[:size]}
 
     @torch.no_grad()
     def fold(self) -> None:
         """Replace the reparametrisation by its value, so that only ``2 l D`` numbers are left. Idempotent."""
+        # Sites are folded one after the other, and a second call must not take the value of a value.
         if self.prefix is None:
             self.prefix = nn.Parameter(self._values().detach().clone())
             self.trunk = self.out = None
@@ -104,6 +106,7 @@ class PrefixTuning(Traits):
         if self.hidden is None or not placements:
             return sum_of_stored(self, placements)
         d = placements[0][0].d_out
+        # All sites read one embedding, which is as long as the longest of them.
         shared = max(size for _, size in placements) * d + d * self.hidden + self.hidden
         return shared + sum((self.hidden + 1) * 2 * site.d_out for site, _ in placements)
 

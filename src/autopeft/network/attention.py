@@ -45,6 +45,7 @@ Prefix = Callable[[], Keys | list[Keys]]
 def register() -> None:
     """Make `IMPLEMENTATION` known to transformers. Safe to call more than once."""
     AttentionInterface.register(IMPLEMENTATION, prefixed_attention)
+    # Without a mask function of its own name an attention is given no mask at all, and padding would be attended to.
     AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
@@ -53,6 +54,7 @@ def set_prefix(attention: nn.Module, prefix: Prefix | None) -> None:
 
     It is kept out of the module's own bookkeeping, so the backbone's parameters and state stay as they were.
     """
+    # PyTorch registers what is set as an attribute; written past that, the state of the model does not change.
     attention.__dict__.pop(_SLOT, None)
     if prefix is not None:
         attention.__dict__[_SLOT] = prefix
@@ -186,6 +188,7 @@ def _explicit(
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, None]:
     """Attention step by step, over keys that begin with the prefix, if there is one."""
+    # With grouped queries several heads share a key; the fused kernel knows, here it has to be spelt out.
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]

@@ -37,6 +37,7 @@ def count(backbone: Backbone, architecture: Architecture, head: int = 0) -> Coun
 
 
 def _by_method(backbone: Backbone, architecture: Architecture) -> Iterator[tuple[Method, list[tuple[Site, int]]]]:
+    # Modules draw their first weights one after the other, so their order must not depend on how placements are sorted.
     order = {key: position for position, key in enumerate(backbone.sites)}
     for name in architecture.methods:
         placed = [(backbone.site(p.site), p.size) for p in architecture if p.method == name]
@@ -69,6 +70,7 @@ def stored_shapes(backbone: Backbone, architecture: Architecture) -> dict[str, t
     Raises:
         ArchitectureError, UnknownNameError, BackboneError: as `attach`.
     """
+    # Everything is built as it would be, so a shape can never be computed by a second rule that differs.
     with torch.device("meta"):
         modules = build(backbone, architecture)
     found = {}
@@ -103,6 +105,7 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
             wrong.append(f"{placement}: the only size of {method.name} is 1")
         elif not method.has_scale and placement.scale != 1:
             wrong.append(f"{placement}: {method.name} has no scale")
+    # An attention has room for one prefix: a second would take its place without a word.
     prefixed = [p.site for p in architecture if methods.lookup(p.method).seam == "kv"]
     wrong += [f"{site} holds two prefixes" for site, n in Counter(prefixed).items() if n > 1]
     if wrong:

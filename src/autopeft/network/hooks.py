@@ -54,6 +54,8 @@ class Hooks:
         """Keep the mask of the padding of every pass for those who ask for it."""
 
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # Callers pass the mask by name or as the second argument, and which of both differs between their own
+            # classes.
             self._pass.visible = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
             self._latest_visible = self._pass.visible
 
@@ -94,6 +96,7 @@ class Hooks:
             x = self._pass.inputs.pop(site.key) if site.exit != site.entry else input_of(args, kwargs)
             y = output[0] if isinstance(output, tuple) else output
             changed = with_part(y, site, self._changer.change(site, x, part_of(y, site), self._visible))
+            # An attention gives its weights beside its output; who asked for them must still get them.
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         exit_ = self._backbone.module(site.exit)
@@ -104,6 +107,7 @@ class Hooks:
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = input_of(args, kwargs)
+            # Before a module input and output are one and the same, whatever a method says that it reads.
             changed = self._changer.change(site, x, x, self._visible)
             return ((changed, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": changed})
 
@@ -128,6 +132,7 @@ class Hooks:
 
     def remove_all(self) -> None:
         """Take everything away, and forget the last pass. Idempotent."""
+        # All sites and not only those that are known to have hooks: a failure may have come in the middle of one.
         for site in (*self._backbone.sites, _PADDING):
             self.remove(site)
         self._pass, self._latest_visible = Pass(), None

@@ -35,6 +35,7 @@ def check_seed(seed: int) -> int:
     Raises:
         SettingsError: it is not.
     """
+    # True is a whole number to Python, and nobody who writes it means the seed 1.
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SettingsError(f"A sampler's seed must be a whole number of at least 0, but got {seed!r}.")
     return seed
@@ -75,6 +76,7 @@ def quiet(seed: int) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
+        # Python shows a warning once a place, and then the log would depend on what ran before.
         warnings.simplefilter("always")
         torch.manual_seed(seed)
         yield

@@ -63,6 +63,8 @@ class Evolution:
     def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
         """`n` children, each of a tournament of its own. See `Sampler.ask`."""
         rng, seen = generator(self._seed, trials), taken(self._space, trials)
+        # The youngest, not the best: ageing is what keeps a lucky measurement from having children for ever (Real et
+        # al.).
         alive = [trial for trial in trials if trial.is_complete][-self._settings.population :]
         if len(alive) < self._settings.population:
             return random_unseen(self._space, seen, rng, n)
@@ -70,9 +72,12 @@ class Evolution:
         found: list[Configuration] = []
         while len(found) < n:
             drawn = rng.choice(len(alive), size=self._settings.tournament, replace=False)
+            # Small tournaments choose mildly: with noise of the size of the differences, the best on paper is often
+            # not.
             parent = alive[min((int(i) for i in drawn), key=lambda i: fitness[i])]
             try:
                 found.append(self._child(parent.configuration, seen, rng))
+            # Some are better than none; only where there is nothing at all the search is over.
             except SpaceExhaustedError:
                 if found:
                     return found
@@ -100,6 +105,7 @@ def one_change(here: Configuration, around: Sequence[Configuration], rng: np.ran
     for neighbour in around:
         position = next(i for i, (a, b) in enumerate(zip(here.indices, neighbour.indices, strict=True)) if a != b)
         changes.setdefault(position, []).append(neighbour)
+    # A size has many values and a switch two: drawn among neighbours, nearly every change would be one of a size.
     positions = sorted(changes)
     options = changes[positions[int(rng.integers(len(positions)))]]
     return options[int(rng.integers(len(options)))]
@@ -129,6 +135,7 @@ def non_dominated_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
     Returns:
         ``(n,)``.
     """
+    # All pairs at once: a population has some twenty members, and a sort would be longer to read than to save.
     at_least = (values[:, None, :] >= values[None, :, :]).all(-1)
     beats = at_least & ~at_least.T  # beats[i, j]: i dominates j
     ranks = np.full(len(values), -1, dtype=np.int64)
@@ -143,10 +150,12 @@ def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Crowding distance (Deb et al. 2002, NSGA-II): room between neighbours, infinite at the ends. ``(n,)``."""
     room = np.zeros(len(values))
     for column in values.T:
+        # Stable, so that equal values have the same order on every platform, and a resumed search the same children.
         order = np.argsort(column, kind="stable")
         ordered = column[order]
         width = ordered[-1] - ordered[0]
         room[order[[0, -1]]] = np.inf
+        # Where all values are equal nobody is crowded more than another, and a division by nothing would say otherwise.
         if width > 0:
             room[order[1:-1]] += (ordered[2:] - ordered[:-2]) / width
     return room

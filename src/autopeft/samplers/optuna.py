@@ -104,10 +104,13 @@ class Replayed:
     def ask(self, trials: Sequence[Trial], n: int = 1) -> list[Configuration]:
         """`n` proposals of Optuna's, random ones where it only repeats itself. See `Sampler.ask`."""
         rng, seen = generator(self._seed, trials), taken(self._space, trials)
+        # Optuna cannot know that a space is exhausted, and would be asked for as long as it may repeat itself.
         if len(seen) >= self._space.n_valid:
             return random_unseen(self._space, seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))), _silent():
+            # A study in memory, told everything anew: kept between calls it would be a state that a resumed search
+            # lacks.
             study = self._study(trials, int(rng.integers(2**31)))
             for _ in range(n):
                 proposed = self._fresh(study, seen)
@@ -152,6 +155,7 @@ class Replayed:
         measurement = trial.measurement
         attributes = {}
         if self._generation is not None:
+            # Optuna notes the generation when it proposes. These trials it did not propose, so they are given theirs.
             attributes[optuna.samplers.NSGAIISampler._get_generation_key()] = n_before // self._generation
         return optuna.create_trial(
             state=_STATES[trial.state],
@@ -216,6 +220,7 @@ class LatticeSampler(BaseSampler):
         if metric < 0 or size < 1:
             raise SettingsError(f"metric is at least 0 and backbone at least 1, but got {metric} and {size}.")
         self._space, self._sampler, self._metric, self._backbone = space, sampler, metric, size
+        # For parameters that are none of ours; theirs is no search, but the study must still be given a value.
         self._random = optuna.samplers.RandomSampler(seed=0)
         self._lock = threading.Lock()
 
@@ -286,6 +291,7 @@ class LatticeSampler(BaseSampler):
     def _trial(self, study: optuna.Study, frozen: FrozenTrial, configuration: Configuration) -> Trial:
         measurement, failure, state = None, None, TrialState.RUNNING
         if frozen.state == optuna.trial.TrialState.COMPLETE and not np.isfinite(frozen.values).all():
+            # Optuna calls a trial complete whose value is infinite, and a surrogate would be fitted to it.
             failure, state = Failure("nan", f"the objectives are {frozen.values}"), TrialState.FAILED
         elif frozen.state == optuna.trial.TrialState.COMPLETE:
             measurement, state = self._measurement(study, frozen, configuration), TrialState.COMPLETE

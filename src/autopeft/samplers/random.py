@@ -65,6 +65,7 @@ def random_unseen(
 def _fresh(space: SearchSpace, known: set[tuple[int, ...]], rng: np.random.Generator) -> Iterator[Configuration]:
     """Unseen configurations in random order until none is left: by rejection, then by `SearchSpace.unseen`."""
     idle = 0
+    # Rejection is quick while much is unseen. After a few rounds without anything new the space is searched in order.
     while idle < _IDLE_DRAWS:
         idle += 1
         for configuration in space.sample(rng, _DRAWN):
@@ -107,6 +108,7 @@ class RandomSampler:
 
 def build(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     """Random search over `space`; it takes no options."""
+    # It has no options, and says so as every other sampler does: with the name of what was given.
     with_options(RandomSettings(), options, RandomSampler.name)
     return RandomSampler(space, seed)
 

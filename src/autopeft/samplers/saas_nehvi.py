@@ -75,6 +75,7 @@ class SaasNehvi:
         """
         rng = generator(self._seed, trials)
         seen = taken(self._space, trials)
+        # Two values are the fewest that have a spread, without which nothing can be brought to unit variance.
         if sum(trial.is_complete for trial in trials) < 2:
             return random_unseen(self._space, seen, rng, n)
         found: list[Configuration] = []
@@ -82,6 +83,8 @@ class SaasNehvi:
             from autopeft.samplers._bayes.surrogate import FAILURES
 
             try:
+                # Fitted once for all that are proposed together: what is proposed first enters the others as pending
+                # only.
                 acquisition = self._acquisition(trials, int(rng.integers(2**31)))
                 while len(found) < n:
                     found.append(self._propose(trials, acquisition, found, seen, rng))
@@ -89,6 +92,7 @@ class SaasNehvi:
             except SpaceExhaustedError:
                 if not found:
                     raise
+            # A mistake of the user is not made up for by a random proposal.
             except InputError:
                 raise
             except FAILURES as error:
@@ -139,6 +143,7 @@ class SaasNehvi:
         settings = self._settings
         if settings.neighbourhood == "walk":
             return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
+        # Evenly along the front: were they the best by one objective, one end of it would never be searched.
         starts = spread(front, settings.pareto_starts)
         if settings.random_starts:
             starts += random_unseen(self._space, seen, rng, settings.random_starts)
@@ -191,6 +196,7 @@ class SaasNehvi:
         settings = self._settings
         x = self._encoded(data.configurations)
         model = self._fit(x, scale(data.values), seed, x.shape[-1])
+        # The reference goes through the transformation of the values, or the two could not be compared.
         worst = (float(scale([data.reference[0]])[0]), self._axis.worst)
 
         def given(pending: Sequence[Configuration]) -> Score:
@@ -220,6 +226,7 @@ class SaasNehvi:
         x = self._inputs(data.configurations)
         model = self._fit(x, scale(data.values), seed, self._space.n_choices)
         if is_known:
+            # BoTorch wants a model for every output, and this one reads the known cost off its column.
             second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
             worst_cost = -self._axis.worst
         else:

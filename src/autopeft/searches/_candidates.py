@@ -138,6 +138,7 @@ def indicator(scores: Floats, counts: Floats, alive: Bools, rank: Ints, budget: 
             never be chosen and is skipped in any case: else the indicator would stay empty and nothing ever fire.
     """
     chosen, used = np.zeros(len(scores), dtype=bool), 0.0
+    # Ties go by the canonical order, since before the first measurement all scores are equal.
     for index in np.lexsort((rank, -scores)):
         if not alive[index]:
             continue
@@ -151,6 +152,7 @@ def indicator(scores: Floats, counts: Floats, alive: Bools, rank: Ints, budget: 
 
 def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     """The cosine of two vectors; 0 when one of them is zero."""
+    # In double precision: the gradients of half precision overflow in their squares.
     x, y = a.astype(np.float64), b.astype(np.float64)
     length = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / length if length > 0 else 0.0
@@ -245,6 +247,7 @@ class Drift:
 
     def followed_by(self, logits: Floats) -> Drift:
         """The history with one more step."""
+        # Welford's recurrence: the moments of all steps without a list of them.
         change = logits - self.mean
         mean = self.mean + change / (self.n + 1)
         return Drift(self.start, self.n + 1, mean, self.squares + change * (logits - mean))
@@ -259,6 +262,7 @@ def instability(drift: Drift, logits: Floats, valid: Bools, direction: Literal["
         valid: which sizes exist, ``(m, K)``.
         direction: "end": KL(now ‖ then), as in the release; "start": KL(then ‖ now), as printed.
     """
+    # Sizes that do not exist have no probability, whatever their logits have drifted to.
     now = softmax(np.where(valid, logits, -np.inf))
     then = np.where(valid, drift.start, 0.0)
     then = then / then.sum(1, keepdims=True)
@@ -293,6 +297,7 @@ def number_fixed(n_open: int, similarity: float, left: int, carried: float = 0.0
     if left <= 1:
         return Fixing(n_open, 0.0)
     exact = n_open * max(0.0, similarity) / left + carried
+    # A product that should be whole may come out a rounding below it, and one size too few would be fixed.
     n = min(n_open, int(exact + 1e-9))
     return Fixing(n, max(0.0, exact - n))
 
@@ -326,6 +331,7 @@ def project(scores: Floats, candidates: Candidates, chosen: Ints, budget: int, i
     rows = np.arange(len(candidates))
     sizes = np.where(chosen >= 0, candidates.sizes[rows, np.maximum(chosen, 0)], 0)
     counts = np.where(chosen >= 0, candidates.counts[rows, np.maximum(chosen, 0)], 0)
+    # From the lowest score: what is left out first is what the search thinks least of.
     order = [int(index) for index in np.lexsort((candidates.rank, scores))]
     used = int(counts.sum())
     for index in order:
@@ -361,6 +367,7 @@ def _exchanged(scores: Floats, candidates: Candidates, room: int, sizes: Ints, c
     change = np.where(is_option, options - counts[:, None], 0)
     taken, given = np.argwhere(change < 0), np.argwhere(change > 0)
     total = change[tuple(taken.T)][:, None] + change[tuple(given.T)][None, :]
+    # A placement cannot shrink and grow in one exchange, and an exchange that gains nothing could go on for ever.
     is_fit = (total > 0) & (total <= room) & (taken[:, :1] != given[:, 0])
     if not is_fit.any():
         return 0
@@ -379,6 +386,7 @@ def _exchanged(scores: Floats, candidates: Candidates, room: int, sizes: Ints, c
 def _enlarged(candidates: Candidates, index: int, limit: int, room: int, sizes: Ints, counts: Ints) -> int:
     """Give one placement the largest size up to the `limit`-th that needs at most `room` more; by how much it grew."""
     before = int(counts[index])
+    # Sizes need not increase in count by the same step, so the largest that fits is looked for and not computed.
     fitting = [k for k in range(limit + 1) if before < candidates.counts[index, k] <= before + room]
     if fitting:
         sizes[index], counts[index] = candidates.sizes[index, fitting[-1]], candidates.counts[index, fitting[-1]]

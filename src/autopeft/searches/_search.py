@@ -83,6 +83,7 @@ class SearchContext:
         if self.checkpoint is None:
             return None
         evaluator = self.evaluator
+        # An interrupted search of other data, another recipe or another model must not be taken up by mistake.
         data = [evaluator.n_train, evaluator.data_seed, evaluator.splits.train.digest()]
         text = json.dumps([identity, evaluator.recipe.identity(), data, evaluator.backbone.digest()])
         return self.checkpoint / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"

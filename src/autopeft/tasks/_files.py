@@ -122,6 +122,7 @@ def from_files(
     """
     delimiter = _delimiter(delimiter)
     wish = _Wish((text,) if isinstance(text, str) else tuple(text), label, tuple(choices), kind)
+    # First what can be known without opening a file: reading a large one takes a minute, a wrong option none.
     _fail_on([*_wish_mistakes(wish), *_number_mistakes(threshold, class_weights)])
     given = {"train": train, "validation": validation, "test": test}
     check_encoding(encoding)
@@ -170,6 +171,7 @@ def _wish_mistakes(wish: _Wish) -> list[str]:
         mistakes.append(f"the kind is one of {', '.join(known)}, but got {wish.kind!r}")
     if not 1 <= len(wish.text) <= 2 or (wish.choices and len(wish.text) != 1):
         mistakes.append(f"one or two text columns are wanted (one beside choices), but got {list(wish.text)}")
+    # An unknown kind has been complained of already and must not be looked up.
     is_known = wish.kind in _answers.names()
     is_choice = _answers.lookup(wish.kind).has_candidates if is_known else bool(wish.choices)
     if is_choice != bool(wish.choices) or len(wish.choices) == 1:
@@ -201,6 +203,7 @@ def _metric_mistakes(metrics: Sequence[str], answers: Answers, own: Own) -> list
     n_classes = len(own.label_names)
     allowed, what = answers.allowed(n_classes), answers.describe(n_classes)
     named = {name: as_objective((name,))[0] for name in metrics}
+    # An alias is told by the name that was written, or the user would look for a word that is nowhere in the file.
     unknown = [name for name, meant in named.items() if meant not in METRICS]
     unfit = [name for name, meant in named.items() if meant in METRICS and meant not in allowed]
     found = [f"there are no metrics {unknown}; those that fit a {what} are {', '.join(allowed)}"] if unknown else []
@@ -226,6 +229,7 @@ def _weight_mistakes(weights: Weights, answers: Answers, own: Own) -> list[str]:
 def _weights(weights: Weights, names: Sequence[str]) -> Literal["balanced"] | tuple[float, ...]:
     if weights is None or weights == "balanced":
         return weights or ()
+    # YAML reads a class called 1 as a number, and the labels are text.
     given = _by_key(weights)
     return tuple(given.get(name, 1.0) for name in names)
 
@@ -266,6 +270,7 @@ def _read_all(parts: Mapping[str, Part], wish: _Wish, delimiter: str | None, enc
         except DataError as error:
             mistakes.append(str(error).removesuffix("."))
         if found:
+            # A part of several files is one table, whose rows are counted through so that a message can name one.
             tables[role] = together(found)
         elif not mistakes:
             mistakes.append(f"no file is named for the {role} part")

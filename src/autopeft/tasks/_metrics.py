@@ -80,6 +80,7 @@ def _multi_f1(labels: NDArray[Any], predictions: NDArray[Any], average: str) -> 
 
 def matthews(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """Matthews correlation, from -1 to 1; 0 when labels or predictions are constant (GLUE's CoLA)."""
+    # The formula divides by nothing there, and who says always the same has learnt nothing.
     if _is_constant(labels) or _is_constant(predictions):
         return 0.0
     return float(scores.matthews_corrcoef(labels, predictions))

@@ -145,11 +145,13 @@ def holdout(task: Task, source: Source, seed: int) -> Splits:
     cuts: dict[str, Indices] = {}
     for role, stream in (("test", _TEST), ("validation", _VALIDATION)):
         if role not in source.names:
+            # Two thousand tell two results apart to about a percent; more would only be taken from training.
             size = min(_MOST_HELD_OUT, max(1, round(_FRACTION * len(whole))))
             cuts[role], rest = _cut(whole, rest, size, task, _stream(seed, stream))
     validation = whole.subset(cuts["validation"]) if "validation" in cuts else source.read("validation")
     origin = f"{source.names['train']}, {_FRACTION:.0%}, {_manner(whole, task)}, at most {_MOST_HELD_OUT:,}"
     validation_name, test_name = (origin if role in cuts else source.names[role] for role in ("validation", "test"))
+    # Opened late: nothing before the final retraining may so much as read the test part.
     opened = (lambda: whole.subset(cuts["test"])) if "test" in cuts else (lambda: source.read("test"))
     train_name = source.names["train"] + (f", without the cut {' and '.join(sorted(cuts))}" if cuts else "")
     names = (train_name, validation_name, test_name)
@@ -163,6 +165,7 @@ def autopeft(task: Task, source: Source, seed: int) -> Splits:
     paper's printed numbers only.
     """
     development = source.read("test")
+    # Written into the facts of every study, so that no table can show such a score without the word.
     name = f"{source.names['test']}, searched on and reported on: optimistic"
     train = source.read("train")
     return _splits(task, seed, "autopeft", train, development, lambda: development, (source.names["train"], name, name))
@@ -194,6 +197,7 @@ def bipeft(task: Task, source: Source, seed: int) -> Splits:
     if task.is_large:
         return _from_train(task, source, seed, "bipeft", 0.5, _BIPEFT_VALIDATION, stratify=False)
     development = source.read("test")
+    # The paper moves the halves with the seed, so its deviations are those of the split too.
     order = _stream(seed, _VALIDATION).permutation(len(development))
     half = len(development) // 2
     name = f"{source.names['test']}, shuffled, %s half"
@@ -248,6 +252,7 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator, 
     quota = np.minimum(quota, counts - spare)
     for _ in range(size - quota.sum()):
         quota[np.argmax(np.where(quota < counts - spare, exact - quota, -np.inf))] += 1
+    # A class that validation never sees could be forgotten without a cost.
     for rare in np.flatnonzero((quota == 0) & (counts > spare)):
         if quota.max() > 1:
             quota[quota.argmax()] -= 1
@@ -319,6 +324,7 @@ def _whole_groups(groups: Sequence[str], size: int, generator: np.random.Generat
     taken: set[str] = set()
     left = size
     for index in generator.permutation(len(names)):
+        # The first group is taken whatever its size: a part of one group is better than an empty one.
         if taken and sizes[names[index]] > left:
             break
         taken.add(names[index])
@@ -351,6 +357,7 @@ def _splits(
 
 def _prepared(splits: Splits, task: Task, seed: int, limit: int | None) -> Splits:
     train, facts = splits.train, dict(splits.facts)
+    # After the cuts, so that validation and test are those of the full data and results can be compared.
     if limit is not None and limit < len(train):
         everything = np.arange(len(train), dtype=np.int64)
         kept, _ = _cut(train, everything, limit, task, _stream(seed, _LIMIT), spare=0)  # the rest is used nowhere

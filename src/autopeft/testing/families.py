@@ -240,5 +240,6 @@ def check_family(family: Family) -> list[str]:
         ExceptionGroup: some promises are not kept by a model type.
     """
     known = {name: one for name, one in families().items() if not set(one.model_types) & set(family.model_types)}
+    # A family in a stranger's file is not found by discovery, and everything else here asks by model type.
     with mock.patch("autopeft.backbones._backbone.families", return_value={**known, family.model_types[0]: family}):
         return [f"{name}: {one}" for name in family.model_types for one in keep(name, PROMISES, name)]

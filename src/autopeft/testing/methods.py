@@ -95,6 +95,7 @@ def _masked_away_is_absent(family: str, method: str) -> None:
         assert not torch.equal(output(found), plain)
         attached.masks.update(dict.fromkeys(attached.modules, 0))
         assert torch.equal(output(found), plain)
+        # A mask that is a tensor takes another way through the module than the number 0, which leaves it out.
         attached.masks.update({(p.site, p.method): torch.zeros(p.size) for p in attached.architecture})
         if methods.lookup(method).seam == "delta":
             assert torch.equal(output(found), plain)

@@ -86,9 +86,11 @@ class KnownCostNehvi:
         self._model, self._samples, self._seed = model, n_samples, seed
         self._worst_value, self._worst_cost = reference
         order = torch.argsort(cost, stable=True)
+        # Beyond the reference a point adds no area, and its stair would have a negative width.
         order = order[cost[order] < self._worst_cost]
         self._condition(x[order], cost[order])
         if is_pruned and len(order):
+            # The posterior is sampled anew for the rest: fewer points mean smaller matrices in every later call.
             used = (self._levels[..., 1:] > self._levels[..., :-1]).flatten(0, 1).any(0)
             self._condition(x[order][used], cost[order][used])
 
@@ -108,6 +110,7 @@ class KnownCostNehvi:
         mean, covariance = joint(self._model, x)  # (b, n), (b, n, n)
         self._root = _root(covariance)
         self._normal = draw_sobol_normal_samples(n, self._samples, dtype=torch.float64, seed=self._seed)  # (s, n)
+        # One draw for all candidates: common random numbers, so that two candidates differ by what they are.
         values = mean.unsqueeze(1) + self._normal @ self._root.mT  # (b, s, n)
         heights = values.clamp_min(self._worst_value).cummax(-1).values
         floor = torch.full_like(heights[..., :1], self._worst_value)
@@ -124,6 +127,7 @@ class KnownCostNehvi:
             ``(m,)``; minus infinity where the cost reaches the reference.
         """
         per_candidate = self._levels.numel()
+        # What is held at once must not grow with the number of samples, or a large design would not fit in memory.
         size = max(1, min(512, _ELEMENTS // per_candidate))
         parts = [self._score(x[i : i + size], cost[i : i + size]) for i in range(0, len(x), size)]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
@@ -134,6 +138,8 @@ class KnownCostNehvi:
         u = (mean.unsqueeze(-1) - self._levels.unsqueeze(2)) / spread.unsqueeze(-1)  # (b, s, m, n + 1)
         plain = (torch.einsum("bsmk,mk->bsm", _h(u).clamp_min_(0), width) * spread).mean((0, 1))  # (m,)
         result = torch.log(plain)
+        # The logarithm of a sum that has underflowed says nothing about which candidate is better, and most are that
+        # bad.
         lost = (plain < _TINY) & (width.sum(-1) > 0)
         if lost.any():
             terms = log_h(u[:, :, lost]) + torch.log(width[lost]) + torch.log(spread[..., lost]).unsqueeze(-1)
@@ -149,6 +155,7 @@ class KnownCostNehvi:
         if n == 0:
             return mean.unsqueeze(1), variance.clamp_min(1e-14).sqrt().unsqueeze(1)
         pull = torch.linalg.solve_triangular(self._root, covariance[:, :n, n:], upper=False)  # (b, n, m)
+        # Rounding can take a variance below nothing at a point that was measured already.
         left = (variance - pull.square().sum(1)).clamp_min(1e-14)
         return mean[:, n:].unsqueeze(1) + self._normal @ pull, left.sqrt().unsqueeze(1)
 
@@ -198,6 +205,7 @@ class SampledNehvi:
         if is_log:
             _log.debug("BoTorch compiles a kernel for this CPU; where unlike hosts share it, set TORCH_EXTENSIONS_DIR.")
         shape = torch.Size([n_samples])
+        # A deterministic cost has one value; noise drawn for it would blur the front.
         second = IndexSampler if is_cost_known else SobolQMCNormalSampler
         kind = qLogNoisyExpectedHypervolumeImprovement if is_log else qNoisyExpectedHypervolumeImprovement
         self._function = kind(

@@ -50,6 +50,7 @@ class Ledger:
         fresh = list(dict.fromkeys(c for c in configurations if c not in self.scores))
         for start in range(0, len(fresh), self.chunk):
             part = fresh[start : start + self.chunk]
+            # A model that cannot be evaluated somewhere must not end the search; such a point is merely never chosen.
             values = np.nan_to_num(self.score(part), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
             self.scores.update(zip(part, map(float, values), strict=True))
 
@@ -96,6 +97,7 @@ def climb(
         evaluations: most neighbours that a start may look at; it stops when they are spent.
         most_neighbours: a random subset of this size is looked at where a point has more free neighbours.
     """
+    # Measured points are good places to begin and must not be proposed, so they are climbed from without a score.
     ledger.add([start for start in starts if ledger.is_free(start)])
     climbers = [Climber(start) for start in dict.fromkeys(starts)]
     for _ in range(moves):
@@ -120,6 +122,7 @@ def _subset(ledger: Ledger, climber: Climber, rng: np.random.Generator, most: in
 def _moved(ledger: Ledger, climber: Climber, look: Sequence[Configuration], evaluations: int) -> Climber:
     spent = climber.spent + len(look)
     best = max(look, key=ledger.value, default=climber.at)
+    # A step sideways could go round in circles on a flat score.
     if ledger.value(best) <= ledger.value(climber.at):
         return replace(climber, spent=spent, is_done=True)
     return Climber(best, spent, spent >= evaluations)
@@ -163,6 +166,7 @@ def mutate(space: SearchSpace, configuration: Configuration, rng: np.random.Gene
 
 def _redrawn(index: int, count: int, rng: np.random.Generator) -> int:
     """Another index near `index`: by rejection, uniformly over the others when that fails."""
+    # A switch has one other value, and rejection would only take longer to find it.
     if count == 2:
         return 1 - index
     for _ in range(_WALK_DRAWS):

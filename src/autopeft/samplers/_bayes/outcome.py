@@ -50,6 +50,7 @@ class OutcomeTransform:
         if self.kind == "z-score":
             spread = float(seen.std(ddof=1)) if len(seen) > 1 else 0.0
             return np.asarray((x - seen.mean()) / (spread if spread > 1e-12 * (1 + abs(seen.mean())) else 1.0))
+        # Equal values share the middle of their ranks; many architectures of a small validation part measure the same.
         below = np.searchsorted(seen, x, side="left")
         at_most = np.searchsorted(seen, x, side="right")
         n = len(seen)
@@ -80,6 +81,7 @@ class CostAxis:
             low = max(low, space.budget.least)
         drawn: tuple[int, ...] = ()
         if scale == "rank":
+            # Not the seed of the study: two studies of a space must mean the same by a position on the axis.
             configurations = space.sample(np.random.default_rng(_RANK_SEED), _RANKED)
             drawn = tuple(sorted({space.cost(configuration) for configuration in configurations}))
         return cls(scale, low, high, drawn)
@@ -102,5 +104,6 @@ class CostAxis:
         if self.scale == "log":
             return logs
         known = np.log10(np.maximum(np.array([self.low, *self.drawn, self.high], dtype=np.float64), 0.5))
+        # Interpolation wants points that increase, and the ends may have been drawn as well.
         known = np.unique(known)
         return np.interp(logs, known, np.linspace(0, 1, len(known)))

@@ -66,10 +66,12 @@ def fit(
         botorch.exceptions.errors.ModelFittingError: the fit did not converge in five attempts.
     """
     wanted = None
+    # The cost rides along as a last column for the acquisition function; the process must not learn from it.
     if n_features < x.shape[-1]:
         wanted = FilterFeatures(feature_indices=torch.arange(n_features))
     if kind == "saas-nuts":
         fitted = _fit_nuts(x, y, wanted, seed, nuts)
+        # A chain that fails is no reason to end a search that has run for days: the other fit needs no chain.
         if fitted is not None:
             return fitted
         _log.warning("NUTS failed %d times; this proposal uses the maximum-a-posteriori fit instead.", _NUTS_ATTEMPTS)
@@ -96,8 +98,10 @@ def _fit_nuts(x: Tensor, y: Tensor, wanted: Any, seed: int, nuts: Nuts) -> Any:
     """A fully Bayesian model, or None after several failures, each with a new seed."""
     for attempt in range(_NUTS_ATTEMPTS):
         try:
+            # A large prime apart, so that the attempts of one proposal share no seed with those of the next.
             model = run_nuts(x, y, wanted, seed=(seed + 7919 * attempt) % 2**31, nuts=nuts)
             with torch.no_grad():
+                # Chains that diverge return numbers all the same, and only a prediction shows that they are none.
                 if torch.isfinite(model.posterior(x[:1]).mean).all():
                     return model
             _log.info("NUTS attempt %d gave values that are not finite.", attempt + 1)
