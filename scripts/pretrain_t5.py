@@ -32,8 +32,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from autopeft.errors import SettingsError
 from autopeft.network.dropout import quick_dropout
 from autopeft.training.checkpoint import Checkpoint, read, write
+from autopeft.writing import check_place
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 N_SENTINELS = 100
@@ -327,6 +329,23 @@ Made by `scripts/pretrain_t5.py` with {asdict(plan)}.
 """
 
 
+def check_out(out: Path) -> None:
+    """Make sure, before any training, that `out` is new, empty, or a run of this script that goes on.
+
+    Raises:
+        SystemExit: something else stands there, or nothing can be written there.
+    """
+    try:
+        check_place("--out", out, is_folder=True)
+    except SettingsError as error:
+        raise SystemExit(str(error)) from error
+    there = {item.name for item in out.iterdir()} if out.exists() else set()
+    if there and not {"checkpoint.safetensors", "tokenizer.json"} & there:
+        raise SystemExit(f"--out takes a new or empty folder, or one of an earlier run, but {str(out)!r} is neither.")
+    if "model.safetensors" in there and "checkpoint.safetensors" not in there:
+        raise SystemExit(f"--out {str(out)!r} holds a model that this script did not make: give a new folder.")
+
+
 def pretrain(plan: Plan, texts: Sequence[str], out: Path, source: str, save_every: int = 250) -> Pretraining:
     """Pretrain to the end of the plan, or continue; `out` gets weights, tokenizer and model card."""
     console, checkpoint = Console(stderr=True), out / "checkpoint.safetensors"
@@ -364,6 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{value} by default")
     found = vars(parser.parse_args(arguments))
     data, files, out = (found.pop(name) for name in ("data", "text", "out"))
+    check_out(out)
     texts = texts_of(data, files)
     source = "of the training parts of GLUE and SuperGLUE" if data else "of the user's own files"
     pretrain(Plan(**found), texts, out, source)

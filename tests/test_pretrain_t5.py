@@ -168,3 +168,18 @@ def test_the_command_line_makes_a_model(tmp_path: Path, capsys: pytest.CaptureFi
     script.main(["--text", str(own), "--out", str(tmp_path / "model"), *[o.replace("_", "-") for o in options]])
     assert "autopeft search --model" in capsys.readouterr().out
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("there", ["notes.txt", "model.safetensors", "a file"])
+def test_what_stands_at_out_is_looked_at_before_training(tmp_path: Path, there: str) -> None:
+    own, out = tmp_path / "own.txt", tmp_path / "out"
+    own.write_text("\n".join(TEXTS), encoding="utf-8")
+    if there == "a file":
+        out.write_text("dear")
+    else:
+        out.mkdir()
+        (out / there).write_text("dear")
+        (out / "tokenizer.json").write_text("{}") if there.startswith("model") else None
+    with pytest.raises(SystemExit, match="--out"):
+        script.main(["--text", str(own), "--out", str(out)])
+    assert (out if there == "a file" else out / there).read_text() == "dear"

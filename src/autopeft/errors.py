@@ -58,6 +58,10 @@ class SettingsError(InputError):
     """A settings file or a command-line option that cannot be used."""
 
 
+class WrongTypeError(InputError, TypeError):
+    """What was given to a function is of a type that it does not take."""
+
+
 class DataError(InputError):
     """A data file, a column or a label that cannot be used."""
 

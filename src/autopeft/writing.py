@@ -258,6 +258,7 @@ def check_folder(
     for name, given in (inputs or {}).items():
         if given is not None and _is_within(Path(given), folder):
             raise SettingsError(f"{option} {str(folder)!r} would write over {name}, {str(given)!r}: give a new folder.")
+    _check_outside_of_models(option, folder, inputs or {})
     if not folder.exists() or not _items(folder):
         return
     if not is_ours:
@@ -288,6 +289,8 @@ def check_file(
     for name, given in (inputs or {}).items():
         if given is not None and _is_same(Path(given), path):
             raise SettingsError(f"{option} {str(path)!r} would replace {name}: give another name.")
+    if not path.exists():
+        _check_outside_of_models(option, path, inputs or {})
     if not path.exists() or path.stat().st_size == 0:
         return
     if not result.stands_at(path):
@@ -299,6 +302,24 @@ def check_file(
         raise SettingsError(
             f"{option} {str(path)!r} holds {result.what} of an earlier run: give another name, or --overwrite."
         )
+
+
+def _check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
+    """Refuse a place inside of a model's folder, which is copied, compared and uploaded as a whole.
+
+    Raises:
+        SettingsError: it is in one.
+    """
+    for name, given in inputs.items():
+        if given is not None and _is_model(Path(given)) and Path(given).resolve() in path.resolve().parents:
+            raise SettingsError(
+                f"{option} {str(path)!r} lies in the folder of {name}, {str(given)!r}, which holds that model alone: "
+                "give a place outside of it."
+            )
+
+
+def _is_model(folder: Path) -> bool:
+    return folder.is_dir() and (folder / "config.json").is_file()
 
 
 def check_place(option: str, path: Path, *, is_folder: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,4 +138,41 @@ def test_a_tokenizer_that_can_neither_pad_nor_end_is_refused(model: Path) -> Non
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     (model / "special_tokens_map.json").unlink(missing_ok=True)
     with pytest.raises(BackboneError, match="neither a padding token nor an end token"):
+        Backbone.from_pretrained(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers 1,000,000, which must be between 1 and 10,000"),
+        ({"num_hidden_layers": 9000}, "num_hidden_layers 9,000, but its checkpoint has 55 tensors"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0, which must be between 1"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers -1, which must be between 1"),
+        ({"hidden_size": 0}, "hidden_size 0, which must be between 1"),
+        ({"hidden_size": 10**9}, "hidden_size 1,000,000,000, which must be between 1"),
+        ({"hidden_size": 10**6}, "parameters, but its checkpoint holds"),
+        ({"vocab_size": 10**8}, "describes 3,2"),
+        ({"vocab_size": 10**12}, "vocab_size 1,000,000,000,000, which must be between 1"),
+        ({"hidden_size": "x"}, "'hidden_size': TypeError: Field 'hidden_size' expected int, got str (value: 'x')"),
+        ({"hidden_act": "nosuch"}, "cannot be built from its configuration: KeyError: 'nosuch'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused_at_once(
+    model: Path, changes: dict[str, object], message: str
+) -> None:
+    configured(model, "config.json", **changes)
+    began = time.process_time()
+    with pytest.raises(BackboneError) as caught:
+        Backbone.from_pretrained(model)
+    assert time.process_time() - began < 2
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_before_any_step(case: Case, model: Path, value: float) -> None:
+    tensors = load_file(model / WEIGHTS)
+    tensors["encoder.layer.1.output.dense.weight"][0, 3] = value
+    save_file(tensors, model / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"not finite in encoder\.layer\.1\.output\.dense\.weight"):
         Backbone.from_pretrained(model)

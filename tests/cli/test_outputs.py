@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from autopeft.cli.terminal import figure
 from small_case import Case, call
 
 
@@ -44,6 +45,18 @@ def test_train_does_not_save_over_its_base_model(
         assert code == 2
         assert "would write over the base model" in said
         assert "Retraining" not in said
+    assert content(own) == before
+
+
+@pytest.mark.parametrize("option", ["--save", "--to"])
+def test_nothing_is_written_inside_of_the_folder_of_a_model(case: Case, own: Path, option: str) -> None:
+    before = content(own)
+    for place in ("model/sub/saved", "link/saved"):
+        code, said = train(case, own, option, own / place)
+        assert code == 2
+        assert "lies in the folder of the base model" in said
+    asked = case.write(own.parent / "asked.yaml", model=str(own / "model"))
+    assert "lies in the folder of the base model" in call("search", asked, "--out", own / "model" / "run").err
     assert content(own) == before
 
 
@@ -168,3 +181,9 @@ def test_an_experiment_keeps_out_of_folders_that_are_not_its_own(case: Case, tmp
     assert found.code == 2
     assert "--results takes a new or empty folder" in found.err, found.err
     assert (folder / "README.md").read_text() == "# My project"
+
+
+def test_measurements_are_told_as_a_person_writes_them() -> None:
+    assert [figure(value) for value in (0.81234, 12.3456, 10294.7, -250000.0, 0)] == [
+        "0.8123", "12.35", "10,295", "-250,000", "0",
+    ]  # fmt: skip

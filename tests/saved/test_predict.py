@@ -15,7 +15,7 @@ import torch
 import tiny
 from autopeft import tasks
 from autopeft.backbones import Backbone
-from autopeft.errors import ArchitectureError, DataError
+from autopeft.errors import ArchitectureError, DataError, WrongTypeError
 from autopeft.saved.predict import _examples, predictions
 from autopeft.saved.save import load
 from autopeft.session import Session
@@ -307,3 +307,12 @@ def test_what_predict_cannot_read_or_write_is_refused(saved: Path, tmp_path: Pat
         assert found.code == 2
         assert expected in found.err
     assert mine.read_text() == '{"label": "x", "text": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    "texts", [b"good", [b"good"], 3, None, {"text": "good"}, [3], ["good", None], [("good", 3)], [{}]]
+)
+def test_what_is_no_text_is_one_error(saved: Path, texts: Any) -> None:
+    with pytest.raises(WrongTypeError, match="Texts are a text, or a sequence whose items are texts") as caught:
+        predictions(saved, texts)
+    assert isinstance(caught.value, TypeError)

@@ -239,6 +239,24 @@ def test_what_was_decided_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "as was said" in from_files(path, text=["text"], kind="regression")[1].decided[0]
 
 
+def test_a_column_of_parquet_that_is_not_used_refuses_nothing(tmp_path: Path) -> None:
+    path, days = tmp_path / "a.parquet", pyarrow.array([2**40] * 20)
+    table = pyarrow.table(
+        {
+            "text": [f"t{n}" for n in range(20)],
+            "label": ["a", "b"] * 10,
+            "when": days.cast(pyarrow.timestamp("s")),  # the year 36,812, which Python has no date for
+        }
+    )
+    parquet.write_table(table, path)
+    task, _ = from_files(path, text=["text"])
+    assert task.label_names == ("a", "b")
+    with pytest.raises(DataError, match="the column 'when': "):
+        from_files(path, text=["text"], label="when")
+    with pytest.raises(DataError, match=r"no column 'whem' .did you mean 'when'"):
+        from_files(path, text=["text"], label="whem")
+
+
 # -- anything at all -----------------------------------------------------------------------------------------
 
 CELLS = st.sampled_from(

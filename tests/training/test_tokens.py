@@ -50,6 +50,17 @@ def test_words_that_are_unknown_are_counted(case: Case, tmp_path: Path) -> None:
     assert "unknown" not in facts(case, known)
 
 
+def test_texts_of_which_next_to_nothing_is_known_are_refused(case: Case, tmp_path: Path) -> None:
+    data = case.data()
+    train = rows(tmp_path / "train.csv", ["ein guter langer Text", "noch ein anderer Text"])
+    asked = case.write(tmp_path / "asked.yaml", files={**data["files"], "train": str(train)})
+    called = call("search", asked, "--out", tmp_path / "run")
+    assert called.code == 2
+    assert "100% of the tokens of 4 training examples are unknown to the tokenizer of" in called.err
+    assert "more than the 90% with which" in called.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("command", ["search", "train"])
 def test_it_is_said_where_something_is_trained(case: Case, tmp_path: Path, command: str) -> None:
     data = case.data()

@@ -19,14 +19,8 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
-from autopeft.backbones._loading import (
-    first_line,
-    load_config,
-    load_model,
-    load_tokenizer,
-    make_config,
-    with_padding,
-)
+from autopeft.backbones._loading import load_config, load_model, load_tokenizer, make_config, with_padding
+from autopeft.backbones._plausible import in_one_line
 from autopeft.backbones._sites import Family, Site, find_sites
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
@@ -117,7 +111,7 @@ class Backbone:
         try:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
-            raise BackboneError(f"The device {str(device)!r} cannot be used: {first_line(error)}") from error
+            raise BackboneError(f"The device {str(device)!r} cannot be used: {in_one_line(error)}") from error
         return cls(model, tokenizer, str(name))
 
     @classmethod

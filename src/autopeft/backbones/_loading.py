@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
+from autopeft.backbones._plausible import check_config, check_finite, in_one_line
 from autopeft.errors import BackboneError
 
 _POINTER = b"version https://git-lfs"
@@ -25,21 +26,27 @@ _UNREAD = ("pooler", "lm_head", "cls", "classifier", "qa_outputs", "score")
 _LEAST_SHARE = 0.1
 
 
-def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def load_model(
+    name: str, source: str, *, is_text_to_text: bool, dtype: torch.dtype, config: Any, **options: Any
+) -> PreTrainedModel:
     """The pretrained model at `source`, with every weight that is read taken from the checkpoint.
 
     Args:
         name: what the user calls it, for messages.
+        config: what `load_config` gave.
         options: for transformers.
 
     Raises:
-        BackboneError: weights are missing, misshapen, truncated, or a pointer to a file that was not fetched.
+        BackboneError: the configuration cannot be meant (`autopeft.backbones._plausible`), or weights are missing,
+            misshapen, truncated, no numbers, or a pointer to a file that was not fetched.
     """
     _check_files(name, Path(source))
     auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
+    check_config(name, source, config, auto, **options)
     try:
         model, loading = auto.from_pretrained(
             source,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -47,8 +54,9 @@ def load_model(name: str, source: str, *, is_text_to_text: bool, dtype: torch.dt
             **options,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
+        raise BackboneError(f"The model {name!r} cannot be loaded: {in_one_line(error)}") from error
     _check_complete(name, model, loading, is_text_to_text)
+    check_finite(name, model)
     return model
 
 
@@ -61,7 +69,7 @@ def load_config(name: str, source: str, **options: Any) -> Any:
     try:
         return AutoConfig.from_pretrained(source, **options)
     except Exception as error:  # each model type checks its values with errors of its own
-        raise BackboneError(f"The model {name!r} cannot be loaded: {first_line(error)}") from error
+        raise BackboneError(f"The model {name!r} cannot be loaded: {in_one_line(error)}") from error
 
 
 def make_config(name: str, facts: Mapping[str, Any]) -> Any:
@@ -75,7 +83,7 @@ def make_config(name: str, facts: Mapping[str, Any]) -> Any:
         return AutoConfig.for_model(str(facts.get("model_type")), **values)
     except Exception as error:  # each model type checks its values with errors of its own
         raise BackboneError(
-            f"The configuration that was noted of {name!r} cannot be used: {first_line(error)}"
+            f"The configuration that was noted of {name!r} cannot be used: {in_one_line(error)}"
         ) from error
 
 
@@ -89,7 +97,7 @@ def load_tokenizer(name: str, source: str, model: PreTrainedModel, **options: An
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # the Rust library raises plain exceptions for files that it cannot read
-        raise BackboneError(f"The tokenizer of {name!r} cannot be loaded: {first_line(error)}") from error
+        raise BackboneError(f"The tokenizer of {name!r} cannot be loaded: {in_one_line(error)}") from error
     _check_vocabulary(name, Path(source), tokenizer, model)
     return with_padding(name, tokenizer)
 
@@ -108,11 +116,6 @@ def with_padding(name: str, tokenizer: Any) -> Any:
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _check_files(name: str, folder: Path) -> None:

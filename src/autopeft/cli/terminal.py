@@ -44,6 +44,11 @@ class DiscreetFormatter(logging.Formatter):
         return without_secrets(super().format(record))
 
 
+def figure(value: float) -> str:
+    """A measurement as a person writes it: four digits, and whole with separators from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def print_json(data: Any) -> None:
     """`data` as JSON, to standard output."""
     print(json.dumps(data, indent=1, ensure_ascii=False, default=str))

@@ -13,7 +13,7 @@ from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets, TruncationSide
 from autopeft.cli.studies import AsJson, Database, Overwrite, TrustRemoteCode, opened, picked
-from autopeft.cli.terminal import err, print_json, say
+from autopeft.cli.terminal import err, figure, print_json, say
 from autopeft.errors import SettingsError
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
 
@@ -139,7 +139,7 @@ def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dic
 def _show_run(so_far: dict[str, Any], files: list[Path]) -> None:
     """Tell of the last run, and write what there is by now: a later run may fail."""
     objective, last = so_far["objective"], so_far["metrics"][-1]
-    rest = "".join(f", {name} {value:,.4g}" for name, value in last.items() if name != objective)
+    rest = "".join(f", {name} {figure(value)}" for name, value in last.items() if name != objective)
     say(f"seed {so_far['seeds'][-1]}: {objective} {so_far['values'][-1]:.4f}{rest} on test", err)
     _write_all(files, so_far)
 
@@ -190,7 +190,7 @@ def _other_means(found: dict[str, Any]) -> str:
     """The means over the seeds of the metrics beside the objective."""
     every = found["metrics"]
     names = [name for name in every[0] if name != found["objective"]]
-    return "".join(f", {name} {sum(one[name] for one in every) / len(every):,.4g}" for name in names)
+    return "".join(f", {name} {figure(sum(one[name] for one in every) / len(every))}" for name in names)
 
 
 def _chosen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from autopeft import tasks
-from autopeft.errors import DataError, SettingsError
+from autopeft.errors import DataError, SettingsError, WrongTypeError
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
 from autopeft.tasks import _answers
@@ -57,12 +57,13 @@ def predictions(
 
     Raises:
         ArchitectureError: the folder does not hold a saved model.
+        WrongTypeError: what is given is neither text nor a sequence of texts; bytes are no text.
         DataError: there is no text, an input has another number of texts than the model takes, a text is empty, or
             the model was trained on texts that a task of one's own puts together in a way of its own.
     """
+    inputs = _inputs(texts)
     record = read_record(folder)
     task = _task(record)
-    inputs = [(one,) if isinstance(one, str) else one for one in ([texts] if isinstance(texts, str) else texts)]
     examples = _examples(task, inputs, is_encoder=bool(record["n_outputs"]))
     loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
     learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
@@ -77,6 +78,22 @@ def predictions(
             outputs = learner.outputs(collate(encoded, rows, learner.pad, loaded.device))
         answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
         found += [{"text": "\t".join(inputs[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
+    return found
+
+
+def _inputs(texts: Any) -> list[tuple[str, ...]]:
+    """The texts of each input."""
+    wanted = "Texts are a text, or a sequence whose items are texts or sequences of texts"
+    if isinstance(texts, str):
+        return [(texts,)]
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise WrongTypeError(f"{wanted}, but got {type(texts).__name__}: {texts!r:.60}.")
+    found: list[tuple[str, ...]] = []
+    for number, one in enumerate(texts, start=1):
+        parts = (one,) if isinstance(one, str) or not isinstance(one, Sequence) else tuple(one)
+        if not all(isinstance(part, str) for part in parts):  # of bytes, the parts are numbers
+            raise WrongTypeError(f"{wanted}, but input {number} is of type {type(one).__name__}: {one!r:.60}.")
+        found.append(parts)
     return found
 
 

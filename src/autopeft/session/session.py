@@ -25,6 +25,7 @@ from autopeft.tracking import tracked
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, middle, sweep
+from autopeft.training.tokens import check_known
 from autopeft.workers import check_devices
 from autopeft.writing import STUDY as STUDY_FOLDER
 from autopeft.writing import check_folder
@@ -88,6 +89,7 @@ class Session:
         evaluator = Evaluator(
             backbone, task, splits, settings.recipe, data_seed=settings.data_seed, answer=settings.answer
         )
+        check_known(evaluator)
         initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 

@@ -11,7 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autopeft.errors import DataError
 from autopeft.training.evaluator import Evaluator
 
 _MOST = 2000
@@ -22,6 +24,8 @@ _NOT_READ = MappingProxyType(
         "left": "what comes before that from their ends is not read: raise recipe.max_length",
     }
 )
+# Beyond that share there is next to nothing to read: it is refused.
+_MOST_UNKNOWN = 0.9
 # Names and slips are unknown to good tokenizers, too.
 _MANY_UNKNOWN = 0.1
 
@@ -46,6 +50,31 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
     }
 
 
+def check_known(evaluator: Evaluator) -> None:
+    """Refuse training texts of which the tokenizer knows next to nothing: they would look all alike.
+
+    Raises:
+        DataError: more than nine tenths of the tokens are unknown, special ones not counted.
+    """
+    tokenizer, part = evaluator.backbone.tokenizer, evaluator.train_part
+    share = _share_unknown(part.tokens.flat, tokenizer)
+    if share > _MOST_UNKNOWN:
+        raise DataError(
+            f"{share:.0%} of the tokens of {len(part):,} training examples are unknown to the tokenizer of "
+            f"{evaluator.backbone.name}, more than the {_MOST_UNKNOWN:.0%} with which there is something to learn: "
+            "take a model of the language of the texts."
+        )
+
+
+def _share_unknown(tokens: NDArray[Any], tokenizer: Any) -> float:
+    """The share of the tokenizer's unknown token; those that frame a text do not count."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    words = tokens[~np.isin(tokens, special)]
+    return float((words == tokenizer.unk_token_id).mean()) if len(words) else 0.0
+
+
 def _limit(evaluator: Evaluator) -> int:
     positions = evaluator.backbone.n_positions or evaluator.recipe.max_length
     return min(evaluator.recipe.max_length, positions, int(evaluator.backbone.tokenizer.model_max_length))
@@ -63,12 +92,8 @@ def _cut(lengths: Any, limit: int, side: str) -> dict[str, str]:
 
 
 def _unknown(ids: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, str]:
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    words = [token for row in ids for token in row if token not in special]
-    share = sum(token == tokenizer.unk_token_id for token in words) / len(words) if words else 0.0
-    if tokenizer.unk_token_id is None or share <= _MANY_UNKNOWN:
+    share = _share_unknown(np.concatenate([np.asarray(row, dtype=np.int64) for row in ids]), tokenizer)
+    if share <= _MANY_UNKNOWN:
         return {}
-    message = (
-        f"{share:.0%} of the tokens of {len(ids):,} training texts are unknown to the tokenizer, and look all alike"
-    )
-    return {"unknown": message}
+    told = f"{share:.0%} of the tokens of {len(ids):,} training texts are unknown to the tokenizer, and look all alike"
+    return {"unknown": told}
