@@ -40,6 +40,17 @@ def test_every_reference_is_right_and_the_first_is_trained_on(tmp_path: Path) ->
     assert splits.describe()["train"]["answer_words"] == {"median": 4, "longest": 4}
 
 
+def test_the_hub_s_rows_of_the_same_facts_are_each_other_s_references() -> None:
+    rows = [("name[A]", "A is a pub."), ("name[B]", "B."), ("name[A]", "There is A.")]
+    named = [{"meaning_representation": facts, "human_reference": said} for facts, said in rows]
+    columns = ("meaning_representation", "human_reference")
+    found = TASK.examples(tasks.Table("tuetschek/e2e_nlg_cleaned:test", columns, named))
+    assert found.texts == [("name[A]",), ("name[B]",), ("name[A]",)]
+    assert list(found.answers) == [("A is a pub.", "There is A."), ("B.",), ("There is A.", "A is a pub.")]
+    with pytest.raises(DataError, match="there is no column 'human_reference'"):
+        TASK.examples(tasks.Table("the Hub", columns[:1], [{"meaning_representation": "name[A]"}]))
+
+
 @pytest.mark.parametrize("label", ["", " ", [], ["a", ""], 3, None])
 def test_a_row_without_a_text_is_refused(label: object) -> None:
     table = tasks.Table("made.jsonl", ("prompt", "completion"), [{"prompt": "x", "completion": label}])

@@ -2,26 +2,54 @@
 
 ``name[Clowns], food[English], near[Clare Hall]`` becomes "Clowns serves English food near Clare Hall." The answer is
 text, so that an encoder-decoder is wanted. Rows have ``prompt`` and ``completion``; where a row has ``references``, all
-sentences that people wrote for these facts, each of them is right. It is read from a folder (``--data``).
+sentences that people wrote for these facts, each of them is right. The cleaned set of the Hub calls them
+``meaning_representation`` and ``human_reference``, and has a row for every sentence: those of the same facts are each
+other's references.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Table
-from autopeft.tasks._task import Hub, Task, one_per_row
+from autopeft.tasks._task import Hub, Task, columns_or_raise, one_per_row
 
 
 def facts_and_sentences(task: Task, table: Table) -> Examples:
-    """One example a row; every one of its references is right.
+    """One example a row; every one of its references is right, and the first is trained on.
 
     Raises:
         DataError: as `autopeft.tasks._task.one_per_row`.
     """
+    table = _as_ours(task, table) if _FACTS in table.columns else table
     rows = [{**row, task.label: row.get("references") or row.get(task.label)} for row in table.rows]
     return one_per_row(task, Table(table.source, table.columns, rows))
+
+
+_FACTS, _SENTENCE = "meaning_representation", "human_reference"
+
+
+def _as_ours(task: Task, table: Table) -> Table:
+    """The Hub's rows under our names, each with the sentences of the other rows of its facts behind its own."""
+    columns_or_raise(table, (_FACTS, _SENTENCE))
+    alike: dict[str, list[str]] = defaultdict(list)
+    for row in table.rows:
+        alike[row[_FACTS]].append(row[_SENTENCE])
+    rows = [
+        {
+            task.inputs[0]: row[_FACTS],
+            task.label: row[_SENTENCE],
+            "references": _first(row[_SENTENCE], alike[row[_FACTS]]),
+        }
+        for row in table.rows
+    ]
+    return Table(table.source, (task.inputs[0], task.label, "references"), rows)
+
+
+def _first(own: str, every: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([own, *every]))
 
 
 FACTS = Task(
