@@ -48,6 +48,7 @@ def front_table(study: Study, width: int = WIDE) -> RenderableType:
     points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
     title = f"Pareto front: {points}, {metric} on validation, one seed each"
     numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
+    # A name that is broken over lines cannot be copied; in a narrow terminal it gets a table of its own.
     names = numbers if is_wide else _plain_table(("trial",))
     names.add_column("architecture (layers from 1)", overflow="fold")
     for row in rows:
@@ -122,6 +123,7 @@ class SearchProgress:
 
 def progress_bar(console: Console) -> Progress:
     """Description, bar, count, elapsed and remaining time, on `console`."""
+    # A name of a trial may hold brackets, which rich would take for markup.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
@@ -156,6 +158,7 @@ def report_of(study: Study, folder: Path) -> ReportData:
 
 def database_option(study: Study, folder: Path) -> str:
     """The option that names the study's database, if it is not the folder's own file; without its password."""
+    # A command that is shown must be complete: without its database the next one would begin an empty study.
     is_own = study.location == str(folder / "study.db")
     return "" if is_own else f" --storage {shlex.quote(study.location)}"
 

@@ -52,11 +52,13 @@ def search(
             )
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
+            # One process says what it does trial by trial; of several only the ends are seen.
             if session.settings.workers > 1:
                 show.say(f"{session.settings.workers} workers")
             try:
                 carry_out(session, study, signal, folder, show, storage)
             except ProposalFailure:
+                # What has been measured before the proposal failed is paid for, and is shown.
                 if len(study.front()):
                     out.print(front_table(study, out.width))
                 raise
@@ -101,6 +103,7 @@ def _check_complete(study: Study, folder: Path) -> None:
 
 def _a_point(study: Study) -> str:
     """Options of `train` that name a point of the front: the usual budget, or where none fits it the cheapest one."""
+    # The command that is suggested must work for this front, or the first thing a newcomer copies is an error.
     cheapest = study.front().points[0]
     return "--at 0.5%" if cheapest.cost <= 0.5 else f"--trial {cheapest.key}"
 

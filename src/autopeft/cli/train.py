@@ -64,11 +64,13 @@ def train(
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 
+    # Asked before the model is loaded, which takes the longer part of a mistaken call.
     if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
+    # A retraining takes hours, and a folder that cannot be written must not be found out at its end.
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
     session = Session.build(settings, is_begun=source.is_dir())
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
@@ -96,6 +98,7 @@ def _results(source: Path, name: str, to: Path | None) -> list[Path]:
     """Where the results go: the file that was asked for, and the study, unless that may only be read."""
     from autopeft.reports.rows import retraining_file
 
+    # A study that may only be read is retrained all the same, with its results elsewhere.
     is_kept = source.is_dir() and os.access(source, os.W_OK)
     return [*([to] if to else []), *([retraining_file(source, name)] if is_kept else [])]
 
@@ -131,6 +134,7 @@ def _say_tokens(session: Session) -> None:
 
 
 def _retrained(session: Session, so_far: Retrained, baseline: str | None) -> dict[str, Any]:
+    # The recipe that was used, with the changes of the candidate, and not the one that was asked for.
     trained_with = so_far.candidate.recipe_for(session.evaluator.recipe)
     recipe = {**trained_with.as_dict(), "learning_rate": so_far.learning_rate}
     return {**so_far.as_dict(), "recipe": recipe, "is_baseline": baseline is not None}

@@ -74,7 +74,9 @@ def save(folder: str | Path, attached: Attached, model: torch.nn.Module, about: 
     """
     path = Path(folder)
     check_folder("A saved model", path, SAVED_MODEL, overwrite=True)
+    # What is trained for the sake of training is not stored, and counts are those of what is stored.
     attached.fold()
+    # A view into a larger tensor would be refused by the format, or written whole.
     state = {name: value.contiguous() for name, value in attached.state().items()}
     head = model.head if isinstance(model, HeadedModel) else None
     scale = model.scale if isinstance(model, HeadedModel) else None
@@ -126,10 +128,12 @@ def load(
         attached.load_state({name: value for name, value in state.items() if not name.startswith(HEAD)})
         head = {name.removeprefix(HEAD): value for name, value in state.items() if name.startswith(HEAD)}
         found = _with_head(backbone, record, head)
+    # The backbone may be shared and was clean before: a refused folder must not leave modules on it.
     except BaseException:
         attached.detach()
         raise
     attached.train(False)
+    # Kept by the model, or the hooks would go with the last reference to what made them.
     found.tokenizer, found.record, found.attached = backbone.tokenizer, record, attached
     attached.show(found)
     if found is backbone.model:

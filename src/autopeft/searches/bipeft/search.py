@@ -82,6 +82,7 @@ class BilevelSearch:
         self._adam = torch.optim.Adam(
             [self.gates.keep, self.gates.size],
             lr=settings.architecture_learning_rate,
+            # As in DARTS: a shorter memory than that of the weights' optimiser.
             betas=(0.5, 0.999),
             weight_decay=settings.architecture_weight_decay,
         )
@@ -94,6 +95,7 @@ class BilevelSearch:
         if not self.settings.is_selecting:
             return None
         budget, left = self.plan.limit(self.candidates), self.plan.steps - self._warm
+        # Only what is left after the warm-up can hold triggers.
         wanted, spacing = self.settings.triggers, self.settings.spacing
         triggers = n_triggers(wanted, left, self.settings.horizon, spacing)
         return Selector(self.candidates, self.settings, budget, triggers)
@@ -113,12 +115,15 @@ class BilevelSearch:
         """
         self._watch.start()
         written = self._resume(path)
+        # Draws inside are made from seeds of their own, and whoever calls must find the generators as they were.
         devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.problem.training():
             self.supernet.train()
             while not self.is_over:
                 has_fired = self.step()
                 since = self.done - written
+                # A trigger changes what is attached, which is worth writing early, though not at every one of a
+                # hundred.
                 if path is not None and (since >= every or (has_fired and since >= every / 10) or self.is_over):
                     write(path, self.state())
                     written = self.done
@@ -155,6 +160,7 @@ class BilevelSearch:
         fired = selector.observe(self._beliefs(), self.done)
         if fired is None:
             return False
+        # Taken off the model and not merely masked: from here on every step is cheaper, which is half of the method.
         self.supernet.remove(fired.removed)
         self._weights.remove(fired.removed)
         _log.debug("BIPEFT: step %d of %d, trigger %d of %d: %d removed, %d fixed, %.0f parameters expected.",
@@ -168,10 +174,13 @@ class BilevelSearch:
         """Update the weights on the first half, with gates drawn as in a binary pass."""
         keep, sizes = (part.detach() for part in self._draw(self._weight_kind(), 1))
         whole = np.array(hard_sizes(self.candidates, keep, sizes), dtype=np.int64)
+        # Hard draws are whole numbers of units: what is off is then not computed at all.
         if self.settings.gumbel:
             self.supernet.take([int(size) for size in whole])
         else:
             self.supernet.gate(keep, sizes)
+        # Along the whole plan, though the search may end before: a rate that ended with the triggers would need to know
+        # when.
         rate = self.plan.learning_rate * (1 - self.done / self.plan.steps)
         importance = self._weights.train(self._loss(TRAIN), rate)
         return Pass(importance, self._on(whole))
@@ -189,6 +198,8 @@ class BilevelSearch:
         is_scored = self.selector is not None and kind == self._kinds()[0]
         gradients, importance = self._weights.validate(loss + self._regulariser(own), own, is_scored)
         for parameter in (self.gates.keep, self.gates.size):
+            # One optimiser holds both; without a gradient it leaves a tensor alone, with one of zeros it still decays
+            # it.
             parameter.grad = torch.zeros_like(parameter) if self.settings.is_idle_updated else None
         for parameter, gradient in zip(own, gradients, strict=True):
             parameter.grad = gradient
@@ -201,6 +212,8 @@ class BilevelSearch:
         return sizes if self.settings.gumbel else self.candidates.sizes.max(axis=1)
 
     def _loss(self, half: int) -> Tensor:
+        # Of the step and the half, so that an interrupted search draws the dropout that the uninterrupted one would
+        # have.
         torch.manual_seed(self.plan.derived(self.done, 10 + half))
         loss = self.problem.loss(half, self.done)
         self.plan.check(float(loss.detach()), "training" if half == TRAIN else "architecture", self.done)
@@ -281,6 +294,7 @@ class BilevelSearch:
         beliefs = self._beliefs()
         scores = beliefs.keep * beliefs.sizes.sum(axis=1)  # the second factor is below 1 where gates are entangled
         if not likeliest.any():
+            # An architecture without a module trains the head alone, and is no answer to a budget.
             likeliest[scores.argmax()] = self.candidates.sizes[scores.argmax(), 0]
         if self.plan.budget is None:
             return likeliest
@@ -340,6 +354,7 @@ class BilevelSearch:
         if self.selector is not None:
             self.selector.load(Checkpoint(found.under("selector/"), found.facts["selector"]))
             self._state = State(self.selector.alive, self.selector.fixed)
+            # The supernet was built whole, and what had been removed before must go again.
             gone = [int(index) for index in np.flatnonzero(~self.selector.alive)]
             self.supernet.remove(gone)
             self._weights.remove(gone)

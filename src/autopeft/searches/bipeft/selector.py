@@ -112,11 +112,13 @@ class Selector:
         self.candidates, self.settings, self.budget, self.triggers = candidates, settings, budget, triggers
         n = len(candidates)
         self.alive: Bools = np.ones(n, dtype=bool)
+        # A placement with one size has nothing to be fixed, and counted as open it would take the turn of another.
         self.fixed: Ints = np.where(candidates.is_sized, -1, 0)
         self.scores: Floats = np.zeros(n)
         self.history: list[Trigger] = []
         self._counts = _counts(candidates, settings)
         self._sized = np.flatnonzero(candidates.is_sized)
+        # Two more than the horizon: "overrun" sums one pair more than the others, and a pair needs both ends.
         self._indicators: deque[Bools] = deque(maxlen=settings.horizon + 2)
         self._drift: Drift | None = None
         self._before: Ints | None = None  # the sizes at the last trigger
@@ -137,6 +139,7 @@ class Selector:
         """
         means = [part.importance / self._parameters(part.sizes) for part in (train, validation)]
         new = sensitivity(means[0], means[1], similarity, self.settings.score)
+        # What was off in a half has no gradient there; taken as nought it would be a score against the placement.
         was_on = (train.sizes > 0) & (validation.sizes > 0)
         is_measured = self.alive & (was_on | self.settings.is_off_scored)
         self.scores = smoothed(self.scores, new, self.settings.gamma, is_measured)
@@ -149,6 +152,7 @@ class Selector:
         if self.settings.counted == "all":
             return np.asarray(largest, dtype=np.float64)
         is_this = self.candidates.sizes == sizes[:, None]
+        # The first units alone computed, so the mean is over their parameters and not over those that were masked.
         active = np.where(is_this, self.candidates.counts, 0).max(axis=1)
         return np.asarray(np.where(active > 0, active, largest), dtype=np.float64)
 
@@ -164,9 +168,11 @@ class Selector:
         self._indicators.append(self._indicator(beliefs))
         settings = self.settings
         beta = stability(list(self._indicators), settings.horizon, settings.stability)
+        # A ranking that has been stable for long stays so, and all triggers would fire within a few steps.
         is_soon = bool(self.history) and step - self.history[-1].step < settings.spacing
         if self.is_done or is_soon or beta is None or beta < settings.threshold:
             return None
+        # What has moved is counted from trigger to trigger, so the history begins anew after each.
         fired = self._fire(beliefs, step, beta, self._drift, self._before)
         self._drift, self._before = Drift.begin(logits), self._sizes(beliefs)
         self.history.append(fired)
@@ -182,11 +188,13 @@ class Selector:
     def _fire(self, beliefs: Beliefs, step: int, beta: float, drift: Drift, before: Ints) -> Trigger:
         counts = expected_counts(beliefs.sizes, self._counts, self.fixed) * self.alive
         left = self.triggers - len(self.history)
+        # At the end it is the certain count that must meet the budget, not the one that the probabilities promise.
         if left > math.ceil(self.settings.hard_share * self.triggers):
             counts = counts * beliefs.keep
         expected = float(counts.sum())
         allowed = reduction(expected, self.budget, self.triggers, len(self.history))
         if self.settings.is_removal_carried:
+            # What could not be spent before may be spent now, but never so much that the budget is missed from below.
             allowed = min(allowed + self._unspent, expected - self.budget)
         misfits = self.settings.removal_misfits
         taken = removal(self.scores, counts, self.alive, self.candidates.rank, allowed, misfits)
@@ -226,6 +234,7 @@ class Selector:
 
     def finish(self, beliefs: Beliefs) -> Ints:
         """Fix what is open and project: sizes ``(n,)`` whose exact count is within the budget, not all 0."""
+        # The projection is the one rule that holds in every case: triggers may have been too few to reach the budget.
         chosen = np.where(self.alive, self._likeliest(beliefs), -1)
         return project(self.scores, self.candidates, chosen, self.budget, self.settings.is_refilled)
 
@@ -251,6 +260,7 @@ class Selector:
         """Go on from what `state` gave."""
         arrays = {name: tensor.numpy().copy() for name, tensor in checkpoint.tensors.items()}
         self.alive, self.fixed, self.scores = arrays["alive"], arrays["fixed"], arrays["scores"]
+        # A checkpoint of the first step has none yet.
         self._indicators.extend(arrays.get("indicators", np.zeros((0, len(self.alive)), dtype=bool)))
         facts = checkpoint.facts
         if facts["drift_steps"]:
@@ -269,5 +279,6 @@ def _counts(candidates: Candidates, settings: BipeftSettings) -> Ints:
     """Parameters at each size, exact, or the release's share of those at the largest."""
     if settings.counts == "exact":
         return candidates.counts
+    # As the release counts: it ignores what a module has once, such as a bias, and scales the largest count.
     largest = candidates.counts.max(axis=1, keepdims=True)
     return np.asarray(largest * candidates.sizes // candidates.sizes.max(axis=1, keepdims=True), dtype=np.int64)

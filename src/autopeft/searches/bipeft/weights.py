@@ -53,6 +53,8 @@ class Weights:
         for parameter, gradient in zip(every, found, strict=True):
             parameter.grad = gradient
         importance = np.zeros(self._n)
+        # Measured before the clipping, which would weigh all placements down in a step in which one had a large
+        # gradient.
         if self._settings.is_selecting and self._settings.is_clean:
             importance = self._measure(_TRAIN, self._joined([p.grad for p in self._tensors]))
         if self._settings.clip and loss.requires_grad:
@@ -64,6 +66,7 @@ class Weights:
             group["lr"] = rate
         for _ in range(self._settings.optimiser_steps):
             self._optimiser.step()
+        # None and not zero: the next step must tell a placement that was off from one without a slope.
         self._optimiser.zero_grad(set_to_none=True)
         return importance
 
@@ -76,6 +79,7 @@ class Weights:
             return outer, np.zeros(self._n)
         flat = self._joined(found[len(gates) :])
         if self._last is not None:
+            # The release does not clear gradients between its two passes, and scores the sum of both.
             flat = flat + self._last
         return outer, self._measure(_VALIDATION, flat)
 
