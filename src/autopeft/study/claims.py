@@ -60,10 +60,12 @@ class FileClaimLock:
     def take(self) -> bool:
         """See `ClaimLock`; raises `sqlite3.Error` where the file cannot be made."""
         if self._connection is None:
+            # Waiting is the affair of `Turn`, which looks at the study meanwhile.
             self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
+            # SQLite has one kind of error for a lock that is taken and for a disk that is gone.
             if "locked" not in str(error):
                 raise
             return False
@@ -184,6 +186,7 @@ class Turn:
             if time.monotonic() > since + self._seconds:
                 _logger.warning("Another worker has been claiming a trial for long; this one does not wait any more.")
                 return False
+            # Workers that were started together would otherwise ask together for ever.
             time.sleep(pause * (0.5 + random.random()))
             pause = min(1.5 * pause, _MOST_SECONDS)
 

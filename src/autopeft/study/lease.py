@@ -113,10 +113,13 @@ class Lease:
         Args:
             is_silent: whether it has been silent for too long, as a `Watch` sees it; asked where that decides.
         """
+        # Process ids of another system say nothing here, so only its silence can.
         if self.place != _place():
             return is_silent()
         try:
             process = psutil.Process(self.pid)
+            # A process that has ended stays in the table until its parent asks for it, which a batch system may never
+            # do.
             if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return True
             # The start time is derived from the wall clock, which may have been set meanwhile: a difference alone
@@ -145,6 +148,7 @@ class Watch:
         self._rules, self._monotonic = rules, monotonic
         self._seen: dict[str, tuple[float, float]] = {}
         self._warned: set[str] = set()
+        # As if it had been watched for ever, until something happens that makes earlier observations void.
         self._since = -float("inf")
 
     def begin_anew(self) -> None:
@@ -161,6 +165,7 @@ class Watch:
         observed = self._observed(lease, now, clock)
         is_old = now - lease.beat > self._rules.stale_seconds
         two_beats = 2 * self._rules.beat_seconds
+        # One clock on both sides: the difference is the silence, and nobody's clock can be wrong about it.
         if lease.clock == clock == "database":
             return is_old and self._monotonic() - self._since > two_beats
         return observed > self._rules.stale_seconds or (is_old and observed > two_beats)
@@ -172,6 +177,7 @@ class Watch:
         if before == lease.beat:
             return self._monotonic() - since
         self._seen[key] = lease.beat, self._monotonic()
+        # A first look proves nothing about a clock: the lease may simply be old.
         if before is not None and not lease.clock == clock == "database":
             self._warn_of_skew(lease, now - lease.beat)
         return 0.0
@@ -209,6 +215,7 @@ class Heart:
     def stop(self) -> None:
         """Stop renewing. Returns when the thread has ended."""
         self._stop.set()
+        # The beat itself may end the heart, and a thread that waits for itself waits for ever.
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -228,6 +235,7 @@ class Heart:
 def _place() -> str:
     """The boot of the kernel and the namespace of process ids; containers differ in the latter."""
     try:
+        # Containers of one host share its name, not its process table, and a reboot hands out the same ids again.
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

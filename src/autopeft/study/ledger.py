@@ -87,6 +87,7 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read what may have changed: running trials, and those that were written since the last time."""
+        # Asked once: what was reopened is noted by a person between two searches, not while one runs.
         if not self._n_read:
             self.reopened = self._read_reopened()
         self._take_in(self._store.attempt("reading trials", self._changed))
@@ -136,6 +137,7 @@ class Ledger:
         return InputError(f"The study {self._name!r} has no trial {number}.")
 
     def _changed(self) -> list[FrozenTrial]:
+        # What has ended never changes, so a study of thousands of trials is read once and then by its news alone.
         running = [r.key for r in self.records.values() if r.trial.state is TrialState.RUNNING]
         return self._rows(sqlalchemy.or_(_TRIALS.c.number >= self._n_read, _TRIALS.c.trial_id.in_(running)))
 
@@ -176,6 +178,8 @@ class Ledger:
             n_tries += 1
             if n_tries > 1:
                 self._take_in(self._changed())
+                # The first try may have arrived although its answer did not, and a second row would be a second
+                # training.
                 if self._of(lease.token) or self._is_taken(proposal.candidate.fingerprint):
                     return
             self._store.backend.create_new_trial(self._key, stored)
@@ -183,6 +187,7 @@ class Ledger:
 
         self._store.attempt("claiming a trial", step)
         mine = self._of(lease.token)
+        # Of two rows of one claim the lower number counts, as it does between workers.
         for record in mine[1:]:
             self.withdraw(record)
         return mine[0] if mine else None
@@ -218,6 +223,8 @@ class Ledger:
 
         def step() -> tuple[bool, list[FrozenTrial]]:
             try:
+                # Facts and state in one transaction: a trial that is complete without its measurement could not be
+                # read.
                 with self._store.exclusive():
                     for name, value in facts.items():
                         backend.set_trial_user_attr(record.key, name, to_json(value))

@@ -105,6 +105,7 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
         with_history: whether the learning curve is kept; it is most of a measurement, and no sampler reads it.
     """
     facts = stored.user_attrs
+    # The dashboard, and Optuna itself, may add trials to a study; they are theirs.
     if "architecture" not in facts or "lease" not in facts or stored.state is StoredState.WAITING:
         return None
     lease, candidate = Lease.from_dict(facts["lease"]), Candidate.from_dict(facts)

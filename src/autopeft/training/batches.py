@@ -116,12 +116,14 @@ def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torc
     rows = indices
     if encoded.rows is not None:
         sizes = tuple(int(encoded.rows[i + 1] - encoded.rows[i]) for i in indices)
+        # All choices of an example stand in one batch, or its scores could not be compared.
         rows = np.concatenate([np.arange(encoded.rows[i], encoded.rows[i + 1]) for i in indices])
     tokens = encoded.tokens.padded(rows, pad)
     lengths = torch.from_numpy(encoded.tokens.lengths[rows])
     inputs = {"input_ids": tokens, "attention_mask": (torch.arange(tokens.shape[1]) < lengths[:, None]).long()}
     if encoded.types is not None:
         inputs["token_type_ids"] = encoded.types.padded(rows, 0)
+    # The mark by which transformers leaves a position out of the loss.
     targets = None if encoded.targets is None else encoded.targets.padded(indices, -100).to(device)
     labels = torch.as_tensor(encoded.labels[indices]).to(device)
     return Batch({name: value.to(device) for name, value in inputs.items()}, labels, indices, sizes, targets)

@@ -86,6 +86,7 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
     ) -> None:
         super().__init__(backbone.model.config)
         self.backbone = backbone.model
+        # Not a module but a handle of this package, so it is no part of the state that transformers saves.
         self._source = backbone
         self.head = head
         self.pooling = backbone.family.pooling
@@ -155,6 +156,7 @@ def only_first_token(backbone: Backbone) -> Iterator[None]:
     """
     family, attached = backbone.family, getattr(backbone.occupant, "methods", ())
     is_read_alone = family.pooling == "first" and bool(family.mixing) and not _any_looks_across(attached)
+    # Chunks are cut along the tokens, and one token cannot be cut.
     is_chunked = getattr(backbone.model.config, "chunk_size_feed_forward", 0) > 1
     if not is_read_alone or is_chunked or _is_checkpointing(backbone.model):
         yield
@@ -191,6 +193,7 @@ def pooled(hidden: Tensor, mask: Tensor | None, pooling: Literal["first", "last"
         return hidden[:, 0]
     if mask is None:
         return hidden[:, -1]
+    # The largest position that is not padding, so that padding may be on either side.
     last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1).repeat(len(hidden) // len(mask))
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 

@@ -144,6 +144,7 @@ class Training:
         if not parameters:
             raise ArchitectureError("There is nothing to train: the architecture is empty and the task has no head.")
         self.learner, self.recipe, self.encoded = learner, recipe, encoded
+        # One group a factor and not one a parameter: each group is a call of the fused kernel.
         groups = _groups(parameters, factors or [1.0] * len(parameters))
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         self.device = self.parameters[0].device
@@ -188,6 +189,7 @@ class Training:
         Raises:
             NonFiniteFailure: the loss or the objective became NaN or infinite.
         """
+        # A pause is no other schedule: the rate falls along the whole plan, whatever is done of it today.
         goal = self.planned if until is None else min(until, self.planned)
         with self._trains(), self._written_if_interrupted(file):
             while not self.is_over:
@@ -222,6 +224,7 @@ class Training:
         except Exception:
             raise
         except BaseException:  # asked to end, not failed
+            # In the middle of a step parameters and moments do not belong together; the last file is older, and whole.
             if file is not None and self._is_whole:
                 with uninterrupted():
                     file.save(self.state())
@@ -270,6 +273,7 @@ class Training:
 
     def _mean_loss(self) -> float:
         """Mean loss since the last evaluation; reading it waits for the device, so it is not read at every step."""
+        # Looked at now and then only: to read a number from an accelerator is to wait for all that it has been given.
         loss = float(self.losses) / self.since
         if not math.isfinite(loss):
             raise NonFiniteFailure(f"The training loss is {loss} at step {self.done} of {self.planned}.")
@@ -279,6 +283,7 @@ class Training:
         """Whether the step that was done last is one to evaluate at, and has not been."""
         if self.since == 0:  # done already, perhaps by another process
             return False
+        # The distance may be a fraction of steps, so what counts is whether a multiple lies between two of them.
         is_crossed = self.done // self.between > (self.done - 1) // self.between
         return is_crossed or self.done == self.planned or self.done in self.stops
 
@@ -301,6 +306,7 @@ class Training:
             self.losses, self.since = torch.zeros_like(self.losses), 0
             if self.kept < 0 or metrics[self.objective] > self.history[self.kept].metrics[self.objective]:
                 self.kept = len(self.history) - 1
+                # The last evaluation is in the parameters already, and a copy of it would only take memory.
                 if self.recipe.keep == "best" and self.done < self.planned:
                     self.best = [parameter.detach().clone() for parameter in self.parameters]
 
@@ -334,6 +340,7 @@ class Training:
         tensors: dict[str, Tensor] = {"losses": self.losses, **self._generators.states()}
         values = [parameter.detach() for parameter in self.parameters]
         if self.is_over:
+            # A run that is over goes on nowhere, so of its state only what is kept has to be written.
             values = values if self._is_last_kept() or self.best is None else self.best
         else:
             tensors |= {f"best/{number}": value for number, value in enumerate(self.best or ())}
@@ -388,6 +395,7 @@ class Training:
         if found is None:
             return
         fresh = self.state()
+        # Restoring writes as it reads, and a file that turns out to be another's must leave no trace.
         kept = Checkpoint({name: tensor.clone() for name, tensor in fresh.tensors.items()}, fresh.facts)
         try:
             self.restore(found)
