@@ -37,6 +37,7 @@ from autopeft.rules import (
 )
 from autopeft.settings import Settings, SpaceSettings
 from autopeft.training.recipe import Recipe
+from small_case import call
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ def test_docstrings_describe_the_fields() -> None:
     assert (found["required"], found["additionalProperties"]) == (["rate"], False)
 
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "settings.schema.json").read_text())
+DOCS = Path(__file__).parent.parent / "docs"
+SCHEMA = json.loads((DOCS / "settings.schema.json").read_text())
 
 
 def accepts(data: Any) -> bool:
@@ -217,3 +219,10 @@ def test_every_key_is_described() -> None:
     assert not [
         f"{n}.{key}" for n, p in parts.items() for key, item in p["properties"].items() if not item.get("description")
     ]
+
+
+def test_the_command_writes_what_is_committed(tmp_path: Path) -> None:
+    shown = call("schema")
+    assert (shown.code, json.loads(shown.out)) == (0, SCHEMA)
+    assert call("schema", "--out", tmp_path / "s.json").code == 0
+    assert (tmp_path / "s.json").read_text() == (DOCS / "settings.schema.json").read_text()

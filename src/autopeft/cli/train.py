@@ -64,13 +64,11 @@ def train(
     from autopeft.session import Session
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 
-    # Asked before the model is loaded, which takes the longer part of a mistaken call.
     if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
         raise SettingsError("Give exactly one of --at, --trial, --architecture and --baseline.")
     if not 1 <= seeds <= len(DEFAULT_SEEDS):
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
-    # A retraining takes hours, and a folder that cannot be written must not be found out at its end.
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
     session = Session.build(settings, is_begun=source.is_dir())
     name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
