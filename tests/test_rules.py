@@ -155,7 +155,7 @@ def test_mistakes_in_a_mapping_have_their_path() -> None:
         "`is_on` must be true or false, but got 1",
         "`inner.share` must be at least 0 and at most 1, but got 2",
         "unknown key `inner.shar`, did you mean `inner.share`?",
-        "`many.x.share` must be a finite number at least 0 and at most 1, but got 'a'",
+        "`many.x.share` must be a finite number of at least 0 and at most 1, but got 'a'",
         "unknown key `rat`, did you mean `rate`?",
     ]
     assert read(Outer, {"rate": 1, "zzz": 1}) == [f"unknown key `zzz`; known are {', '.join(sorted(NAMES))}"]

@@ -339,7 +339,8 @@ def _with_limits(base: Any, limits: Sequence[Any], value: Any) -> str:
     if base is int:
         return "a whole number" + (f" of {' and '.join(said)}" if said else "")
     if base is float and said:
-        return ("" if is_number else "a finite number ") + " and ".join(said)
+        wanted = "" if is_number else "a finite number " + ("of " if said[0].startswith("at ") else "")
+        return wanted + " and ".join(said)
     names = {float: "a finite number", str: "text", bool: "true or false"}
     if base in names:
         return names[base]

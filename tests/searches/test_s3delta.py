@@ -417,7 +417,7 @@ def test_options_are_resolved_and_checked_together(evaluator: Evaluator) -> None
     assert {*PRESETS} == {"paper", "recommended"}
     with pytest.raises(SettingsError, match=r"order must be one of 1, 2, but got 3; .*stretch_high must be at least 1"):
         build(evaluator, order=3, stretch_high=0.9)
-    with pytest.raises(SettingsError, match="clip must be at least 0, but got 'a'"):
+    with pytest.raises(SettingsError, match="clip must be a finite number of at least 0, but got 'a'"):
         build(evaluator, clip="a")
     with pytest.raises(UnknownNameError, match="preset 'papr'"):
         build(evaluator, preset="papr")
