@@ -67,7 +67,8 @@ class Server:
     def database(self) -> str:
         """The URL of a new database."""
         name = f"study_{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name}")
+        # The usual template cannot be copied while the server itself tidies it up.
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         return f"{self.url}/{name}"
 
     def drop_connections(self) -> None:

@@ -46,6 +46,7 @@ class Job:
         clock: seconds by which its clock is ahead.
         file_bytes: how large a file may grow; 0 for any size.
         patience: seconds for which a database that is away is waited for.
+        beat, stale: seconds between two signs of life, and after which a worker on another machine is lost.
     """
 
     where: str
@@ -57,10 +58,12 @@ class Job:
     clock: float = 0.0
     file_bytes: int = 0
     patience: float = 60.0
+    beat: float = 0.2
+    stale: float = 2.0
 
     @property
     def rules(self) -> lease.LeaseRules:
-        return lease.LeaseRules(0.2, 2.0, self.max_retries, 0.02, self.patience)
+        return lease.LeaseRules(self.beat, self.stale, self.max_retries, 0.02, self.patience)
 
     @property
     def storage(self) -> str | Path:
