@@ -17,6 +17,7 @@ from autopeft.architecture import Architecture, Cost, Counts, Line, ParameterBud
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BudgetError
 from autopeft.network.build import count
+from autopeft.objective import percent
 from autopeft.training.heads import head_parameters
 
 SITES = st.builds(
@@ -54,9 +55,9 @@ def at(
     return [Placement(site.key, method, size) for site in sites if layers is None or site.layer in layers]
 
 
-def percent(backbone: Backbone, *placements: Placement) -> float:
+def share(backbone: Backbone, *placements: Placement) -> float:
     """Nominal percentage, rounded as the papers' checks are."""
-    return round(count(backbone, Architecture(placements)).percent(), 3)
+    return round(percent(count(backbone, Architecture(placements))), 3)
 
 
 def published() -> Architecture:
@@ -85,10 +86,10 @@ def test_the_published_configuration_has_its_published_counts() -> None:
     assert head == 592_130
     counts = count(weightless("bert-base"), published(), head)
     assert counts.nominal == 837_120
-    assert round(counts.percent(), 3) == 0.765
+    assert round(percent(counts), 3) == 0.765
     assert counts.stored == 96_060 + 741_600 + 7_680
     assert counts.trained == 96_060 + 741_600 + 6_767_648 + 592_130 == 8_197_438
-    assert round(counts.percent("trained"), 2) == 7.49
+    assert round(percent(counts, "trained"), 2) == 7.49
     assert describe(published()) == [
         "parallel=96@ffn[3,4,8,9,10]",
         "prefix=1@kv[3,4,8,9,10]",
@@ -113,24 +114,24 @@ def test_each_module_of_it(method: str, size: int, roles: tuple[str, ...], store
 def test_the_nominal_rule_gives_the_printed_percentages() -> None:
     bert, large, t5 = weightless("bert-base"), weightless("roberta-large"), weightless("t5-base")
     prefix = at(bert, "prefix", 30, ("kv",))
-    assert percent(bert, *at(bert, "serial", 48, ("ffn",))) == 0.808
-    assert percent(bert, *at(bert, "prefix", 10, ("kv",))) == 0.168
-    assert percent(bert, *at(bert, "lora", 8, ("q", "v"))) == 0.269
-    assert percent(bert, *at(bert, "parallel", 384, ("ffn",))) == 6.465
-    assert percent(bert, *at(bert, "parallel", 384, ("ffn",)), *prefix) == 6.970  # MAM
+    assert share(bert, *at(bert, "serial", 48, ("ffn",))) == 0.808
+    assert share(bert, *at(bert, "prefix", 10, ("kv",))) == 0.168
+    assert share(bert, *at(bert, "lora", 8, ("q", "v"))) == 0.269
+    assert share(bert, *at(bert, "parallel", 384, ("ffn",))) == 6.465
+    assert share(bert, *at(bert, "parallel", 384, ("ffn",)), *prefix) == 6.970  # MAM
     unipelt = at(bert, "serial", 48, ("ffn",)) + at(bert, "prefix", 10, ("kv",)) + at(bert, "lora", 8, ("q", "v"))
-    assert percent(bert, *unipelt) == pytest.approx(1.246, abs=1e-3)
-    assert percent(large, *at(large, "serial", 64, ("ffn",))) == 0.885
-    assert percent(large, *at(large, "lora", 8, ("q", "v"))) == 0.221
-    assert percent(t5, *at(t5, "lora", 8, ("q", "v", "cross_q", "cross_v"))) == 0.397
-    assert percent(t5, *at(t5, "serial", 48, ("ffn",))) == 0.794
+    assert share(bert, *unipelt) == pytest.approx(1.246, abs=1e-3)
+    assert share(large, *at(large, "serial", 64, ("ffn",))) == 0.885
+    assert share(large, *at(large, "lora", 8, ("q", "v"))) == 0.221
+    assert share(t5, *at(t5, "lora", 8, ("q", "v", "cross_q", "cross_v"))) == 0.397
+    assert share(t5, *at(t5, "serial", 48, ("ffn",))) == 0.794
 
 
 def test_full_fine_tuning_costs_everything() -> None:
     bert = weightless("bert-base")
     counts = count(bert, Architecture((Placement("model", "full", 1),)))
     assert counts.nominal == counts.stored == counts.trained == counts.backbone
-    assert counts.percent() == 100.0
+    assert percent(counts) == 100.0
 
 
 def test_budgets_of_the_second_paper_are_per_ten_thousand_of_t5_large() -> None:
@@ -164,7 +165,7 @@ def test_budgets_are_read_as_people_write_them(text: str | int, least: int, most
 
 @pytest.mark.parametrize("text", ["", "half", "-3", "5 percent", "0.5%-", "nan", "inf%", "1..2..3", "--1"])
 def test_other_budgets_are_refused(text: str) -> None:
-    with pytest.raises(BudgetError, match="A budget is a percentage"):
+    with pytest.raises(BudgetError, match="A budget is a share"):
         ParameterBudget.parse(text, 1_000_000)
 
 

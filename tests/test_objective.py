@@ -25,9 +25,9 @@ from autopeft.objective import (
     ParetoFront,
     hypervolume,
     hypervolume_curve,
-    metric_and_cost,
     reference_point,
 )
+from autopeft.objectives import NOMINAL
 
 # Few distinct values, so that ties and repeats are common.
 COORDINATE = st.integers(0, 8).map(lambda n: n / 8)
@@ -88,8 +88,8 @@ def test_at_a_budget_is_the_best_affordable(pairs: list[tuple[float, float]], bu
 
 
 def test_at_a_budget_says_what_the_cheapest_costs() -> None:
-    with pytest.raises(BudgetError, match=r"at most 0\.1%: the cheapest costs 0\.25%"):
-        ParetoFront.of(points([(0.25, 0.5)])).at(0.1)
+    with pytest.raises(BudgetError, match=r"at most 0\.1 %: the cheapest costs 0\.25 %"):
+        ParetoFront.of(points([(0.25, 0.5)]), NOMINAL).at(0.1)
     with pytest.raises(BudgetError, match="the front is empty"):
         ParetoFront(()).at(1.0)
 
@@ -140,8 +140,7 @@ def test_the_reference_is_beyond_everything_by_a_tenth_of_the_range() -> None:
 
 
 def test_one_owner_of_the_sign() -> None:
-    metric, cost = metric_and_cost("accuracy")
-    assert (metric.name, cost.name) == ("accuracy", "percent")
+    metric, cost = Objective("accuracy", "maximize"), NOMINAL
     assert metric.better(0.8, 0.7)
     assert not metric.better(0.7, 0.7)
     assert cost.better(0.1, 0.2)

@@ -73,9 +73,9 @@ class Counts:
     trained: int
     backbone: int
 
-    def percent(self, kind: CountKind = "nominal") -> float:
-        """The count of `kind` in percent of the backbone's parameters."""
-        return 100.0 * float(getattr(self, kind)) / self.backbone
+    def of(self, kind: CountKind) -> int:
+        """The count of `kind`."""
+        return {"nominal": self.nominal, "stored": self.stored, "trained": self.trained}[kind]
 
     def as_dict(self) -> dict[str, int]:
         """A JSON-ready mapping."""
@@ -256,7 +256,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*(%|‱|%%)?\s*$")
+_AMOUNT = re.compile(r"^\s*([0-9.eE+-]+)\s*(%|‱|%%)?\s*$")
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class ParameterBudget:
         Args:
             text: the budget as a person writes it; a bare number is a count of parameters. In a range, the unit of the
                 upper end is that of a lower end without one.
-            backbone: parameters of the backbone, the denominator of percentages.
+            backbone: parameters of the backbone, the denominator of shares.
             count: which count is limited.
 
         Raises:
@@ -314,14 +314,14 @@ class ParameterBudget:
 
 
 def _amount(text: str, backbone: int, whole: str | float) -> int:
-    match = _PERCENT.match(text)
+    match = _AMOUNT.match(text)
     try:
         number = float(match.group(1)) if match else None
     except ValueError:
         number = None
     if match is None or number is None or not 0 <= number < float("inf"):
         raise BudgetError(
-            f"A budget is a percentage ('0.5%'), per ten thousand ('1.39‱'), a count ('837120') or a range "
+            f"A budget is a share ('0.5%'), per ten thousand ('1.39‱'), a count ('837120') or a range "
             f"('0.1%-0.5%'), but got {whole!r}."
         )
     scale = {"%": backbone / 100, "‱": backbone / 10_000, "%%": backbone / 10_000}.get(match.group(2), 1.0)

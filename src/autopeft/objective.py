@@ -7,25 +7,138 @@ turns a natural value into one that is to be maximised; nobody else flips a sign
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.architecture import Counts
-from autopeft.errors import BudgetError, NonFiniteFailure
+from autopeft.architecture import Architecture, CountKind, Counts, ParameterBudget
+from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
+
+if TYPE_CHECKING:
+    from autopeft.objectives._bench import Bench, Probe
 
 Direction = Literal["maximize", "minimize"]
+
+Known = Literal["before training", "by a short measurement", "after training"]
+"""When the value of an objective can be had."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A named quantity and the direction in which it improves."""
+    """A named quantity: which way it improves, in which unit, how it is shown, and how it is known.
+
+    Args:
+        name: what settings and commands call it.
+        direction: of a metric "maximize", of a cost "minimize".
+        unit: of its values, put after them.
+        label: what an axis says; the name with its unit when empty.
+        heading: what a column says; the label when empty.
+        about: one sentence for lists.
+        key: what records call it; the name when empty.
+        spec: how Python formats a value.
+        count: the parameter count that it is, or None. Samplers that answer parameter budgets know no other cost.
+        counted: its value by the three parameter counts.
+        read: its value by what every trial has stored, also of earlier versions; None where that does not say it.
+        price: its value before training, of an architecture on a bench where nothing is attached. One that is not
+            measured as well asks the bench for counts alone, because trials that are attached are priced too.
+        measure: a short measurement of what is attached: a record with the ``value`` and how it was come by.
+        marks: limits at which architectures are usually compared.
+        free: the least value whose logarithm is worth telling.
+    """
 
     name: str
-    direction: Direction
+    direction: Direction = "minimize"
+    unit: str = ""
+    label: str = ""
+    heading: str = ""
+    about: str = ""
+    key: str = ""
+    spec: str = ".4g"
+    count: CountKind | None = None
+    counted: Callable[[Counts], float] | None = None
+    read: Callable[[Measurement], float | None] | None = None
+    price: Callable[[Bench, Architecture], float] | None = None
+    measure: Callable[[Probe], Mapping[str, Any]] | None = None
+    marks: tuple[float, ...] = ()
+    free: float = 1e-9
+
+    def __post_init__(self) -> None:
+        label = self.label or ", ".join(part for part in (self.name, self.unit) if part)
+        filled = {"label": label, "heading": self.heading or label, "key": self.key or self.name}
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def known(self) -> Known:
+        """When a value can be had at the earliest."""
+        if self.counted is not None or self.price is not None:
+            return "before training"
+        return "after training" if self.measure is None else "by a short measurement"
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def of(self, measurement: Measurement) -> float | None:
+        """Its value of a measured trial; None where the trial has not stored it."""
+        if (record := measurement.costs.get(self.name)) is not None:
+            return float(record["value"])
+        if self.counted is not None:
+            return self.counted(measurement.counts)
+        return None if self.read is None else self.read(measurement)
+
+    def told(self, measurement: Measurement) -> float:
+        """Its value of a measured trial.
+
+        Raises:
+            SettingsError: the trial has not stored it.
+        """
+        value = self.of(measurement)
+        if value is None:
+            raise SettingsError(f"The cost {self.name!r} is known {self.known}, but a trial has not stored it.")
+        return value
+
+    def priced(self, bench: Bench, architecture: Architecture) -> float | None:
+        """Its value before training; None where only a measurement tells."""
+        if self.counted is not None:
+            return self.counted(bench.counts(architecture))
+        return None if self.price is None else self.price(bench, architecture)
+
+    # -- for people ------------------------------------------------------------------------------------------------
+
+    def number(self, value: float) -> str:
+        """`value` without its unit, for the cell of a table."""
+        return format(value, self.spec)
+
+    def text(self, value: float, spec: str | None = None) -> str:
+        """`value` with its unit."""
+        return f"{format(value, spec or self.spec)} {self.unit}".rstrip()
+
+    def limits(self, text: str, counts: Counts) -> tuple[float, float]:
+        """The least and the most that a person allows: ``"20 ms"``, ``"20"``, ``"5-20"``; of parameters ``"0.5%"`` too.
+
+        Args:
+            counts: of any architecture on the backbone in question.
+
+        Raises:
+            BudgetError: the text is not of these forms.
+        """
+        if self.counted is not None:
+            budget = ParameterBudget.parse(text, counts.backbone)
+            return self.counted(replaced(counts, budget.least)), self.counted(replaced(counts, budget.most))
+        number, unit = r"([0-9.]+(?:e[-+]?\d+)?)", rf"\s*(?:{re.escape(self.unit)})?\s*"
+        found = re.fullmatch(rf"\s*(?:{number}{unit}-\s*)?{number}{unit}", text, re.IGNORECASE)
+        try:
+            least, most = (float(part) if part else 0.0 for part in found.groups()) if found else (1.0, 0.0)
+        except ValueError:
+            least, most = 1.0, 0.0
+        if not least <= most < math.inf:
+            raise BudgetError(f"A limit on {self.name} is {self.text(20)!r} or '5-20', but got {text!r}.")
+        return least, most
+
+    # -- orientation -----------------------------------------------------------------------------------------------
 
     def maximised(self, value: float) -> float:
         """`value`, signed so that larger is better. Its own inverse."""
@@ -36,9 +149,19 @@ class Objective:
         return self.maximised(first) > self.maximised(second)
 
 
-def metric_and_cost(metric: str) -> tuple[Objective, Objective]:
-    """The two objectives of a search: the task's metric and the nominal parameters in percent of the backbone."""
-    return Objective(metric, "maximize"), Objective("percent", "minimize")
+def replaced(counts: Counts, n: int) -> Counts:
+    """`n` parameters of every kind on the backbone of `counts`."""
+    return Counts(n, n, n, counts.backbone)
+
+
+def percent(counts: Counts, kind: CountKind = "nominal") -> float:
+    """The count of `kind` in percent of the backbone's parameters."""
+    return 100.0 * float(counts.of(kind)) / counts.backbone
+
+
+def shares(counts: Counts) -> dict[str, float]:
+    """What records say of counts beside them: the nominal parameters in percent of the backbone."""
+    return {"percent": percent(counts)}
 
 
 @dataclass(frozen=True)
@@ -64,6 +187,8 @@ class Measurement:
         peak_memory: bytes; on a GPU the allocator's peak during this run, on a CPU the peak resident size of
             the process so far.
         latency: seconds that one evaluation batch takes, median.
+        costs: what objectives said of the run, by their names: each a record with a ``value`` in the unit of the
+            objective, and how it was come by. Parameter counts are not among them, they are `counts`.
         split: which examples `metrics` were computed on.
         history: the learning curve.
         extra: further facts, JSON-ready.
@@ -78,6 +203,7 @@ class Measurement:
     split: str
     history: tuple[Epoch, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.objective not in self.metrics:
@@ -93,7 +219,7 @@ class Measurement:
     @property
     def percent(self) -> float:
         """Nominal parameters in percent of the backbone."""
-        return self.counts.percent("nominal")
+        return percent(self.counts)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping; `from_dict` is its inverse."""
@@ -109,7 +235,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A point of a front: where it came from (`key`), its cost in percent and its metric, both natural."""
+    """A point of a front: where it came from (`key`), its cost and its metric, both natural."""
 
     key: int
     cost: float
@@ -118,33 +244,39 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """The points that no other point beats in both cost (down) and metric (up), by increasing cost."""
+    """The points that no other point beats in both cost (down) and metric (up), by increasing cost.
+
+    Args:
+        cost: what their cost is, for messages.
+    """
 
     points: tuple[FrontPoint, ...]
+    cost: Objective = Objective("cost")
 
     @classmethod
-    def of(cls, points: Iterable[FrontPoint]) -> ParetoFront:
+    def of(cls, points: Iterable[FrontPoint], cost: Objective | None = None) -> ParetoFront:
         """Keep the non-dominated points; of points equal in both objectives the one with the lowest key."""
         kept: list[FrontPoint] = []
         for point in sorted(points, key=lambda item: (item.cost, -item.value, item.key)):
             if not kept or point.value > kept[-1].value:
                 kept.append(point)
-        return cls(tuple(kept))
+        return cls(tuple(kept), *(() if cost is None else (cost,)))
 
     def __len__(self) -> int:
         return len(self.points)
 
     def at(self, cost: float, least: float = 0.0) -> FrontPoint:
-        """The point with the best metric whose cost is at most `cost` and at least `least` percent.
+        """The point with the best metric whose cost is at most `cost` and at least `least`.
 
         Raises:
             BudgetError: no point of the front costs that.
         """
         fitting = [point for point in self.points if least * (1 - 1e-12) <= point.cost <= cost * (1 + 1e-12)]
         if not fitting:
-            ends = [f"{self.points[i].cost:.4g}%" for i in (0, -1)] if self.points else []
+            said = self.cost.text
+            ends = [said(self.points[i].cost) for i in (0, -1)] if self.points else []
             there = f"the cheapest costs {ends[0]}, the dearest {ends[1]}" if ends else "the front is empty"
-            wanted = f"at most {cost:.4g}%" if not least else f"{least:.4g}% to {cost:.4g}%"
+            wanted = f"at most {said(cost)}" if not least else f"{said(least)} to {said(cost)}"
             raise BudgetError(f"No point of the front costs {wanted}: {there}.")
         return fitting[-1]
 
@@ -171,17 +303,19 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
 
 
 Scale = Literal["linear", "log"]
-"""Of the cost in a hypervolume: percent, as in AutoPEFT's figure 8, or its logarithm to base 10."""
-
-_FREE = 1e-6  # percent; less than one parameter of a hundred million has no logarithm worth telling
+"""Of the cost in a hypervolume: as it is, as in AutoPEFT's figure 8, or its logarithm to base 10."""
 
 
 def hypervolume_curve(
-    points: Sequence[tuple[float, float]], reference: tuple[float, float], scale: Scale = "linear"
+    points: Sequence[tuple[float, float]], reference: tuple[float, float], scale: Scale = "linear", free: float = 1e-6
 ) -> NDArray[np.float64]:
-    """Hypervolume after each of the first 1, 2, ... points: never falls. Shape ``(len(points),)``."""
+    """Hypervolume after each of the first 1, 2, ... points: never falls. Shape ``(len(points),)``.
+
+    Args:
+        free: a cost below this counts as this where logarithms are taken, see `Objective.free`.
+    """
     if scale == "log":
-        *points, reference = [(math.log10(max(cost, _FREE)), value) for cost, value in (*points, reference)]
+        *points, reference = [(math.log10(max(cost, free)), value) for cost, value in (*points, reference)]
     # A dominated point adds nothing, so only the front so far is summed: time grows with its length, which is short.
     found: list[float] = []
     front: list[tuple[float, float]] = []

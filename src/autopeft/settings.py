@@ -143,6 +143,7 @@ class Settings:
         recipe: how every architecture is trained during the search (the fidelity).
         learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
+        cost: what is minimised beside the metric, see `autopeft list costs`, or a dotted path to one of your own.
         trials: total number of trials; samplers that answer budgets need no more than they have answers.
         initial: how many of them form the random initial design; None takes 20, or none where the sampler does not
             read what was measured but answers budgets.
@@ -171,6 +172,7 @@ class Settings:
     learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
     sampler: Text = "saas-nehvi"
     sampler_options: Options = field(default_factory=dict)
+    cost: Text = "nominal"
     trials: Count = 60
     initial: Natural | None = None
     seed: Natural = 42
@@ -224,6 +226,7 @@ _PARTS = ("train", "validation", "test")
 _CAME_LATER: Mapping[str, Any] = MappingProxyType(
     {
         **CAME_LATER,
+        "cost": "nominal",
         "consistency": 0.0,
         "rate_factors": {},
         "scales": {},

@@ -17,6 +17,7 @@ from accelerate import tracking
 from accelerate.utils import LoggerType
 
 from autopeft.errors import SettingsError
+from autopeft.objective import shares
 from autopeft.study.events import Event, Told
 from autopeft.trial import Trial
 
@@ -82,7 +83,7 @@ def tracked(
 
 
 def values_of(trial: Trial) -> dict[str, float]:
-    """What is logged of a measured trial: its metrics, three counts, percent of the backbone, seconds."""
+    """What is logged of a measured trial: its metrics, three counts, costs, seconds."""
     found = trial.measurement
     if found is None:
         return {}
@@ -90,7 +91,8 @@ def values_of(trial: Trial) -> dict[str, float]:
     return {
         **{f"{found.split}/{name}": float(value) for name, value in found.metrics.items()},
         **{f"parameters/{name}": value for name, value in counts.items()},
-        "parameters/percent": found.percent,
+        **{f"parameters/{name}": value for name, value in shares(found.counts).items()},
+        **{f"cost/{name}": float(record["value"]) for name, record in found.costs.items()},
         "seconds/training": found.seconds,
         "seconds/proposal": trial.proposal_seconds,
     }

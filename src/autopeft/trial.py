@@ -9,7 +9,8 @@ from typing import Literal
 
 from autopeft.architecture import Architecture
 from autopeft.candidate import Candidate, Changes
-from autopeft.objective import FrontPoint, Measurement, ParetoFront
+from autopeft.objective import FrontPoint, Measurement, Objective, ParetoFront
+from autopeft.objectives import NOMINAL
 from autopeft.spaces.lattice import Configuration
 
 FailureKind = Literal["oom", "nan", "preempted", "gave_up", "infeasible", "crash"]
@@ -86,7 +87,18 @@ class Trial:
         return self.state is not TrialState.RUNNING and self.is_taken
 
 
-def front_of(trials: Sequence[Trial]) -> ParetoFront:
-    """The non-dominated measured trials; the keys of its points are trial numbers, costs are nominal percent."""
-    measured = ((t.number, t.measurement) for t in trials if t.measurement is not None)
-    return ParetoFront.of(FrontPoint(number, m.percent, m.value) for number, m in measured)
+def front_of(trials: Sequence[Trial], cost: Objective = NOMINAL) -> ParetoFront:
+    """The non-dominated measured trials; the keys of its points are trial numbers. See `with_cost`."""
+    return ParetoFront.of((FrontPoint(t.number, value, m.value) for t, m, value in with_cost(trials, cost)), cost)
+
+
+def with_cost(trials: Sequence[Trial], cost: Objective = NOMINAL) -> list[tuple[Trial, Measurement, float]]:
+    """The measured trials with their measurement and cost; those that have not stored this cost are left out."""
+    measured = ((trial, trial.measurement) for trial in trials if trial.measurement is not None)
+    costed = ((trial, found, cost.of(found)) for trial, found in measured)
+    return [(trial, found, value) for trial, found, value in costed if value is not None]
+
+
+def lacking(trials: Sequence[Trial], cost: Objective) -> tuple[int, ...]:
+    """Numbers of the measured trials that have not stored this cost."""
+    return tuple(t.number for t in trials if t.measurement is not None and cost.of(t.measurement) is None)

@@ -18,6 +18,7 @@ from autopeft.experiments.compare import Compare
 from autopeft.experiments.contest import Contest
 from autopeft.experiments.retrain import Retrain
 from autopeft.network.build import count
+from autopeft.objective import percent
 from autopeft.session import build_space, resolved
 from autopeft.settings import load, read_yaml
 from autopeft.tasks import _protocols as protocols
@@ -123,9 +124,9 @@ def test_the_tables_parameter_counts_come_out(file: str, task: str, table: str, 
     printed = {cell["row"]: cell["mean"] for cell in cells if cell["column"] == "#Param (%)"}
     for cell, row in rows.items():
         own = backbone(part.settings.model)
-        percent = count(own, part.architecture(cell, own, Place(FOLDER, "x")), 0).percent()
+        share = percent(count(own, part.architecture(cell, own, Place(FOLDER, "x")), 0))
         # The tables print two digits, cut or rounded.
-        assert percent == pytest.approx(printed[row], abs=0.0101), row
+        assert share == pytest.approx(printed[row], abs=0.0101), row
 
 
 def test_bipefts_baselines_have_the_table_s_ratios() -> None:
@@ -135,7 +136,7 @@ def test_bipefts_baselines_have_the_table_s_ratios() -> None:
     printed = {cell["row"]: cell["mean"] for cell in cells if cell["column"] == "Ratio (per ten thousand)"}
     own = backbone(part.settings.model)
     for cell, row in {"adapter": "Adapter (copied)", "lora": "LoRA r=8 (copied)"}.items():
-        stored = count(own, part.architecture(cell, own, Place(FOLDER, "x")), 0).percent("stored")
+        stored = percent(count(own, part.architecture(cell, own, Place(FOLDER, "x")), 0), "stored")
         assert round(100 * stored, 2) == printed[row]
 
 

@@ -29,7 +29,7 @@ def test_evenly_keeps_both_ends_and_never_exceeds(n: int, most: int) -> None:
 
 
 def test_named_point_lists_every_mistake() -> None:
-    with pytest.raises(DataError, match=r"percent is -1.*mean is nan.*single seed has no standard deviation"):
+    with pytest.raises(DataError, match=r"cost is -1.*mean is nan.*single seed has no standard deviation"):
         NamedPoint("x", -1, math.nan, 0.1, seeds=1)
     with pytest.raises(DataError, match=r"standard deviation is -0\.1; its number of seeds is -2"):
         NamedPoint("x", 1, 0.5, -0.1, seeds=-2)

@@ -24,7 +24,7 @@ def test_front_rows_carry_three_counts_split_seed_and_times() -> None:
     trials = [measured(0, 2000, 0.6), measured(1, 1000, 0.5), measured(2, 3000, 0.55), failed(3), running(4)]
     first, second = front_rows(trials)
     assert (first.number, second.number) == (1, 0)
-    assert (second.percent, second.nominal, second.stored, second.trained) == (2.0, 2000, 2010, 2510)
+    assert (second.cost, second.nominal, second.stored, second.trained) == (2.0, 2000, 2010, 2510)
     assert (second.metric, second.value, second.split, second.seed) == ("accuracy", 0.6, "validation", 7)
     assert (second.seconds, second.latency, second.peak_memory) == (100.0, 0.02, 2**20)
     told = second.as_dict()
@@ -40,14 +40,14 @@ def test_a_retraining_is_read_as_it_was_written() -> None:
     assert summary.mean == 3.0
     assert summary.std == pytest.approx(math.sqrt(14 / 4))
     assert (summary.median, summary.n, summary.seeds) == (3.0, 5, (0, 1, 2, 3, 4))
-    assert (summary.seconds, summary.point.percent, summary.point.seeds) == (10.0, 1.0, 5)
+    assert (summary.seconds, summary.point().cost, summary.point().seeds) == (10.0, 1.0, 5)
     assert summary.as_dict()["percent"] == 1.0
 
 
 def test_a_single_seed_has_no_deviation() -> None:
     summary = RetrainSummary.from_dict("a", retrained(0.7))
     assert summary.std is None
-    assert summary.point.std is None
+    assert summary.point().std is None
 
 
 def test_retrainings_of_a_study_are_kept_apart_and_read_by_increasing_cost(tmp_path: Path) -> None:

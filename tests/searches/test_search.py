@@ -96,5 +96,5 @@ def test_budgets_are_numbers_texts_or_lists_of_them(evaluator: Evaluator, space:
         assert sampler.settings["budgets"] == ["at most 2,000 stored parameters"]
     with pytest.raises(SettingsError, match=r"`budgets` is a budget or a list of budgets, but got \{1\}"):
         samplers.build("apet", space, 0, {"evaluator": evaluator, "budgets": {1}})
-    with pytest.raises(BudgetError, match="A budget is a percentage"):
+    with pytest.raises(BudgetError, match="A budget is a share"):
         samplers.build("apet", space, 0, {"evaluator": evaluator, "budgets": "many"})

@@ -396,6 +396,7 @@ def test_a_rate_of_an_unknown_method_is_refused() -> None:
 @pytest.mark.parametrize(("platform", "wanted"), [("linux", 7 * 1024), ("darwin", 7)])
 def test_peak_memory_is_in_bytes_on_every_system(platform: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(torch.device("cpu"))
+    memory.is_own = False  # as where the system keeps the peak of the whole process alone
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=7))
     monkeypatch.setattr(sys, "platform", platform)
     found = memory.peak()

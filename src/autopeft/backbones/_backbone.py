@@ -54,7 +54,7 @@ class Backbone:
         tokenizer: its tokenizer, or None; one without a padding token is made to pad with its end token.
         name: what it was loaded from.
         sites: every `Site` by key, in the order of the layers.
-        n_parameters: parameters of the model without any task head: the denominator of percentages.
+        n_parameters: parameters of the model without any task head: the denominator of shares.
         occupant: the architecture that is attached, or None; kept by `autopeft.network.attach`.
     """
 

@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from autopeft import settings as settings_module
+from autopeft.objective import Objective
+from autopeft.objectives import largest_fact
 from autopeft.pictures import canvas
 from autopeft.pictures.front import front_data
 from autopeft.reports.content import ReportData
@@ -38,22 +40,26 @@ WIDE = 120
 """Columns from which on a table of the front has room for the architectures."""
 
 
-def front_table(study: Study, width: int = WIDE) -> RenderableType:
+def front_table(study: Study, width: int = WIDE, by: Objective | None = None) -> RenderableType:
     """The front for a terminal of `width` columns, by increasing cost.
 
     Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
+
+    Args:
+        by: the cost that it is tabulated by; the study's own when None.
     """
-    rows = front_rows(study.trials(), is_answering=answers(study))
+    cost = by or study.cost
+    rows = front_rows(study.trials(), cost=cost, is_answering=answers(study))
     metric, is_wide = study.objective, width >= WIDE
     points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
     title = f"Pareto front: {points}, {metric} on validation, one seed each"
-    numbers = _plain_table(("trial", "% nominal", "nominal", "stored", "trained", metric, "seconds"), title)
+    numbers = _plain_table(("trial", cost.heading, "nominal", "stored", "trained", metric, "seconds"), title)
     # A name that is broken over lines cannot be copied; in a narrow terminal it gets a table of its own.
     names = numbers if is_wide else _plain_table(("trial",))
     names.add_column("architecture (layers from 1)", overflow="fold")
     for row in rows:
         counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
-        cells = [str(row.number), f"{row.percent:.4f}", *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
+        cells = [str(row.number), cost.number(row.cost), *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
         numbers.add_row(*cells, *([str(row.candidate)] if is_wide else []))
         if not is_wide:
             names.add_row(str(row.number), str(row.candidate))
@@ -102,14 +108,15 @@ class SearchProgress:
     """A progress bar of a search, with the time left; call it with the study's events."""
 
     def __init__(self, progress: Progress, study: Study, total: int) -> None:
-        self.progress, self.study, self.failed = progress, study, 0
+        self.progress, self.study, self.cost, self.failed = progress, study, study.cost, 0
         self.bar: TaskID = progress.add_task("search", total=total, completed=study.n_finished())
 
     def __call__(self, event: Event) -> None:
         trial = event.trial
         if isinstance(event, Told) and trial.measurement is not None:
             found = trial.measurement
-            self.say(f"trial {trial.number}: {found.objective} {found.value:.4f} at {found.percent:.3f}%")
+            spent = self.cost.text(self.cost.told(found))
+            self.say(f"trial {trial.number}: {found.objective} {found.value:.4f} at {spent}")
         elif isinstance(event, Failed) and trial.failure is not None:
             self.failed += 1
             self.say(f"trial {trial.number} failed ({trial.failure.kind}); {self.failed} failed")
@@ -128,17 +135,19 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def write_front_picture(study: Study, folder: Path, path: Path) -> None:
+def write_front_picture(study: Study, folder: Path, path: Path, by: Objective | None = None) -> None:
     """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
-    baselines = [one.point for one in retrained_in(folder) if one.is_baseline]
-    canvas.save(canvas.picture(front_data(study.trials(), baselines)), path)
+    cost = by or study.cost
+    baselines = [point for one in retrained_in(folder) if one.is_baseline and (point := one.point(cost))]
+    canvas.save(canvas.picture(front_data(study.trials(), baselines, cost=cost)), path)
 
 
-def report_of(study: Study, folder: Path) -> ReportData:
+def report_of(study: Study, folder: Path, by: Objective | None = None) -> ReportData:
     """Everything a report tells of the study in `folder`, and of what was retrained from it."""
     settings = settings_module.load(folder / "settings.yaml", trust_remote_code=True)  # no model is loaded here
     stored = study.fact("proxy")
     signal = None if stored is None else ProxySignal.from_dict(dict(stored))
+    cost = by or study.cost
     rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []
     return ReportData(
         title=f"{settings.task or 'own files'}, {settings.model}",
@@ -150,7 +159,8 @@ def report_of(study: Study, folder: Path) -> ReportData:
         retrained=retrained_in(folder),
         signal=rows,
         verdict=() if signal is None else (str(signal),),
-        largest=study.fact("largest_percent"),
+        largest=study.fact(largest_fact(cost)),
+        cost=cost,
         notes=(*(() if signal is None or signal.has_signal else (str(signal),)), *_failed_proposals(study)),
         is_answering=answers(study),
     )
@@ -179,6 +189,7 @@ def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapp
         "task": settings.task or (", ".join(settings.files.parts()["train"]) if settings.files else ""),
         "protocol": settings.protocol,
         "sampler": settings.sampler,
+        "cost": f"{study.cost.label}; known {study.cost.known}",
         "sampler settings": study.settings.get("sampler_settings", {}),
         "trials": settings.trials,
         "initial design": settings.initial,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from autopeft import samplers
+from autopeft.architecture import Architecture
+from autopeft.objective import replaced, shares
 from autopeft.session import Session, answers_budgets
 from autopeft.tasks._protocols import data_lines
 from autopeft.training.rate_sweep import middle
@@ -35,7 +37,8 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
         "cardinality": space.cardinality,
         "valid": space.n_valid,
         "nominal_parameters": [low, high],
-        "percent": [100 * low / backbone.n_parameters, 100 * high / backbone.n_parameters],
+        **_shares(session, low, high),
+        "cost": f"{session.evaluator.cost.label}; known {session.evaluator.cost.known}",
         "budget": _budget(session),
         "share_within_budget": _share(session),
         "initial_design": len(session.initial),
@@ -53,6 +56,13 @@ def _budget(session: Session) -> str:
     """What limits the architectures: a sampler's own budgets, or that of the space."""
     own = samplers.settings_of(session.sampler()).get("budgets")
     return ", ".join(own) if own else str(session.space.budget or "none")
+
+
+def _shares(session: Session, low: int, high: int) -> dict[str, list[float]]:
+    """What records say of counts beside them, from the cheapest to the dearest architecture."""
+    counts = session.evaluator.counts(Architecture(()))
+    ends = [shares(replaced(counts, n)) for n in (low, high)]
+    return {name: [end[name] for end in ends] for name in ends[0]}
 
 
 def _share(session: Session) -> float:

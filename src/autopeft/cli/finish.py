@@ -76,7 +76,7 @@ def finish(
         session.evaluator,
         session.space,
         trials,
-        _names(at) or _usual_budgets(trials, session.backbone.n_parameters),
+        _names(at) or _usual_budgets(trials),
         plan,
         n=each,
         baselines=_names(baselines) or USUAL,
@@ -96,11 +96,14 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _usual_budgets(trials: Sequence[Trial], n_parameters: int) -> tuple[str, ...]:
+def _usual_budgets(trials: Sequence[Trial]) -> tuple[str, ...]:
     """The usual budgets in whose bands something was measured; the dearest trial's cost where there is none."""
-    percents = [trial.measurement.percent for trial in trials if trial.measurement is not None]
-    found = tuple(text for text in _BUDGETS if any(float(text[:-1]) / 2 <= p <= float(text[:-1]) for p in percents))
-    return found or tuple(str(round(max(percents) * n_parameters / 100)) for _ in percents[:1])
+    from autopeft.objectives import nominal
+
+    counts = [trial.measurement.counts for trial in trials if trial.measurement is not None]
+    shares = [nominal(one) for one in counts]
+    found = tuple(text for text in _BUDGETS if any(float(text[:-1]) / 2 <= s <= float(text[:-1]) for s in shares))
+    return found or tuple(str(max(one.nominal for one in counts)) for _ in counts[:1])
 
 
 def _show_invited(finalists: Sequence[Finalist]) -> None:

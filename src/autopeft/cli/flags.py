@@ -67,6 +67,9 @@ def asked(
     budget: Budgets = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
+    cost: Annotated[
+        str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
     initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
@@ -86,8 +89,9 @@ def asked(
         SettingsError: the file or an option cannot be used, or two of them exclude each other.
     """
     plain = {
-        "model": model, "task": task, "data": data, "sampler": sampler, "trials": trials, "initial": initial,
-        "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers, "device": device,
+        "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
+        "initial": initial, "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers,
+        "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "recipe.truncation_side": truncation_side,

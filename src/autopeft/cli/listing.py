@@ -18,7 +18,7 @@ from autopeft.errors import InputError, UnknownNameError
 from autopeft.reading import read_json
 from autopeft.writing import write_whole
 
-KINDS = ("methods", "backbones", "tasks", "samplers", "protocols", "baselines", "spaces")
+KINDS = ("methods", "backbones", "tasks", "samplers", "costs", "protocols", "baselines", "spaces")
 """What is listed, in this order."""
 
 Rows = Mapping[str, str]
@@ -39,8 +39,9 @@ def listing(what: str = "") -> Listing:
 
 def ask() -> Listing:
     """What the members of every kind say of themselves now; imports them all."""
-    from autopeft import backbones, methods, samplers, tasks
+    from autopeft import backbones, methods, objectives, samplers, tasks
     from autopeft.kinds import members
+    from autopeft.objective import Objective
     from autopeft.spaces import papers as spaces
     from autopeft.tasks import PROTOCOLS
     from autopeft.training.retraining import BASELINES
@@ -52,11 +53,15 @@ def ask() -> Listing:
     def about_tasks() -> Rows:
         return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in members(tasks.PACKAGE).items()}
 
+    def about_cost(one: Objective) -> str:
+        return f"{_capital(one.about)}; known {one.known}"
+
     rows: dict[str, Callable[[], Rows]] = {
         "methods": about_methods,
         "backbones": lambda: {name: ", ".join(family.model_types) for name, family in backbones.families().items()},
         "tasks": about_tasks,
         "samplers": lambda: {name: samplers.lookup(name).about for name in samplers.names()},
+        "costs": lambda: {name: about_cost(objectives.lookup(name)) for name in objectives.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
         "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},

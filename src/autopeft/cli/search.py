@@ -105,7 +105,10 @@ def _a_point(study: Study) -> str:
     """Options of `train` that name a point of the front: the usual budget, or where none fits it the cheapest one."""
     # The command that is suggested must work for this front, or the first thing a newcomer copies is an error.
     cheapest = study.front().points[0]
-    return "--at 0.5%" if cheapest.cost <= 0.5 else f"--trial {cheapest.key}"
+    usual = next((mark for mark in study.cost.marks if mark >= 0.5), None)
+    if usual is None or cheapest.cost > usual:
+        return f"--trial {cheapest.key}"
+    return f"--at {study.cost.text(usual, 'g').replace(' ', '')}"
 
 
 @app.command()

@@ -12,6 +12,7 @@ import typer
 from autopeft.masking import STORAGE_VARIABLE
 
 if TYPE_CHECKING:
+    from autopeft.objective import Objective
     from autopeft.study.study import Study
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -29,6 +30,12 @@ Database = Annotated[
 ]
 
 
+Cost = Annotated[
+    str | None,
+    typer.Option("--cost", help="Tabulate by this cost, see `autopeft list costs`; else the search's."),
+]
+
+
 @contextmanager
 def opened(folder: Path, storage: str | None) -> Iterator[Study]:
     """The study in `folder`, or the one called after it in the database `storage`; closed at the end."""
@@ -39,20 +46,40 @@ def opened(folder: Path, storage: str | None) -> Iterator[Study]:
         yield study
 
 
-def picked(study: Study, at: str) -> int:
-    """The number of the trial that is best within the budget `at`.
+def cost_of(study: Study, name: str | None) -> Objective:
+    """The cost that a command tabulates by: the one called `name`, or the study's own.
+
+    Raises:
+        InputError: there is no such cost, or no measured trial has stored it.
+    """
+    from autopeft import objectives
+    from autopeft.errors import InputError
+    from autopeft.trial import lacking
+
+    if name is None:
+        return study.cost
+    cost, trials = objectives.lookup(name), study.trials(with_history=False)
+    n_measured = sum(trial.is_complete for trial in trials)
+    if n_measured and len(lacking(trials, cost)) == n_measured:
+        raise InputError(
+            f"None of the {n_measured} measured trials has stored the cost {name!r}, which is known {cost.known}: "
+            "a search that is begun now stores it."
+        )
+    return cost
+
+
+def picked(study: Study, at: str, cost: Objective) -> int:
+    """The number of the trial that is best within the limit `at` on `cost`.
 
     Raises:
         BudgetError: nothing was measured, or nothing fits.
     """
-    from autopeft.architecture import ParameterBudget
     from autopeft.errors import BudgetError
 
-    front = study.front()
+    front = study.front(cost)
     if not len(front):
         raise BudgetError("The study has no measured trial yet.")
     measured = study.trial(front.points[0].key).measurement
     assert measured is not None  # a front holds measured trials only
-    backbone = measured.counts.backbone
-    budget = ParameterBudget.parse(at, backbone)
-    return int(front.at(100 * budget.most / backbone, 100 * budget.least / backbone).key)
+    least, most = cost.limits(at, measured.counts)
+    return int(front.at(most, least).key)

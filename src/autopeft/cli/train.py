@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets, TruncationSide
-from autopeft.cli.studies import AsJson, Database, Overwrite, TrustRemoteCode, opened, picked
+from autopeft.cli.studies import AsJson, Cost, Database, Overwrite, TrustRemoteCode, cost_of, opened, picked
 from autopeft.cli.terminal import err, figure, print_json, say
 from autopeft.errors import SettingsError
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
@@ -20,6 +21,7 @@ from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, 
 if TYPE_CHECKING:
     from autopeft.candidate import Candidate
     from autopeft.session import Session
+    from autopeft.study.study import Study
     from autopeft.training.checkpoint import Checkpoints
     from autopeft.training.retraining import Retrained
 
@@ -33,7 +35,8 @@ def train(
     source: Annotated[
         Path, typer.Argument(help="A study's folder, or settings in YAML.", metavar="STUDY|SETTINGS.yaml")
     ],
-    at: Annotated[str | None, typer.Option(help="The best point of the front within a budget.")] = None,
+    at: Annotated[str | None, typer.Option(help="The best point within a limit on the cost: 0.5%, 20ms.")] = None,
+    by: Cost = None,
     trial: Annotated[int | None, typer.Option(help="The architecture of this trial.")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture file (JSON).")] = None,
     baseline: Annotated[
@@ -71,7 +74,7 @@ def train(
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
     session = Session.build(settings, is_begun=source.is_dir())
-    name, chosen = _chosen(session, source, storage, at, trial, architecture, baseline)
+    name, chosen = _chosen(session, source, pick := _Pick(storage, at, trial, by), architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
     _say_tokens(session)
     files = _results(source, name, to)
@@ -86,10 +89,26 @@ def train(
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
         on_run=lambda so_far: _show_run(_retrained(session, so_far, baseline), files),
     )
-    search = _searched(source, storage, at, trial, found.seconds)
-    told = {**_retrained(session, found, baseline), "search": search}
+    told = {**_retrained(session, found, baseline), "search": _searched(source, pick, found.seconds)}
     _write_all(files, told)
     _show_retrained(told, as_json, save)
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """How a trial of a study is named: by its number, or as the best within a limit on a cost."""
+
+    storage: str | None
+    at: str | None
+    trial: int | None
+    by: str | None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.at is None and self.trial is None
+
+    def number(self, study: Study) -> int:
+        return self.trial if self.trial is not None else picked(study, self.at or "", cost_of(study, self.by))
 
 
 def _results(source: Path, name: str, to: Path | None) -> list[Path]:
@@ -153,17 +172,15 @@ def _write_all(files: list[Path], content: Any) -> None:
         write_cell(path, content)
 
 
-def _searched(
-    source: Path, storage: str | None, at: str | None, trial: int | None, retraining: float
-) -> dict[str, Any] | None:
+def _searched(source: Path, pick: _Pick, retraining: float) -> dict[str, Any] | None:
     """Seconds of the search that the architecture came from, in all and as a multiple of one retraining run."""
-    if not source.is_dir() or (at is None and trial is None):
+    if not source.is_dir() or pick.is_empty:
         return None
     from autopeft.cli.console import answers
     from autopeft.reports.rows import search_seconds
 
-    with opened(source, storage) as study:
-        number = trial if trial is not None else picked(study, at or "")
+    with opened(source, pick.storage) as study:
+        number = pick.number(study)
         seconds = search_seconds(study.trials(), number, is_answering=answers(study))
     return {"seconds": seconds, "per_retraining": seconds / retraining if retraining else None}
 
@@ -196,7 +213,7 @@ def _other_means(found: dict[str, Any]) -> str:
 
 
 def _chosen(
-    session: Session, source: Path, storage: str | None, at: Any, trial: Any, file: Path | None, baseline: str | None
+    session: Session, source: Path, pick: _Pick, file: Path | None, baseline: str | None
 ) -> tuple[str, Candidate]:
     from autopeft.candidate import Candidate
     from autopeft.training.retraining import baseline as named
@@ -208,8 +225,8 @@ def _chosen(
         return baseline, Candidate(named(baseline, session.backbone))
     if not source.is_dir():
         raise SettingsError("--at and --trial pick from a study: give its folder instead of settings.")
-    with opened(source, storage) as study:
-        number = trial if trial is not None else picked(study, at)
+    with opened(source, pick.storage) as study:
+        number = pick.number(study)
         return f"trial-{number}", study.trial(number).candidate
 
 

@@ -41,6 +41,7 @@ def transfer(
     check_file("--out", file, ARCHITECTURE, {"the source": source})
     from autopeft.backbones import Backbone
     from autopeft.network.build import count
+    from autopeft.objective import percent
     from autopeft.spaces.transfer import Shape
     from autopeft.spaces.transfer import transfer as transferred
     from autopeft.training.retraining import write_cell
@@ -66,7 +67,7 @@ def transfer(
         print_json(told)
         return
     for model, item, counted in ((there, architecture, counts[0]), (to, moved, counts[1])):
-        say(f"{model}: {item} ({counted.nominal:,} parameters, {counted.percent():.4f}%)")
+        say(f"{model}: {item} ({counted.nominal:,} parameters, {percent(counted):.4f}%)")
     if file is not None:
         say(f"Written: {file}. Next: autopeft train SETTINGS.yaml --architecture {file}")
 
@@ -85,7 +86,7 @@ def _read(
         raise SettingsError("Give one of --at and --trial with a study, and none with an architecture.")
     if is_study:
         with opened(source, storage) as study:
-            number = trial if trial is not None else picked(study, at or "")
+            number = trial if trial is not None else picked(study, at or "", study.cost)
             model = dict(study.fact("model") or {})
             return study.trial(number).candidate, model.get("config"), study.settings.get("model")
     path = source / "architecture.json" if source.is_dir() else source

@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 from autopeft.experiments._comparison import Comparison
 from autopeft.experiments._experiment import Page
 from autopeft.markup import escape
-from autopeft.objective import Scale
+from autopeft.objective import Objective, Scale
 from autopeft.pictures.cloud import cloud_data
 from autopeft.pictures.fronts import fronts_data
 from autopeft.pictures.hypervolume import hypervolume_data
@@ -17,13 +17,10 @@ from autopeft.reports.markdown import markdown_table
 from autopeft.reports.tables import Table
 from autopeft.training.rate_sweep import ProxySignal
 
-_BUDGETS = (0.1, 0.5, 1.0, 5.0)
-"""Percent of the backbone at which the best architectures are compared, beside no limit."""
-
 _SCALES: tuple[Scale, ...] = ("linear", "log")
 
 _EXPLAINED = (
-    "Hypervolume is the area between a front and the reference point: with the cost linear in percent (AutoPEFT's "
+    "Hypervolume is the area between a front and the reference point: with the cost as it is (AutoPEFT's "
     "figure 8; large architectures weigh most), and with the logarithm of the cost to base 10 (every halving of the "
     "cost weighs alike, down to the cheapest architecture above the reference metric; what the preset "
     '"recommended" maximises). Both are always given. Paired: rivals of one seed share the initial design, so '
@@ -45,8 +42,8 @@ def page(found: Comparison, names: Sequence[str], seeds: Sequence[int], sweep: P
     tables += [_budgets_table(found), _within_table(found), _time_table(found)]
     lines = [f"Learning rate, shared by all cells: {sweep}", ""] if sweep is not None else []
     lines += ["## Verdict", "", *verdicts(found), "", "## Numbers", ""]
-    cost, value = found.reference
-    lines += [f"Reference point of every hypervolume: {cost:.4g} % and {value:.4g}. {_EXPLAINED}", ""]
+    worst, value = found.reference
+    lines += [f"Reference point of every hypervolume: {found.cost.text(worst)} and {value:.4g}. {_EXPLAINED}", ""]
     for table in tables:
         lines += [markdown_table(table), ""]
     return Page(lines, _pictures(found))
@@ -106,13 +103,14 @@ def _finals_table(found: Comparison, names: Sequence[str], seeds: Sequence[int],
     return Table(header, tuple(rows), caption, frozenset(header[1:]))
 
 
-def _limits() -> tuple[dict[float, str], tuple[float, ...]]:
-    limits = (*_BUDGETS, float("inf"))
-    return {limit: f"≤ {limit:g} %" if limit < float("inf") else "no limit" for limit in limits}, limits
+def _limits(cost: Objective) -> tuple[dict[float, str], tuple[float, ...]]:
+    """Where the best architectures are compared: at the usual limits of the cost, and without one."""
+    told = {limit: f"≤ {cost.text(limit, 'g')}" for limit in cost.marks} | {float("inf"): "no limit"}
+    return told, tuple(told)
 
 
 def _budgets_table(found: Comparison) -> Table:
-    names, limits = _limits()
+    names, limits = _limits(found.cost)
     header = ("sampler", *names.values())
     rows = [(name, *(_mean(found.best_within(name, limit)) for limit in limits)) for name in found.runs]
     return Table(
@@ -125,7 +123,7 @@ def _mean(values: Mapping[int, float]) -> str:
 
 
 def _within_table(found: Comparison) -> Table:
-    names, limits = _limits()
+    names, limits = _limits(found.cost)
     header = ("sampler", *names.values())
     rows = []
     for name in found.runs:
@@ -155,8 +153,8 @@ def _pictures(found: Comparison) -> dict[str, Picture]:
     common = sorted(set.intersection(*(set(seeds) for seeds in found.runs.values())))
     pooled = {name: [t for seed in common for t in seeds[seed]] for name, seeds in found.runs.items()}
     return {
-        "hypervolume": hypervolume_data(runs, found.reference),
-        "hypervolume-log": hypervolume_data(runs, found.reference, scale="log"),
-        "fronts": fronts_data(runs),
-        **({"cloud": cloud_data(pooled)} if common else {}),
+        "hypervolume": hypervolume_data(runs, found.reference, cost=found.cost),
+        "hypervolume-log": hypervolume_data(runs, found.reference, cost=found.cost, scale="log"),
+        "fronts": fronts_data(runs, cost=found.cost),
+        **({"cloud": cloud_data(pooled, cost=found.cost)} if common else {}),
     }

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from autopeft.architecture import Architecture, Counts
 from autopeft.candidate import Changes
 from autopeft.errors import DataError
-from autopeft.objective import Measurement, Scale
+from autopeft.objective import Measurement, Objective, Scale
+from autopeft.objectives import NOMINAL, lookup
 from autopeft.paired import Paired, paired
 from autopeft.pictures.hypervolume import volumes
 from autopeft.spaces.lattice import Configuration
-from autopeft.trial import Failure, Trial, TrialState, front_of
+from autopeft.trial import Failure, Trial, TrialState, front_of, with_cost
 
 Cell = Mapping[str, Any]
 """One finished search as `autopeft.experiments.compare.search_result` wrote it."""
@@ -43,6 +44,7 @@ def trial_from_cell(row: Mapping[str, Any], cell: Cell) -> Trial:
             peak_memory=0,
             latency=row["latency"],
             split="validation",
+            costs=row.get("costs", {}),
         )
     else:
         failure = Failure(row["failure"] or "preempted", "The message is in the study.")
@@ -71,17 +73,19 @@ class Comparison:
 
     Args:
         runs: sampler to seed to its trials; samplers without a finished search are left out.
-        reference: worst cost in percent and worst metric, one for all.
+        reference: worst cost and worst metric, one for all.
         against: the sampler that the others are compared with.
+        cost: what the searches minimised.
     """
 
     runs: Mapping[str, Mapping[int, tuple[Trial, ...]]]
     reference: tuple[float, float]
     against: str
+    cost: Objective = NOMINAL
 
     def curve(self, sampler: str, seed: int, scale: Scale = "linear") -> NDArray[np.float64]:
         """Hypervolume after each finished trial; a failed one leaves it unchanged."""
-        return volumes(self.runs[sampler][seed], self.reference, scale)
+        return volumes(self.runs[sampler][seed], self.reference, scale, self.cost)
 
     def finals(self, sampler: str, scale: Scale = "linear") -> dict[int, float]:
         """Final hypervolume by seed; none for a sampler without a finished search."""
@@ -96,7 +100,7 @@ class Comparison:
         the cheapest point of its front. A lead that rests on one tiny module is gone then."""
         mine, theirs = self.runs.get(sampler, {}), self.runs.get(self.against, {})
         given = {
-            seed: (*theirs[seed], *(trial for trial in mine[seed] if trial.number == _cheapest(mine[seed])))
+            seed: (*theirs[seed], *(trial for trial in mine[seed] if trial.number == _cheapest(mine[seed], self.cost)))
             for seed in set(mine) & set(theirs)
         }
         raised = {seed: float(volumes(trials, self.reference, scale)[-1]) for seed, trials in given.items()}
@@ -115,29 +119,29 @@ class Comparison:
         enough = np.flatnonzero(self.curve(sampler, seed, scale) >= goals[seed] * (1 - 1e-12))
         return int(enough[0]) + 1 if len(enough) else None
 
-    def best_within(self, sampler: str, percent: float) -> dict[int, float]:
-        """The best metric at a cost of at most `percent`, by seed; seeds without such a trial are left out."""
+    def best_within(self, sampler: str, limit: float) -> dict[int, float]:
+        """The best metric at a cost of at most `limit`, by seed; seeds without such a trial are left out."""
         found = {}
         for seed, trials in self.runs.get(sampler, {}).items():
-            fitting = [m.value for t in trials if (m := t.measurement) is not None and m.percent <= percent]
+            fitting = [one.value for _, one, spent in with_cost(trials, self.cost) if spent <= limit]
             if fitting:
                 found[seed] = max(fitting)
         return found
 
-    def proposals_within(self, sampler: str, percent: float) -> tuple[int, int]:
-        """Measured trials of all seeds that the sampler proposed: those of at most `percent`, and all of them."""
+    def proposals_within(self, sampler: str, limit: float) -> tuple[int, int]:
+        """Measured trials of all seeds that the sampler proposed: those of at most `limit`, and all of them."""
         costs = [
-            m.percent
+            spent
             for trials in self.runs[sampler].values()
-            for t in trials
-            if t.origin != "initial" and (m := t.measurement) is not None
+            for trial, _, spent in with_cost(trials, self.cost)
+            if trial.origin != "initial"
         ]
-        return sum(cost <= percent for cost in costs), len(costs)
+        return sum(spent <= limit for spent in costs), len(costs)
 
 
-def _cheapest(trials: Sequence[Trial]) -> int | None:
+def _cheapest(trials: Sequence[Trial], cost: Objective) -> int | None:
     """The number of the trial at the cheap end of the front."""
-    points = front_of(trials).points
+    points = front_of(trials, cost).points
     return int(points[0].key) if points else None
 
 
@@ -148,7 +152,7 @@ def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:
         cells: by sampler and seed; at least one.
 
     Raises:
-        DataError: there is none, or they are of different objectives.
+        DataError: there is none, or they are of different objectives or costs.
     """
     objectives = sorted({cell["objective"] for cell in cells.values()})
     if len(objectives) != 1:
@@ -157,7 +161,10 @@ def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:
     for (sampler, seed), cell in cells.items():
         runs.setdefault(sampler, {})[seed] = trials_of(cell)
     reference = _common_reference([tuple(cell["reference"]) for cell in cells.values()])
-    return Comparison(runs, reference, against)
+    names = {str(cell["settings"].get("cost", NOMINAL.name)) for cell in cells.values()}
+    if len(names) > 1:
+        raise DataError(f"A comparison needs finished searches of one cost, but got {', '.join(sorted(names))}.")
+    return Comparison(runs, reference, against, lookup(*names))
 
 
 def _common_reference(references: Sequence[tuple[float, ...]]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from autopeft.architecture import Architecture, Counts
 from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
+from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import paired
 from autopeft.pictures.points import NamedPoint
 from autopeft.pictures.results import results_data
@@ -60,9 +61,9 @@ class Row:
         )
 
     @property
-    def percent(self) -> float:
-        """The mean cost of what was found."""
-        return fmean(Counts(**one["counts"]).percent() for one in self.found)
+    def cost(self) -> float:
+        """The mean cost of what was found, in nominal parameters: budgets are of those."""
+        return fmean(nominal(Counts(**one["counts"])) for one in self.found)
 
 
 def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
@@ -89,7 +90,7 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
 
 def results_table(rows: Sequence[Row]) -> Table:
     """A row a rival and budget: three counts, the metric over all runs, seconds and their ratio."""
-    numbers = ("% nominal", "of the budget", "nominal", "stored", "trained", "mean", "std", "median", "n")
+    numbers = (NOMINAL.heading, "of the budget", "nominal", "stored", "trained", "mean", "std", "median", "n")
     times = ("search s", "one retraining s", "search / retraining")
     told = []
     for row in rows:
@@ -99,8 +100,9 @@ def results_table(rows: Sequence[Row]) -> Table:
         again = fmean(one["seconds"] for one in every)
         spread = f"{stdev(values):.4f}" if len(values) > 1 else "single run"
         told.append(
-            (row.rival, row.budget, f"{row.percent:.4g}", f"{row.spent:.0%}", *counts, f"{fmean(values):.4f}", spread,
-             f"{median(values):.4f}", str(len(values)), f"{search:.1f}", f"{again:.1f}", f"{search / again:.2f}")
+            (row.rival, row.budget, NOMINAL.number(row.cost), f"{row.spent:.0%}", *counts, f"{fmean(values):.4f}",
+             spread, f"{median(values):.4f}", str(len(values)), f"{search:.1f}", f"{again:.1f}",
+             f"{search / again:.2f}")
         )  # fmt: skip
     caption = "Test metric over all runs of all that a search ended at; counts are means over the same."
     return Table(("rival", "budget", *numbers, *times), tuple(told), caption, frozenset((*numbers, *times)))
@@ -241,4 +243,4 @@ def _point(row: Row) -> NamedPoint:
     std = stdev(values) if len(values) > 1 else None
     counted: Literal["seeds", "runs"] = "seeds" if len(found) == 1 else "runs"  # else the runs are of several
     name, split = f"{row.rival} {row.budget}", str(row.cells[0]["split"])
-    return NamedPoint(name, row.percent, fmean(values), std, len(values), split, counted, row.rival, row.budget)
+    return NamedPoint(name, row.cost, fmean(values), std, len(values), split, counted, row.rival, row.budget)

@@ -11,6 +11,7 @@ from typing import Any
 from autopeft.architecture import Counts
 from autopeft.errors import SettingsError
 from autopeft.experiments._results import Result
+from autopeft.objective import percent
 from autopeft.reading import read_json
 from autopeft.reports.tables import Table
 
@@ -96,7 +97,7 @@ def values_of(result: Result) -> list[float]:
 
 
 def _percent(result: Result, count: Any) -> float:
-    return fmean(Counts(**one["counts"]).percent(count) for one in result.get("found", [result]))
+    return fmean(percent(Counts(**one["counts"]), count) for one in result.get("found", [result]))
 
 
 def _search_minutes(result: Result) -> float:

@@ -6,7 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from autopeft import objectives
+from autopeft.architecture import Counts
 from autopeft.candidate import Candidate
+from autopeft.errors import SettingsError
 from autopeft.experiments._results import Result
 
 
@@ -20,7 +23,7 @@ class FoundPoint:
         cell: the search.
         trial: its number.
         origin: who proposed it: "initial" for the design that all searches of a seed share.
-        percent: cost.
+        cost: in the unit of the search.
         value: metric on validation.
         architecture: as `Architecture.from_dict` reads it.
         changes: as `Changes.from_dict` reads them.
@@ -31,7 +34,7 @@ class FoundPoint:
     cell: str
     trial: int
     origin: str
-    percent: float
+    cost: float
     value: float
     architecture: Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -66,12 +69,12 @@ def best_point(
         found: results by cell; those that are no searches are passed over.
         cells: the searches that count; None for all.
         first: how many measured trials of each search count; None for all.
-        at: cost in percent at most.
+        at: cost at most.
     """
     own = {name: data for name, data in sorted(found.items()) if "trials" in data and (cells is None or name in cells)}
     points = [point for name, data in own.items() for point in _points(experiment, task, name, data, first)]
-    fitting = [point for point in points if point.percent <= at]
-    return max(fitting, key=lambda point: (point.value, -point.percent), default=None)
+    fitting = [point for point in points if point.cost <= at]
+    return max(fitting, key=lambda point: (point.value, -point.cost), default=None)
 
 
 def _points(experiment: str, task: str, cell: str, data: Result, first: int | None) -> Iterator[FoundPoint]:
@@ -83,11 +86,27 @@ def _points(experiment: str, task: str, cell: str, data: Result, first: int | No
             cell=cell,
             trial=int(trial["number"]),
             origin=str(trial["origin"]),
-            percent=float(trial["percent"]),
+            cost=_cost(trial, data),
             value=float(trial["value"]),
             architecture=trial["architecture"],
             changes=trial.get("changes", {}),
         )
+
+
+def _cost(trial: Mapping[str, Any], data: Result) -> float:
+    """What a trial costs by what its search minimised: a record of it, or what its counts say."""
+    cost = objectives.lookup(str(data["settings"].get("cost", objectives.NOMINAL.name)))
+    if (record := trial.get("costs", {}).get(cost.name)) is not None:
+        return float(record["value"])
+    if cost.counted is None:
+        raise SettingsError(f"The trial {trial['number']} has not stored the cost {cost.name!r}.")
+    return cost.counted(Counts(**trial["counts"]))
+
+
+def _read(told: Mapping[str, Any]) -> FoundPoint:
+    """What `FoundPoint.as_dict` wrote; earlier versions called the cost by the one name that it had."""
+    rest = {key: value for key, value in told.items() if key not in ("cost", objectives.NOMINAL.key)}
+    return FoundPoint(**rest, cost=told.get("cost", told.get(objectives.NOMINAL.key, 0.0)), architecture={})
 
 
 def who_found(found: Mapping[str, Result], points: Mapping[str, FoundPoint | None]) -> dict[str, str]:
@@ -100,7 +119,7 @@ def who_found(found: Mapping[str, Result], points: Mapping[str, FoundPoint | Non
     for name, data in found.items():
         point = points.get(name)
         if "found_by" in data:
-            told[name] = str(FoundPoint(**data["found_by"], architecture={}))
+            told[name] = str(_read(data["found_by"]))
         elif point is not None:
             is_same = point.candidate == Candidate.from_dict(data)
             told[name] = str(point) if is_same else "not known: the searches name another architecture today"

@@ -8,6 +8,7 @@ from autopeft.architecture import Counts
 from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
 from autopeft.markup import escape
+from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import paired
 from autopeft.pictures.results import results_data
 from autopeft.reports.markdown import markdown_table
@@ -26,15 +27,15 @@ def page(cells: Cells, searched: Sequence[str], who: Mapping[str, str], title: s
         who: found them, in words; by name.
         title: of the picture.
     """
-    points = {name: RetrainSummary.from_dict(name, dict(cell)).point for name, cell in cells.items()}
+    points = {name: RetrainSummary.from_dict(name, dict(cell)).point() for name, cell in cells.items()}
     names = [name for name in cells if name not in searched]
     lines = ["## Numbers", "", markdown_table(retrained_table(cells)), "", *rates_tried(cells), *untuned(cells)]
     lines += found_by(who)
     if searched and names:
         lines += [markdown_table(differences_table(cells, searched, names)), ""]
     picture = results_data(
-        [points[name] for name in searched],
-        [points[name] for name in names],
+        [point for name in searched if (point := points[name])],
+        [point for name in names if (point := points[name])],
         metric=str(next(iter(cells.values()))["objective"]),
         title=title,
     )
@@ -48,7 +49,7 @@ def found_by(who: Mapping[str, str]) -> list[str]:
 
 def retrained_table(cells: Cells) -> Table:
     """Mean, standard deviation (n - 1), median, n, the three counts, learning rate and split of every cell."""
-    counts = ("% nominal", "nominal", "stored", "trained")
+    counts = (NOMINAL.heading, "nominal", "stored", "trained")
     header = ("architecture", *counts, "learning rate", "split", "metric", "mean", "std", "median", "n", "placements")
     rows = []
     for name, cell in sorted(cells.items(), key=lambda item: int(item[1]["counts"]["nominal"])):
@@ -56,7 +57,7 @@ def retrained_table(cells: Cells) -> Table:
         rows.append(
             (
                 name,
-                f"{own.percent():.4g}",
+                NOMINAL.number(nominal(own)),
                 *(f"{value:,}" for value in (own.nominal, own.stored, own.trained)),
                 _rate(cell),
                 cell["split"],

@@ -24,13 +24,14 @@ from autopeft.experiments._experiment import (
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
 from autopeft.experiments._tuning import swept, tuned
-from autopeft.objective import Measurement, hypervolume_curve, reference_point
+from autopeft.objective import Measurement, hypervolume_curve, reference_point, shares
+from autopeft.objectives import largest_fact
 from autopeft.reports.rows import search_seconds
 from autopeft.rules import raise_if_any
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
 from autopeft.study.study import Study
-from autopeft.trial import Trial, front_of
+from autopeft.trial import Trial, front_of, with_cost
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,14 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     trials = study.trials()
     if not any(trial.is_complete for trial in trials):
         raise AutopeftError(f"None of the {len(trials)} trials was measured, so there is no result.")
-    points = [(t.origin, (m.percent, m.value)) for t in trials if (m := t.measurement) is not None]
+    cost = study.cost
+    points = [(trial.origin, (spent, found.value)) for trial, found, spent in with_cost(trials, cost)]
     measured = [point for _, point in points]
     initial = [point for origin, point in points if origin == "initial"]
-    largest = 100 * session.space.cost(session.space.largest()) / session.backbone.n_parameters
+    largest = study.fact(largest_fact(cost)) or max(spent for spent, _ in measured)
     reference = reference_point(initial or measured, largest)
     curve = hypervolume_curve(measured, reference)
-    front = front_of(trials)
+    front = front_of(trials, cost)
     return {
         "title": title,
         "headline": f"hypervolume {curve[-1]:.4f}, {len(front)} points on the front",
@@ -198,8 +200,9 @@ def _trial(trial: Trial) -> dict[str, Any]:
             if found is None
             else {
                 "value": found.value,
-                "percent": found.percent,
+                **shares(found.counts),
                 "counts": found.counts.as_dict(),
+                "costs": {name: dict(record) for name, record in found.costs.items()},
                 "seconds": found.seconds,
                 "latency": found.latency,
             }

@@ -51,7 +51,7 @@ class ContestCell:
 
     @property
     def name(self) -> str:
-        """``RIVAL-atBUDGET-seedN``, the budget without its percent sign."""
+        """``RIVAL-atBUDGET-seedN``, the budget without its unit."""
         return f"{self.rival}-at{self.budget.removesuffix('%')}-seed{self.seed}"
 
 

@@ -49,7 +49,7 @@ class Retrain:
         settings: shared by all.
         architectures: name to a baseline's name, or to a mapping that says where the architecture is found:
             ``{baseline}``, ``{file}`` (JSON, beside the experiment), or ``{experiment, task, cells, at, trials}``, the
-            best point of finished searches within a budget in percent, among the first so many measured trials of
+            best point of finished searches within a limit on its cost, among the first so many measured trials of
             each. Beside it may stand what takes the place of the recipe's: ``recipe``, ``learning_rate``, which spares
             the choice among `learning_rates`, and ``rate_factors``.
         seeds: of training.
@@ -160,7 +160,7 @@ class Retrain:
         point = self.found_by(name, place)
         if point is None:
             where = f"{wanted['experiment']!r}" + (f", task {wanted['task']!r}," if "task" in wanted else "")
-            raise SettingsError(f"No finished search of {where} has a point of at most {_percent(wanted):g}%.")
+            raise SettingsError(f"No finished search of {where} has a point of at most {_limit(wanted):g}%.")
         return point.candidate
 
     def is_baseline(self, name: str) -> bool:
@@ -175,7 +175,7 @@ class Retrain:
             return None
         source, task = str(wanted["experiment"]), str(wanted.get("task", ""))
         found = results_of(place.results, source, task)
-        return best_point(source, task, found, wanted.get("cells"), wanted.get("trials"), _percent(wanted))
+        return best_point(source, task, found, wanted.get("cells"), wanted.get("trials"), _limit(wanted))
 
     def page(self, found: Mapping[str, Result], place: Place) -> Page:
         """Tables and the picture of the architectures that are trained."""
@@ -242,19 +242,19 @@ def _mistake(wanted: Any) -> str | None:
     try:
         factors = [float(factor) for factor in dict(wanted.get("rate_factors", {})).values()]
         ok = isinstance(wanted.get("recipe", {}), Mapping)
-        ok = ok and min(_percent(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
+        ok = ok and min(_limit(wanted), float(wanted.get("learning_rate", 1)), *factors) > 0
         ok = ok and not misfit("trials", Count, wanted.get("trials", 1))
     except (TypeError, ValueError):
         ok = False
     if ok:
         return None
     return (
-        "has numbers above 0 for `at` (in percent), `trials` (whole), `learning_rate` and each of `rate_factors`, "
+        "has numbers above 0 for `at` (such as 0.5%), `trials` (whole), `learning_rate` and each of `rate_factors`, "
         f"but got {wanted!r}"
     )
 
 
-def _percent(wanted: Mapping[str, Any]) -> float:
+def _limit(wanted: Mapping[str, Any]) -> float:
     return float(str(wanted.get("at", "inf")).rstrip("% "))
 
 

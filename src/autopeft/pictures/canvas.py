@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import escape
 
 from autopeft.errors import SettingsError
+from autopeft.objective import Objective
 from autopeft.pictures.points import Mark, MarkedPicture, NamedPoint, Picture, describe_point
 from autopeft.writing import PRODUCER, write_whole
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 INK, FAINT, DOT = "#222222", "#d9dee3", "#9fb4c7"
-_COST_LABEL = "nominal parameters, % of the backbone (log scale)"
 _ENDINGS = (".png", ".svg", ".pdf")
 _STYLE: Any = {  # what matplotlib's context takes
     "font.size": 9,
@@ -178,13 +178,13 @@ def say_nothing(ax: Axes) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#777777", fontsize=11)
 
 
-def cost_axis(ax: Axes, costs: Sequence[float]) -> float:
+def cost_axis(ax: Axes, costs: Sequence[float], cost: Objective) -> float:
     """Make x the logarithmic cost; returns the cost at which free points are drawn, for a logarithm has no 0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    positive = [cost for cost in costs if cost > 0] or [1.0]
+    positive = [value for value in costs if value > 0] or [1.0]
     low, high = min(positive), max(positive)
-    is_free = any(cost <= 0 for cost in costs)
+    is_free = any(value <= 0 for value in costs)
     floor = low / 2 if is_free else low
     ax.set_xscale("log")
     ax.set_xlim(floor / 1.25, high * 1.25)
@@ -193,7 +193,7 @@ def cost_axis(ax: Axes, costs: Sequence[float]) -> float:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator() if is_narrow else LogLocator(subs="auto"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(_COST_LABEL + ("; 0 % at the left edge" if is_free else ""))
+    ax.set_xlabel(f"{cost.label} (log scale)" + (f"; {cost.text(0.0)} at the left edge" if is_free else ""))
     return floor
 
 
@@ -218,7 +218,7 @@ def draw_named(ax: Axes, points: Sequence[NamedPoint], floor: float, colours: Se
         colour = colours[index % len(colours)]
         shape = marker or MARKERS[index % len(MARKERS)]
         face = "white" if point.seeds == 1 else colour
-        where = max(point.percent, floor), point.mean
+        where = max(point.cost, floor), point.mean
         ax.errorbar(*where, yerr=point.std, fmt="none", ecolor=colour, elinewidth=1.1, capsize=3, zorder=5)
         label = wrapped(describe_point(point))
         ax.plot(*where, shape, ms=7, color=colour, mfc=face, mew=1.3, zorder=6, label=label)

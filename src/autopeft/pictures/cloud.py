@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autopeft.objective import Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, DOT, MARKERS, cost_axis, frame, legend, say_nothing
 from autopeft.pictures.labels import metric_label
 from autopeft.pictures.points import MOST_DOTS
-from autopeft.trial import Trial
+from autopeft.trial import Trial, with_cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CloudSeries:
-    """Trials of one origin: cost in percent and metric, in order of number."""
+    """Trials of one origin: cost and metric, in order of number."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -38,6 +40,7 @@ class CloudData:
     title: str
     metric: str
     series: tuple[CloudSeries, ...]
+    cost: Objective = NOMINAL
     size: tuple[float, float] = (9.6, 4.8)
 
     @property
@@ -46,7 +49,7 @@ class CloudData:
         if not self.series:
             return "Trials by origin: no trial has been measured yet."
         parts = [
-            f"{series.name}: {len(series.points)} trials, median cost {series.quartiles()[1]:.3g} %, "
+            f"{series.name}: {len(series.points)} trials, median cost {self.cost.text(series.quartiles()[1])}, "
             f"best {max(value for _, value in series.points):.4g}"
             for series in self.series
         ]
@@ -55,7 +58,7 @@ class CloudData:
     def draw(self, ax: Axes) -> None:
         """One colour and marker an origin; bars above the cloud span the quartiles of the cost, dots are medians."""
         frame(ax, self.title, self.metric)
-        floor = cost_axis(ax, [cost for series in self.series for cost, _ in series.points])
+        floor = cost_axis(ax, [cost for series in self.series for cost, _ in series.points], self.cost)
         if not self.series:
             say_nothing(ax)
             return
@@ -79,7 +82,9 @@ class CloudData:
         legend(ax, "bars above: quartiles and\nmedian of the cost")
 
 
-def cloud_data(studies: Mapping[str, Sequence[Trial]], *, title: str = "Who proposed what") -> CloudData:
+def cloud_data(
+    studies: Mapping[str, Sequence[Trial]], *, cost: Objective = NOMINAL, title: str = "Who proposed what"
+) -> CloudData:
     """Figure 7 of AutoPEFT. Initial points that all studies share are one series.
 
     Args:
@@ -87,9 +92,8 @@ def cloud_data(studies: Mapping[str, Sequence[Trial]], *, title: str = "Who prop
     """
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for study, trials in studies.items():
-        for trial in trials:
-            if (m := trial.measurement) is not None:
-                groups.setdefault((trial.origin, study), []).append((m.percent, m.value))
+        for trial, found, value in with_cost(trials, cost):
+            groups.setdefault((trial.origin, study), []).append((value, found.value))
     initial = [points for (origin, _), points in groups.items() if origin == "initial"]
     is_shared = len(studies) > 1 and len(initial) == len(studies) and all(p == initial[0] for p in initial)
     series = [CloudSeries("initial (shared)", tuple(initial[0]), True)] if is_shared else []
@@ -98,4 +102,4 @@ def cloud_data(studies: Mapping[str, Sequence[Trial]], *, title: str = "Who prop
             both = len(studies) > 1 and study != origin
             name = f"{study}: {origin}" if both else origin
             series.append(CloudSeries(name, tuple(points), origin == "initial"))
-    return CloudData(title, metric_label([t for trials in studies.values() for t in trials]), tuple(series))
+    return CloudData(title, metric_label([t for trials in studies.values() for t in trials]), tuple(series), cost)

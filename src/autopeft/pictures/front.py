@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.objective import FrontPoint
+from autopeft.objective import FrontPoint, Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, DOT, cost_axis, draw_named, frame, legend, say_nothing, wrapped
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.pictures.points import MOST_DOTS, Mark, NamedPoint, describe_point, evenly
-from autopeft.trial import Trial, front_of
+from autopeft.trial import Trial, front_of, with_cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ class FrontData:
     """The front picture.
 
     Args:
-        trials: cost in percent and metric of every measured trial, in order of number.
+        trials: cost and metric of every measured trial, in order of number.
         numbers: of the trials.
         front: the non-dominated trials by increasing cost.
         labels: `brief` of the architecture of each point of the front, and who found it.
@@ -48,6 +49,7 @@ class FrontData:
     shown_from: float
     beside: tuple[NamedPoint, ...] = ()
     details: tuple[Mark, ...] = ()
+    cost: Objective = NOMINAL
 
     @property
     def marks(self) -> dict[str, list[Mark]]:
@@ -76,16 +78,17 @@ class FrontData:
         first, last = self.front[0], self.front[-1]
         text = (
             f"Pareto front of {len(self.trials)} measured trials: {len(self.front)} points, from {self.metric} "
-            f"{first.value:.4g} at {first.cost:.3g} % to {last.value:.4g} at {last.cost:.3g} % of the parameters."
+            f"{first.value:.4g} at {self.cost.text(first.cost)} to {last.value:.4g} at {self.cost.text(last.cost)}, "
+            f"{self.cost.label}."
         )
-        names = "; ".join(f"{b.name} {b.mean:.4g} at {b.percent:.3g} %" for b in self.baselines)
-        others = "; ".join(f"{describe_point(b)} at {b.percent:.3g} %" for b in self.beside)
+        names = "; ".join(f"{b.name} {b.mean:.4g} at {self.cost.text(b.cost)}" for b in self.baselines)
+        others = "; ".join(f"{describe_point(b)} at {self.cost.text(b.cost)}" for b in self.beside)
         text += f" Baselines: {names}." if names else ""
         return f"{text} In a panel of their own, on other examples: {others}." if others else text
 
     def draw(self, ax: Axes) -> None:
         """Light dots for trials, a step line for the front with numbered points, a marker for each baseline."""
-        costs = [cost for cost, _ in self.trials] + [b.percent for b in (*self.baselines, *self.beside)]
+        costs = [cost for cost, _ in self.trials] + [b.cost for b in (*self.baselines, *self.beside)]
         if self.beside:
             low, gap = 1.1 / self.size[1], 0.7 / self.size[1]  # inches, as shares of the height
             ax.axis("off")
@@ -94,7 +97,7 @@ class FrontData:
         frame(ax, self.title, self.metric)
         if not self.trials:
             say_nothing(ax)
-        floor = cost_axis(ax, costs)
+        floor = cost_axis(ax, costs, self.cost)
         _draw_trials(ax, self, floor)
         if self.front:
             _draw_steps(ax, self.front, floor, "Pareto front")
@@ -103,7 +106,7 @@ class FrontData:
             where = (max(point.cost, floor), point.value)
             ax.plot(*where, "o", ms=10.5, mfc="white", mec=COLOURS[0], mew=1.3, zorder=5)
             ax.annotate(str(index + 1), where, ha="center", va="center_baseline", fontsize=6.5, zorder=6)
-            text = wrapped(f"{self.labels[index]} ({point.cost:.2g}\u00a0%)")
+            text = wrapped(f"{self.labels[index]} ({self.cost.text(point.cost, '.2g')})")
             digits = 5.5 if index < 9 else 9
             ax.plot(
                 [], [], marker=f"$\\mathdefault{{{index + 1}}}$", ls="", mew=0, color=COLOURS[0], ms=digits, label=text
@@ -113,7 +116,7 @@ class FrontData:
 
     def _draw_beside(self, ax: Axes, costs: Sequence[float]) -> None:
         splits = ", ".join(sorted({point.split for point in self.beside}))
-        floor = cost_axis(ax, costs)
+        floor = cost_axis(ax, costs, self.cost)
         ax.set_ylabel(f"{splits}, mean")
         draw_named(ax, self.beside, floor, colours=COLOURS[1:])
         legend(ax, f"on {splits}, not on the trials' split")
@@ -123,6 +126,7 @@ def front_data(
     trials: Sequence[Trial],
     baselines: Sequence[NamedPoint] = (),
     *,
+    cost: Objective = NOMINAL,
     title: str = "Pareto front",
     most_labels: int = 9,
 ) -> FrontData:
@@ -131,9 +135,9 @@ def front_data(
     Args:
         most_labels: at most this many points of the front are labelled, spread evenly, both ends among them.
     """
-    measured = {t.number: t for t in trials if t.measurement is not None}
-    front = front_of(trials).points
-    points = tuple((m.percent, m.value) for t in measured.values() if (m := t.measurement) is not None)
+    costed = with_cost(trials, cost)
+    measured, front = {trial.number: trial for trial, _, _ in costed}, front_of(trials, cost).points
+    points = tuple((value, found.value) for _, found, value in costed)
     values = [value for _, value in points]
     splits = {m.split for t in measured.values() if (m := t.measurement) is not None}
     same = [point for point in baselines if not splits or point.split in ("", *splits)]
@@ -151,21 +155,23 @@ def front_data(
         baselines=tuple(same),
         shown_from=min([floor, *(point.value for point in front), *(b.mean for b in same)]),
         beside=tuple(point for point in baselines if point not in same),
-        details=tuple(_mark(trial, labels.get(trial.number, "")) for trial in measured.values()),
+        details=tuple(_mark(trial, labels.get(trial.number, ""), cost) for trial in measured.values()),
+        cost=cost,
     )
 
 
-def _mark(trial: Trial, label: str) -> Mark:
+def _mark(trial: Trial, label: str, cost: Objective) -> Mark:
     """What a trial says: its number, who found it and from which seed, its metric and cost, and what it is."""
     found = trial.measurement
     assert found is not None  # only measured trials are drawn
+    spent = cost.told(found)
     title = (
         f"#{trial.number}, found by {trial.origin}, seed {trial.seed}: {found.split} {found.objective} "
-        f"{found.value:.4f} at {found.percent:.4g} %: {label}"
+        f"{found.value:.4f} at {cost.text(spent)}: {label}"
     )
     values: dict[str, str | float] = {
         "trial": f"#{trial.number}", "found by": f"{trial.origin}, seed {trial.seed}", "architecture": label,
-        f"{found.split} {found.objective}": round(found.value, 6), "% nominal": round(found.percent, 6),
+        f"{found.split} {found.objective}": round(found.value, 6), cost.heading: float(f"{spent:.6g}"),
         "stored parameters": found.counts.stored, "trained parameters": found.counts.trained,
         "seconds of training": round(found.seconds, 2),
     }  # fmt: skip

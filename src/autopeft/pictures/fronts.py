@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.objective import FrontPoint, ParetoFront
+from autopeft.objective import FrontPoint, Objective, ParetoFront
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, MARKERS, cost_axis, frame, legend, say_nothing
 from autopeft.pictures.labels import metric_label
 from autopeft.trial import Trial, front_of
@@ -20,7 +21,7 @@ class FrontsSeries:
     """The fronts of one sampler.
 
     Args:
-        fronts: one a seed, by increasing cost in percent.
+        fronts: one a seed, by increasing cost.
         joint: the non-dominated points of all of them.
     """
 
@@ -36,6 +37,7 @@ class FrontsData:
     title: str
     metric: str
     series: tuple[FrontsSeries, ...]
+    cost: Objective = NOMINAL
     size: tuple[float, float] = (9.6, 4.8)
 
     @property
@@ -49,7 +51,7 @@ class FrontsData:
                 parts.append(
                     f"{series.name}, {_many(len(series.fronts), 'seed')}, {_many(len(points), 'point')} "
                     f"from {first.value:.4g} at "
-                    f"{first.cost:.3g} % to {last.value:.4g} at {last.cost:.3g} %"
+                    f"{self.cost.text(first.cost)} to {last.value:.4g} at {self.cost.text(last.cost)}"
                 )
         return f"Pareto fronts, {self.metric}. {'; '.join(parts) or 'Nothing has been measured yet'}."
 
@@ -57,7 +59,7 @@ class FrontsData:
         """A colour a sampler: a thin step line for each seed's front, a thick one for their joint front."""
         frame(ax, self.title, self.metric)
         fronts = [front for series in self.series for front in series.fronts]
-        floor = cost_axis(ax, [point.cost for front in fronts for point in front.points])
+        floor = cost_axis(ax, [point.cost for front in fronts for point in front.points], self.cost)
         if not any(len(front) for front in fronts):
             say_nothing(ax)
             return
@@ -77,7 +79,9 @@ def _many(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def fronts_data(runs: Mapping[str, Sequence[Sequence[Trial]]], *, title: str = "Fronts by sampler") -> FrontsData:
+def fronts_data(
+    runs: Mapping[str, Sequence[Sequence[Trial]]], *, cost: Objective = NOMINAL, title: str = "Fronts by sampler"
+) -> FrontsData:
     """The fronts of each sampler's seeds, and their joint front.
 
     Args:
@@ -85,11 +89,11 @@ def fronts_data(runs: Mapping[str, Sequence[Sequence[Trial]]], *, title: str = "
     """
     series = []
     for name, seeds in runs.items():
-        fronts = tuple(front_of(trials) for trials in seeds)
-        joint = ParetoFront.of(point for front in fronts for point in front.points)
+        fronts = tuple(front_of(trials, cost) for trials in seeds)
+        joint = ParetoFront.of((point for front in fronts for point in front.points), cost)
         series.append(FrontsSeries(name, fronts, joint))
     everything = [trial for seeds in runs.values() for trials in seeds for trial in trials]
-    return FrontsData(title, metric_label(everything), tuple(series))
+    return FrontsData(title, metric_label(everything), tuple(series), cost)
 
 
 def _steps(points: Sequence[FrontPoint], floor: float, right: float) -> tuple[list[float], list[float]]:

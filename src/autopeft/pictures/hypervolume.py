@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import DataError
-from autopeft.objective import Scale, hypervolume_curve
+from autopeft.objective import Objective, Scale, hypervolume_curve
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, FAINT, frame, legend, say_nothing
 from autopeft.pictures.labels import metric_label
-from autopeft.trial import Trial
+from autopeft.trial import Trial, with_cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ class HypervolumeData:
     """Search progress of several samplers.
 
     Args:
-        reference: worst cost in percent and worst metric, the same for all curves.
+        reference: worst cost and worst metric, the same for all curves.
         band: "range": smallest and largest over seeds; "standard error": of the mean, on either side.
         initial: evaluations of the initial design when all runs agree, else 0.
         scale: of the cost.
@@ -52,13 +53,14 @@ class HypervolumeData:
     band: Band
     initial: int
     scale: Scale = "linear"
+    cost: Objective = NOMINAL
     size: tuple[float, float] = (9.6, 4.4)
 
     @property
     def caption(self) -> str:
         """What the lines, the band and the reference point are."""
-        cost, value = self.reference
-        text = f"{self.scale} cost; reference point: {cost:.4g} % and {value:.4g}"
+        worst, value = self.reference
+        text = f"{self.scale} cost; reference point: {self.cost.text(worst)} and {value:.4g}"
         if any(curve.seeds > 1 for curve in self.curves):
             spread = "smallest to largest over seeds" if self.band == "range" else "± 1 standard error over seeds"
             text = f"lines: mean, bands: {spread}; {text}"
@@ -72,7 +74,8 @@ class HypervolumeData:
 
     def draw(self, ax: Axes) -> None:
         """Mean lines with bands; the initial design is shaded; the reference point stands below."""
-        frame(ax, self.title, f"hypervolume ({'%' if self.scale == 'linear' else 'log10 %'} × {self.metric})")
+        unit = self.cost.unit or self.cost.name
+        frame(ax, self.title, f"hypervolume ({unit if self.scale == 'linear' else f'log10 {unit}'} × {self.metric})")
         ax.set_xlabel(f"evaluations\n{self.caption}")
         drawn = [curve for curve in self.curves if len(curve.mean)]
         if not drawn:
@@ -98,6 +101,7 @@ def hypervolume_data(
     runs: Mapping[str, Sequence[Sequence[Trial]]],
     reference: tuple[float, float],
     *,
+    cost: Objective = NOMINAL,
     scale: Scale = "linear",
     band: Band = "range",
     title: str = "Search progress",
@@ -109,7 +113,7 @@ def hypervolume_data(
 
     Args:
         runs: sampler name to the trials of each of its seeds.
-        reference: worst cost in percent and worst metric.
+        reference: worst cost and worst metric.
         scale: of the cost.
 
     Raises:
@@ -120,18 +124,25 @@ def hypervolume_data(
         raise DataError(f"Every sampler needs at least one seed, but these have none: {', '.join(empty)}.")
     every_run = [trials for seeds in runs.values() for trials in seeds]
     designs = {sum(t.origin == "initial" and t.counts_as_finished for t in trials) for trials in every_run}
-    curves = [_curve(name, [volumes(own, reference, scale) for own in seeds], band) for name, seeds in runs.items()]
+    found = {name: [volumes(own, reference, scale, cost) for own in seeds] for name, seeds in runs.items()}
+    curves = [_curve(name, own, band) for name, own in found.items()]
     initial = designs.pop() if len(designs) == 1 else 0
     metric = metric_label([trial for trials in every_run for trial in trials])
-    return HypervolumeData(title, metric, tuple(curves), reference, band, initial, scale)
+    return HypervolumeData(title, metric, tuple(curves), reference, band, initial, scale, cost)
 
 
-def volumes(trials: Sequence[Trial], reference: tuple[float, float], scale: Scale = "linear") -> NDArray[np.float64]:
-    """Hypervolume after each finished trial, ``(finished,)``; a failed one leaves it unchanged."""
+def volumes(
+    trials: Sequence[Trial], reference: tuple[float, float], scale: Scale = "linear", cost: Objective = NOMINAL
+) -> NDArray[np.float64]:
+    """Hypervolume after each finished trial, ``(finished,)``.
+
+    One that failed, or has not stored this cost, leaves it unchanged.
+    """
     finished = sorted((t for t in trials if t.counts_as_finished), key=lambda t: t.number)
     # A failed trial adds a point on the reference itself, which dominates nothing.
-    points = [(m.percent, m.value) if (m := t.measurement) is not None else reference for t in finished]
-    return hypervolume_curve(points, reference, scale)
+    known = {trial.number: (value, found.value) for trial, found, value in with_cost(finished, cost)}
+    points = [known.get(trial.number, reference) for trial in finished]
+    return hypervolume_curve(points, reference, scale, cost.free)
 
 
 def _curve(name: str, volumes: Sequence[NDArray[np.float64]], band: Band) -> HypervolumeCurve:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.architecture import Architecture
-from autopeft.objective import FrontPoint
+from autopeft.objective import FrontPoint, Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, INK, say_nothing
 from autopeft.pictures.labels import site_parts
 from autopeft.pictures.points import evenly
@@ -48,6 +49,7 @@ class LayersData:
     panels: tuple[str, ...]
     sizes: NDArray[np.int64]
     frequency: NDArray[np.float64]
+    cost: Objective = NOMINAL
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -101,12 +103,14 @@ class LayersData:
                 inner.tick_params(labelleft=False)
 
 
-def layers_data(trials: Sequence[Trial], *, title: str = "Layers and sizes along the front") -> LayersData:
+def layers_data(
+    trials: Sequence[Trial], *, cost: Objective = NOMINAL, title: str = "Layers and sizes along the front"
+) -> LayersData:
     """Figure 6 of AutoPEFT, for any sharing of sizes and any number of stacks.
 
     Every layer and method that any trial had is shown, whether or not the front uses it.
     """
-    front = front_of(trials).points
+    front = front_of(trials, cost).points
     by_number = {trial.number: trial.architecture for trial in trials}
     architectures = [by_number[point.key] for point in front]
     places = sorted({(item.method, item.site) for trial in trials for item in trial.architecture})
@@ -122,7 +126,7 @@ def layers_data(trials: Sequence[Trial], *, title: str = "Layers and sizes along
     frequency = present.mean(axis=1) if front else np.zeros(len(rows))
     several = len({stack for _, _, _, stack in rows}) > 1
     names = tuple(_row_name(row, several) for row in rows)
-    return LayersData(title, front, names, tuple(panels), sizes, np.asarray(frequency, dtype=np.float64))
+    return LayersData(title, front, names, tuple(panels), sizes, np.asarray(frequency, dtype=np.float64), cost)
 
 
 def _row_key(site: str) -> tuple[bool, int, str, str]:
@@ -174,9 +178,9 @@ def _draw_heat(inner: Axes, data: LayersData, index: int) -> None:
     inner.set_title(data.panels[index], fontsize=9, pad=4)
     shown = evenly(len(data.columns), 20 if len(data.columns) <= 20 else 12)
     inner.set_xticks(
-        [i + 0.5 for i in shown], [f"{data.columns[i].cost:.2g}" for i in shown], rotation=90, fontsize=6.5
+        [i + 0.5 for i in shown], [format(data.columns[i].cost, ".2g") for i in shown], rotation=90, fontsize=6.5
     )
-    inner.set_xlabel("% of the backbone", fontsize=7.5)
+    inner.set_xlabel(data.cost.label, fontsize=7.5)
     if len(data.columns) <= _MOST_NUMBERED:
         for row, column in np.argwhere(sizes > 0):
             dark = np.log2(sizes[row, column]) + 1 > 0.55 * largest

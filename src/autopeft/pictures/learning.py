@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.errors import DataError
+from autopeft.objective import Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, legend, say_nothing
 from autopeft.pictures.labels import metric_label
 from autopeft.pictures.points import evenly
@@ -70,7 +72,12 @@ class LearningData:
 
 
 def learning_data(
-    trials: Sequence[Trial], numbers: Sequence[int] | None = None, *, most: int = 6, title: str = "Learning curves"
+    trials: Sequence[Trial],
+    numbers: Sequence[int] | None = None,
+    *,
+    cost: Objective = NOMINAL,
+    most: int = 6,
+    title: str = "Learning curves",
 ) -> LearningData:
     """Learning curves of the trials called `numbers`, or of points spread evenly over the front.
 
@@ -88,18 +95,18 @@ def learning_data(
         raise DataError(f"Only measured trials have a learning curve, but got {', '.join(map(str, unknown))}.")
     if numbers is None:
         with_history = [t for t in measured.values() if t.measurement is not None and t.measurement.history]
-        points = front_of(with_history).points
+        points = front_of(with_history, cost).points
         numbers = [points[i].key for i in evenly(len(points), most)]
-    curves = (_learning_curve(measured[number]) for number in numbers)
+    curves = (_learning_curve(measured[number], cost) for number in numbers)
     return LearningData(title, metric_label(list(measured.values())), tuple(c for c in curves if c.epochs))
 
 
-def _learning_curve(trial: Trial) -> LearningCurve:
+def _learning_curve(trial: Trial, cost: Objective) -> LearningCurve:
     measurement = trial.measurement
     assert measurement is not None
     points = [point for point in measurement.history if measurement.objective in point.metrics]
     return LearningCurve(
-        name=f"#{trial.number}, {measurement.percent:.3g} %",
+        name=f"#{trial.number}" + ("" if (value := cost.of(measurement)) is None else f", {cost.text(value)}"),
         epochs=tuple(point.epoch for point in points),
         values=tuple(float(point.metrics[measurement.objective]) for point in points),
         losses=tuple(point.loss for point in points),

@@ -62,7 +62,7 @@ class NamedPoint:
     """A baseline or a retrained architecture: a mean metric at a cost.
 
     Args:
-        percent: nominal parameters in percent of the backbone.
+        cost: in the unit of the costs that it is drawn with.
         mean: the metric, natural orientation, in the unit of the trials it is drawn with.
         std: sample standard deviation over seeds, or None when unknown or from a single seed.
         seeds: number of training runs behind the mean; 0 when it is not known.
@@ -76,7 +76,7 @@ class NamedPoint:
     """
 
     name: str
-    percent: float
+    cost: float
     mean: float
     std: float | None = None
     seeds: int = 0
@@ -88,7 +88,7 @@ class NamedPoint:
     def __post_init__(self) -> None:
         spread = 0.0 if self.std is None else self.std
         problems = {
-            f"its percent is {self.percent}": not 0 <= self.percent < math.inf,
+            f"its cost is {self.cost}": not 0 <= self.cost < math.inf,
             f"its mean is {self.mean}": not math.isfinite(self.mean),
             f"its standard deviation is {self.std}": not 0 <= spread < math.inf,
             f"its number of seeds is {self.seeds}": self.seeds < 0,

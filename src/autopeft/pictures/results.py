@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autopeft.objective import Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.canvas import COLOURS, INK, MARKERS, cost_axis, draw_named, frame, legend, say_nothing
 from autopeft.pictures.points import NamedPoint, describe_point
 
@@ -32,6 +34,7 @@ class ResultsData:
     baselines: tuple[NamedPoint, ...]
     groups: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    cost: Objective = NOMINAL
 
     @property
     def size(self) -> tuple[float, float]:
@@ -43,7 +46,7 @@ class ResultsData:
     def alt(self) -> str:
         """Every point in words."""
         points = [*self.retrained, *self.baselines]
-        parts = [f"{describe_point(point)} at {point.percent:.3g} %" for point in points]
+        parts = [f"{describe_point(point)} at {self.cost.text(point.cost)}" for point in points]
         return f"Retrained architectures and baselines, {self.metric}. {'; '.join(parts) or 'There is none'}."
 
     def places(self, floor: float) -> list[tuple[float, float]]:
@@ -55,14 +58,14 @@ class ResultsData:
         middle = (len(self.groups) - 1) / 2
         steps = [self.groups.index(point.group) - middle if self.groups else 0 for point in self.retrained]
         return [
-            (max(point.percent, floor) * _APART**step, point.mean)
+            (max(point.cost, floor) * _APART**step, point.mean)
             for point, step in zip(self.retrained, steps, strict=True)
         ]
 
     def draw(self, ax: Axes) -> None:
         """Means with bars of one standard deviation, a colour a group and a marker a mark; hollow: single seeds."""
         frame(ax, self.title, self.metric)
-        floor = cost_axis(ax, [point.percent for point in (*self.retrained, *self.baselines)])
+        floor = cost_axis(ax, [point.cost for point in (*self.retrained, *self.baselines)], self.cost)
         if not self.retrained and not self.baselines:
             say_nothing(ax)
             return
@@ -93,6 +96,7 @@ def results_data(
     retrained: Sequence[NamedPoint],
     baselines: Sequence[NamedPoint] = (),
     *,
+    cost: Objective = NOMINAL,
     metric: str = "metric",
     title: str = "Retrained architectures",
 ) -> ResultsData:
@@ -101,10 +105,16 @@ def results_data(
     Args:
         metric: what is measured; the splits of the retrained points are put before it.
     """
-    ordered = tuple(sorted(retrained, key=lambda point: (point.percent, point.name)))
+    ordered = tuple(sorted(retrained, key=lambda point: (point.cost, point.name)))
     splits = sorted({point.split for point in ordered if point.split})
     groups = tuple(dict.fromkeys(point.group for point in retrained)) if all(p.group for p in retrained) else ()
     marks = tuple(dict.fromkeys(point.mark for point in retrained))
     return ResultsData(
-        title, f"{' / '.join(splits)} {metric}".strip(), ordered, tuple(baselines), groups=groups, marks=marks
+        title,
+        f"{' / '.join(splits)} {metric}".strip(),
+        ordered,
+        tuple(baselines),
+        groups=groups,
+        marks=marks,
+        cost=cost,
     )

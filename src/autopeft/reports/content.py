@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autopeft.objective import reference_point
+from autopeft.objective import Objective, reference_point
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.cloud import cloud_data
 from autopeft.pictures.front import front_data
 from autopeft.pictures.hypervolume import HypervolumeData, hypervolume_data
@@ -30,13 +31,16 @@ from autopeft.reports.tables import (
     timing_table,
     trials_table,
 )
-from autopeft.trial import Trial, TrialState
+from autopeft.trial import Trial, TrialState, lacking, with_cost
 
 _COUNTS_RULE = (
     "Parameters are counted in three ways. Nominal is the papers' rule: weights only. Stored is what is shipped: "
     "biases too, prefixes folded. Trained is what the optimiser holds: the head and prefix networks too. "
-    "Percentages are nominal, of the backbone."
+    "What shares are told are of the backbone's parameters."
 )
+
+
+_MOST_NAMED = 30
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class ReportData:
         signal: the sweep that shows whether a trial says anything: one mapping a learning rate.
         verdict: what the sweep says, in sentences.
         notes: further remarks, put first.
-        largest: cost in percent of the largest architecture of the space, a corner of every hypervolume; None takes
+        largest: cost of the largest architecture of the space, a corner of every hypervolume; None takes
             that of the dearest trial.
+        cost: what is minimised, or what all is tabulated by.
         is_answering: whether the sampler answers budgets, which decides what its search took; see
             `autopeft.reports.rows.search_seconds`.
     """
@@ -72,6 +77,7 @@ class ReportData:
     notes: Sequence[str] = ()
     largest: float | None = None
     is_answering: bool = False
+    cost: Objective = NOMINAL
 
     @property
     def baselines(self) -> tuple[RetrainSummary, ...]:
@@ -95,7 +101,7 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     """What a reader must know to read the numbers: splits, seeds, and what was optimised on what."""
     measured = [t.measurement for t in data.trials if t.measurement is not None]
     splits = sorted({m.split for m in measured})
-    found = list(data.notes)
+    found = [*data.notes, *lacking_note(data.trials, data.cost)]
     if measured:
         found.append(
             f"Every trial, and so every point of the front, is one training run: a single seed, measured as "
@@ -123,27 +129,42 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     return tuple(found)
 
 
-def default_reference(trials: Sequence[Trial], largest: float | None = None) -> tuple[float, float] | None:
+def lacking_note(trials: Sequence[Trial], cost: Objective) -> tuple[str, ...]:
+    """Which measured trials have not stored this cost and so are left out; empty when all have."""
+    numbers = lacking(trials, cost)
+    if not numbers:
+        return ()
+    listed = ", ".join(f"#{number}" for number in numbers[:_MOST_NAMED])
+    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
+    measured = sum(trial.measurement is not None for trial in trials)
+    return (f"{len(numbers)} of {measured} measured trials have not stored the cost {cost.name!r}: {listed}{more}.",)
+
+
+def default_reference(
+    trials: Sequence[Trial], largest: float | None = None, cost: Objective = NOMINAL
+) -> tuple[float, float] | None:
     """The reference of the hypervolume: see `objective.reference_point`.
 
     The initial design is the trials of origin "initial", or all when there is none. None when nothing has been
     measured.
 
     Args:
-        largest: cost in percent of the largest architecture; that of the dearest trial when it is None.
+        largest: cost of the largest architecture; that of the dearest trial when it is None.
     """
-    measured = [(t.origin, m) for t in trials if (m := t.measurement) is not None]
+    measured = [(trial.origin, (value, found.value)) for trial, found, value in with_cost(trials, cost)]
     if not measured:
         return None
-    initial = [m for origin, m in measured if origin == "initial"] or [m for _, m in measured]
-    dearest = max(m.percent for _, m in measured)
-    return reference_point([(m.percent, m.value) for m in initial], dearest if largest is None else largest)
+    initial = [point for origin, point in measured if origin == "initial"] or [point for _, point in measured]
+    dearest = max(value for _, (value, _) in measured)
+    return reference_point(initial, dearest if largest is None else largest)
 
 
 def progress(data: ReportData) -> HypervolumeData | None:
     """The study's curve of hypervolume; None when nothing has been measured."""
-    reference = default_reference(data.trials, data.largest)
-    return None if reference is None else hypervolume_data({_sampler(data.trials): [data.trials]}, reference)
+    reference = default_reference(data.trials, data.largest, data.cost)
+    if reference is None:
+        return None
+    return hypervolume_data({_sampler(data.trials): [data.trials]}, reference, cost=data.cost)
 
 
 def _sampler(trials: Sequence[Trial]) -> str:
@@ -154,13 +175,14 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
     """The few numbers that stand at the top: pairs of a value and what it is."""
     done = sum(t.is_complete for t in data.trials)
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
-    rows = front_rows(data.trials)
+    rows = front_rows(data.trials, cost=data.cost)
     failed = sum(row.count for row in failure_rows(data.trials))
     tiles = [(str(done), f"trials measured, {failed} failed" + (f", {running} running" if running else ""))]
     if rows:
         best = rows[-1]
         tiles.append((str(len(rows)), "points on the front"))
-        tiles.append((f"{best.value:.4f}", f"best {best.split} {best.metric}, single seed, at {best.percent:.3g} %"))
+        spent = data.cost.text(best.cost)
+        tiles.append((f"{best.value:.4f}", f"best {best.split} {best.metric}, single seed, at {spent}"))
     if data.retrained:
         searched = {t.measurement.split for t in data.trials if t.measurement is not None}
         fresh = [s for s in data.retrained if s.split not in searched] or data.retrained
@@ -173,22 +195,23 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
 
 def sections(data: ReportData) -> tuple[Section, ...]:
     """The whole report in order; parts without content are left out."""
-    curves, learning = progress(data), learning_data(data.trials)
-    found = [one.point for one in data.retrained if not one.is_baseline]
-    baselines = [one.point for one in data.baselines]
-    front = front_table(data.trials, is_answering=data.is_answering)
+    curves, learning = progress(data), learning_data(data.trials, cost=data.cost)
+    found = [point for one in data.retrained if not one.is_baseline and (point := one.point(data.cost))]
+    baselines = [point for one in data.baselines if (point := one.point(data.cost))]
+    front = front_table(data.trials, cost=data.cost, is_answering=data.is_answering)
     metrics = " / ".join(sorted({s.metric for s in data.retrained}))
     parts = [
         Section("Facts", (), (), fact_tables(data.facts)),
         Section("How to read the numbers", (*caveats(data), _COUNTS_RULE)),
-        Section("Front", (), (), (front,), (front_data(data.trials, baselines),)),
+        Section("Front", (), (), (front,), (front_data(data.trials, baselines, cost=data.cost),)),
     ]
     if data.retrained:
-        shown = (results_data(found, baselines, metric=metrics),)
-        parts.append(Section("Retrained architectures", (), shown, (retrained_table(data.retrained),)))
+        shown = (results_data(found, baselines, cost=data.cost, metric=metrics),)
+        parts.append(Section("Retrained architectures", (), shown, (retrained_table(data.retrained, cost=data.cost),)))
     if any(t.measurement for t in data.trials):
-        parts.append(Section("Layers and sizes", (), (layers_data(data.trials),)))
-        parts.append(Section("Search", (), tuple(p for p in (curves, cloud_data({"study": data.trials})) if p)))
+        parts.append(Section("Layers and sizes", (), (layers_data(data.trials, cost=data.cost),)))
+        cloud = cloud_data({"study": data.trials}, cost=data.cost)
+        parts.append(Section("Search", (), tuple(picture for picture in (curves, cloud) if picture)))
     if learning.curves:
         parts.append(Section("Learning curves", (), (learning,)))
     if data.signal:
@@ -197,5 +220,5 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     none_failed = () if failures.rows else ("No trial failed.",)
     parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))
     parts.append(Section("Time", (), (), (timing_table(data.trials, data.retrained, is_answering=data.is_answering),)))
-    parts.append(Section("All trials", (), (), (trials_table(data.trials),), is_folded=True))
+    parts.append(Section("All trials", (), (), (trials_table(data.trials, cost=data.cost),), is_folded=True))
     return tuple(parts)

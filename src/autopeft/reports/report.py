@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import SettingsError
+from autopeft.objective import Objective, shares
 from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
@@ -33,10 +34,11 @@ def write(data: ReportData, path: str | Path) -> None:
         part.write_text(render(data), encoding="utf-8")
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
+def _trial(trial: Trial, cost: Objective) -> dict[str, Any]:
     """A trial in few words; the study's storage has the rest."""
     found = trial.measurement
-    measured = {} if found is None else {"value": found.value, "percent": found.percent, "seconds": found.seconds}
+    spent = {} if found is None else {**shares(found.counts), "cost": cost.of(found)}
+    measured = {} if found is None else {"value": found.value, **spent, "seconds": found.seconds}
     failure = {} if trial.failure is None else {"failure": trial.failure.kind}
     about = {"number": trial.number, "origin": trial.origin, "seed": trial.seed, "state": trial.state.value}
     return {**about, **measured, **failure, "architecture": str(trial.candidate)}
@@ -49,10 +51,11 @@ def as_json(data: ReportData) -> str:
         "title": data.title,
         "command": data.command,
         "facts": data.facts,
+        "cost": {"name": data.cost.name, "unit": data.cost.unit, "known": data.cost.known},
         "splits": data.splits,
         "caveats": caveats(data),
-        "front": [row.as_dict() for row in front_rows(data.trials, is_answering=data.is_answering)],
-        "trials": [_trial(trial) for trial in data.trials],
+        "front": [row.as_dict() for row in front_rows(data.trials, cost=data.cost, is_answering=data.is_answering)],
+        "trials": [_trial(trial, data.cost) for trial in data.trials],
         "retrained": [summary.as_dict() for summary in data.retrained],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),

@@ -10,13 +10,15 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autopeft.architecture import Counts
 from autopeft.candidate import Candidate
 from autopeft.errors import DataError
+from autopeft.objective import Objective, shares
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief
 from autopeft.pictures.points import NamedPoint
 from autopeft.reading import read_json
@@ -31,7 +33,7 @@ class FrontRow:
 
     Args:
         number: the trial's number.
-        percent: nominal parameters in percent of the backbone.
+        cost: what `objective` says of it.
         nominal: parameters by the papers' rule; `stored` and `trained` likewise, see `autopeft.architecture`.
         seconds: of training and evaluation.
         proposal_seconds: that the sampler took to propose it.
@@ -41,7 +43,9 @@ class FrontRow:
     """
 
     number: int
-    percent: float
+    objective: Objective
+    cost: float
+    counts: Counts
     nominal: int
     stored: int
     trained: int
@@ -60,22 +64,26 @@ class FrontRow:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
-        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "candidate"}
-        return {**rest, **self.candidate.as_dict(), "fingerprint": self.candidate.fingerprint}
+        left_out = ("candidate", "objective", "counts")
+        rest = {name: value for name, value in vars(self).items() if name not in left_out}
+        told = {**shares(self.counts), **rest, "cost_name": self.objective.name, "cost_unit": self.objective.unit}
+        return {**told, **self.candidate.as_dict(), "fingerprint": self.candidate.fingerprint}
 
 
-def front_rows(trials: Sequence[Trial], *, is_answering: bool = False) -> tuple[FrontRow, ...]:
+def front_rows(
+    trials: Sequence[Trial], *, cost: Objective = NOMINAL, is_answering: bool = False
+) -> tuple[FrontRow, ...]:
     """The rows of the front by increasing cost; none when nothing has been measured.
 
     Args:
         is_answering: see `search_seconds`.
     """
     by_number = {trial.number: trial for trial in trials}
-    keys = [point.key for point in front_of(trials).points]
+    keys = [point.key for point in front_of(trials, cost).points]
     if not is_answering:  # one figure for all, computed once
         whole_search = search_seconds(trials)
-        return tuple(_front_row(by_number[key], whole_search) for key in keys)
-    return tuple(_front_row(by_number[key], search_seconds(trials, key, is_answering=True)) for key in keys)
+        return tuple(_front_row(by_number[key], cost, whole_search) for key in keys)
+    return tuple(_front_row(by_number[key], cost, search_seconds(trials, key, is_answering=True)) for key in keys)
 
 
 def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_answering: bool = False) -> float:
@@ -103,13 +111,15 @@ def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_ans
     return found
 
 
-def _front_row(trial: Trial, search: float) -> FrontRow:
+def _front_row(trial: Trial, cost: Objective, search: float) -> FrontRow:
     measurement = trial.measurement
     assert measurement is not None  # a front holds measured trials only
     counts = measurement.counts
     return FrontRow(
         number=trial.number,
-        percent=measurement.percent,
+        objective=cost,
+        cost=cost.told(measurement),
+        counts=counts,
         nominal=counts.nominal,
         stored=counts.stored,
         trained=counts.trained,
@@ -138,6 +148,7 @@ class RetrainSummary:
         seeds: one a run; `values` in the same order.
         seconds: mean of the runs.
         is_baseline: whether it is one of the literature, not of the search.
+        costs: what objectives said of its first run, see `autopeft.objective.Measurement`.
     """
 
     name: str
@@ -151,6 +162,7 @@ class RetrainSummary:
     counts: Counts
     seconds: float = 0.0
     is_baseline: bool = False
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, name: str, found: Mapping[str, Any]) -> RetrainSummary:
@@ -168,6 +180,7 @@ class RetrainSummary:
             counts=Counts(**found["counts"]),
             seconds=statistics.fmean(found["seconds"]),
             is_baseline=bool(found.get("is_baseline", False)),
+            costs=found.get("costs", {}),
         )
 
     @property
@@ -175,14 +188,19 @@ class RetrainSummary:
         """Number of seeds."""
         return len(self.seeds)
 
-    @property
-    def point(self) -> NamedPoint:
-        """The summary as a point of a picture."""
-        return NamedPoint(self.name, self.counts.percent("nominal"), self.mean, self.std, self.n, self.split)
+    def cost(self, cost: Objective) -> float | None:
+        """What the cost is said to be, None where the runs have not stored it."""
+        record = self.costs.get(cost.name)
+        return float(record["value"]) if record else cost.counted(self.counts) if cost.counted is not None else None
+
+    def point(self, cost: Objective = NOMINAL) -> NamedPoint | None:
+        """The summary as a point of a picture; None where the runs have not stored the cost."""
+        value = self.cost(cost)
+        return None if value is None else NamedPoint(self.name, value, self.mean, self.std, self.n, self.split)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
-        return {**asdict(self), "n": self.n, "percent": self.counts.percent("nominal")}
+        return {**asdict(self), "n": self.n, **shares(self.counts)}
 
 
 def retraining_file(folder: Path, name: str) -> Path:

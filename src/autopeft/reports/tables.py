@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autopeft.objective import Objective
+from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, search_seconds, timing
-from autopeft.trial import Trial, front_of
+from autopeft.trial import Trial, front_of, with_cost
 
 _MOST_ROWS = 500
 """Trials that a page lists: every one of thousands would make it megabytes long, and nobody reads them."""
@@ -26,7 +28,7 @@ class Table:
     numeric: frozenset[str] = frozenset()
 
 
-def front_table(trials: Sequence[Trial], *, is_answering: bool = False) -> Table:
+def front_table(trials: Sequence[Trial], *, cost: Objective = NOMINAL, is_answering: bool = False) -> Table:
     """The front by increasing cost, numbered as in its picture.
 
     Three counts, metric and split, seed, time, latency and memory of each point.
@@ -35,7 +37,7 @@ def front_table(trials: Sequence[Trial], *, is_answering: bool = False) -> Table
         (
             str(place),
             f"#{row.number}",
-            f"{row.percent:.4g}",
+            cost.number(row.cost),
             f"{row.nominal:,}",
             f"{row.stored:,}",
             f"{row.trained:,}",
@@ -48,21 +50,21 @@ def front_table(trials: Sequence[Trial], *, is_answering: bool = False) -> Table
             row.origin,
             row.label,
         )
-        for place, row in enumerate(front_rows(trials, is_answering=is_answering), start=1)
+        for place, row in enumerate(front_rows(trials, cost=cost, is_answering=is_answering), start=1)
     )
     metric = metric_label(trials)
-    counts = ("% nominal", "nominal", "stored", "trained")
+    counts = (cost.heading, "nominal", "stored", "trained")
     numbers = ("point", "trial", *counts, metric, "seed", "seconds", "search seconds", "ms a batch", "peak MiB")
     caption = f"Front by increasing cost; {metric}, single seed a row."
     return Table((*numbers, "origin", "architecture"), rows, caption, frozenset(numbers))
 
 
-def retrained_table(retrained: Sequence[RetrainSummary]) -> Table:
+def retrained_table(retrained: Sequence[RetrainSummary], *, cost: Objective = NOMINAL) -> Table:
     """Retrained architectures: mean, standard deviation (n - 1), median, n, split, three counts."""
     rows = tuple(
         (
             s.name,
-            f"{s.counts.percent('nominal'):.4g}",
+            "" if (value := s.cost(cost)) is None else cost.number(value),
             f"{s.counts.nominal:,}",
             f"{s.counts.stored:,}",
             f"{s.counts.trained:,}",
@@ -76,21 +78,21 @@ def retrained_table(retrained: Sequence[RetrainSummary]) -> Table:
         )
         for s in retrained
     )
-    header = ("architecture", "% nominal", "nominal", "stored", "trained", "metric", "split", "mean", "std", "median")
+    header = ("architecture", cost.heading, "nominal", "stored", "trained", "metric", "split", "mean", "std", "median")
     numeric = frozenset(header) - {"architecture", "metric", "split"} | {"n"}
     caption = "Mean, sample standard deviation (n − 1) and median over seeds."
     return Table((*header, "n", "seeds"), rows, caption, numeric)
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
+def trials_table(trials: Sequence[Trial], *, cost: Objective = NOMINAL) -> Table:
     """Every trial with its state; of very many the front, the best and the last, as the caption says."""
-    shown = _shown(trials)
+    shown, spent = _shown(trials, cost), {t.number: value for t, _, value in with_cost(trials, cost)}
     rows = tuple(
         (
             f"#{t.number}",
             t.origin,
             t.state.value if t.failure is None else f"failed: {t.failure.kind}",
-            f"{t.measurement.percent:.4g}" if t.measurement else "",
+            cost.number(spent[t.number]) if t.number in spent else "",
             f"{t.measurement.value:.4f}" if t.measurement else "",
             f"{t.measurement.seconds:.4g}" if t.measurement else "",
             str(t.seed),
@@ -98,7 +100,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         )
         for t in shown
     )
-    header = ("trial", "origin", "state", "% nominal", metric_label(trials), "seconds", "seed", "architecture")
+    header = ("trial", "origin", "state", cost.heading, metric_label(trials), "seconds", "seed", "architecture")
     caption = "Every trial, in order"
     if len(shown) < len(trials):
         caption = (
@@ -108,11 +110,11 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     return Table(header, rows, caption, frozenset(header) - {"origin", "state", "architecture"})
 
 
-def _shown(trials: Sequence[Trial]) -> Sequence[Trial]:
+def _shown(trials: Sequence[Trial], cost: Objective) -> Sequence[Trial]:
     """All, or the front, the best and the last of very many, in order."""
     if len(trials) <= _MOST_ROWS:
         return trials
-    kept = {int(point.key) for point in front_of(trials).points} | {t.number for t in trials[-_MOST_ROWS // 5 :]}
+    kept = {int(point.key) for point in front_of(trials, cost).points} | {t.number for t in trials[-_MOST_ROWS // 5 :]}
     best = sorted((t for t in trials if t.measurement), key=lambda t: -t.measurement.value if t.measurement else 0.0)
     for trial in best:
         if len(kept) >= _MOST_ROWS:

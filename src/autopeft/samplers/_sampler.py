@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from autopeft.errors import SettingsError
 from autopeft.kinds import lookup as _lookup
 from autopeft.kinds import members
+from autopeft.objective import Objective
+from autopeft.objectives import Costing
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.trial import Trial
 
@@ -77,6 +79,7 @@ class SamplerSpec:
         about: one sentence for lists.
         presets: settings by name; empty where there are no presets.
         default_space: the named space that is searched when none is asked for; None for the settings' own.
+        reads_cost: whether it compares trials by their cost; `build` is then also passed `cost`, a `Costing`.
         reads_trials: False for a search of its own, which answers parameter budgets and not what was measured.
     """
 
@@ -86,6 +89,7 @@ class SamplerSpec:
     presets: Mapping[str, Any] = field(default_factory=dict)
     default_space: str | None = None
     reads_trials: bool = True
+    reads_cost: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "presets", MappingProxyType(dict(self.presets)))
@@ -111,9 +115,36 @@ def names() -> tuple[str, ...]:
     return tuple(members(*PACKAGES))
 
 
-def build(name: str, space: SearchSpace, seed: int, options: Mapping[str, Any] | None = None) -> Sampler:
-    """The sampler called `name`, ready to be asked."""
-    return lookup(name).build(space, seed, **dict(options or {}))
+def build(
+    name: str, space: SearchSpace, seed: int, options: Mapping[str, Any] | None = None, cost: Costing | None = None
+) -> Sampler:
+    """The sampler called `name`, ready to be asked.
+
+    Args:
+        cost: what is minimised, and what is known of it before training; None for nominal parameters.
+
+    Raises:
+        SettingsError: it does not know one of the options, or answers budgets of parameters and `cost` is no count.
+    """
+    spec = lookup(name)
+    if cost is not None:
+        check_cost(name, cost.objective)
+    more = {"cost": cost or Costing()} if spec.reads_cost else {}
+    return spec.build(space, seed, **dict(options or {}), **more)
+
+
+def check_cost(name: str, cost: Objective) -> None:
+    """Refuse a cost that the sampler called `name` cannot heed.
+
+    Raises:
+        SettingsError: it answers budgets of parameters by a search of its own, and `cost` is no parameter count.
+    """
+    if cost.count is None and not lookup(name).reads_trials:
+        raise SettingsError(
+            f"The sampler {name!r} answers budgets of parameters and of nothing else, but the cost is {cost.name!r}. "
+            "Leave `cost` out, or choose a sampler that reads trials; `autopeft front --cost` shows what any search "
+            "found by another cost."
+        )
 
 
 def settings_of(sampler: Sampler) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import SpaceExhaustedError
-from autopeft.objective import metric_and_cost
+from autopeft.objectives import Costing
 from autopeft.rules import Count, raise_if_any, violations
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, taken, with_options
 from autopeft.samplers.random import random_unseen
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.trial import Trial
+from autopeft.trial import Trial, with_cost
 
 # Single changes in a row that are tried when all neighbours of a parent have been measured.
 _MOST_STEPS = 8
@@ -52,8 +52,9 @@ class Evolution:
 
     name = "evolution"
 
-    def __init__(self, space: SearchSpace, seed: int, settings: EvolutionSettings) -> None:
+    def __init__(self, space: SearchSpace, seed: int, settings: EvolutionSettings, cost: Costing | None = None) -> None:
         self._space, self._seed, self._settings = space, check_seed(seed), settings
+        self._cost = (cost or Costing()).objective
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,16 +66,16 @@ class Evolution:
         rng, seen = generator(self._seed, trials), taken(self._space, trials)
         # The youngest, not the best: ageing is what keeps a lucky measurement from having children for ever (Real et
         # al.).
-        alive = [trial for trial in trials if trial.is_complete][-self._settings.population :]
+        alive = with_cost(trials, self._cost)[-self._settings.population :]
         if len(alive) < self._settings.population:
             return random_unseen(self._space, seen, rng, n)
-        fitness = fitness_order([_maximised(trial) for trial in alive])
+        fitness = fitness_order([(found.value, self._cost.maximised(cost)) for _, found, cost in alive])
         found: list[Configuration] = []
         while len(found) < n:
             drawn = rng.choice(len(alive), size=self._settings.tournament, replace=False)
             # Small tournaments choose mildly: with noise of the size of the differences, the best on paper is often
             # not.
-            parent = alive[min((int(i) for i in drawn), key=lambda i: fitness[i])]
+            parent, _, _ = alive[min((int(i) for i in drawn), key=lambda i: fitness[i])]
             try:
                 found.append(self._child(parent.configuration, seen, rng))
             # Some are better than none; only where there is nothing at all the search is over.
@@ -161,21 +162,17 @@ def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return room
 
 
-def _maximised(trial: Trial) -> tuple[float, float]:
-    assert trial.measurement is not None
-    metric, cost = metric_and_cost(trial.measurement.objective)
-    return metric.maximised(trial.measurement.value), cost.maximised(trial.measurement.percent)
-
-
-def build(space: SearchSpace, seed: int, **options: Any) -> Sampler:
+def build(space: SearchSpace, seed: int, *, cost: Costing | None = None, **options: Any) -> Sampler:
     """Regularised evolution with `options` (fields of `EvolutionSettings`).
 
     Raises:
         SettingsError: an option does not exist, or its value cannot be used.
     """
-    return Evolution(space, seed, with_options(EvolutionSettings(), options, Evolution.name))
+    return Evolution(space, seed, with_options(EvolutionSettings(), options, Evolution.name), cost)
 
 
 MEMBERS = {
-    "evolution": SamplerSpec("evolution", build, "Regularised evolution with non-dominated ranks (Real et al. 2019)")
+    "evolution": SamplerSpec(
+        "evolution", build, "Regularised evolution with non-dominated ranks (Real et al. 2019)", reads_cost=True
+    )
 }

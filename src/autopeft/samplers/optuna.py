@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial
 from autopeft.architecture import Counts
 from autopeft.candidate import Candidate
 from autopeft.errors import SettingsError, SpaceExhaustedError
-from autopeft.objective import Measurement, Objective, metric_and_cost
+from autopeft.objective import Measurement, Objective
+from autopeft.objectives import Costing
 from autopeft.rules import Count, Several, raise_if_any, violations
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
@@ -79,6 +80,7 @@ class Replayed:
         settings: the resolved options.
         attempts: how often it is asked again for one proposal.
         generation: measured trials in a generation, for samplers that count those.
+        cost: what is minimised beside the metric.
     """
 
     def __init__(
@@ -91,10 +93,12 @@ class Replayed:
         *,
         attempts: int,
         generation: int | None = None,
+        cost: Costing | None = None,
     ) -> None:
         self.name, self._space, self._seed = name, space, check_seed(seed)
         self._make, self._settings = make, dict(settings)
         self._attempts, self._generation = attempts, generation
+        self._cost = (cost or Costing()).objective
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,8 +147,7 @@ class Replayed:
         return None
 
     def _study(self, trials: Sequence[Trial], seed: int) -> optuna.Study:
-        metric, cost = metric_and_cost("metric")
-        study = optuna.create_study(directions=[metric.direction, cost.direction], sampler=self._make(seed))
+        study = optuna.create_study(directions=["maximize", self._cost.direction], sampler=self._make(seed))
         n_complete = 0
         for trial in trials:
             study.add_trial(self._frozen(trial, n_complete))
@@ -159,7 +162,7 @@ class Replayed:
             attributes[optuna.samplers.NSGAIISampler._get_generation_key()] = n_before // self._generation
         return optuna.create_trial(
             state=_STATES[trial.state],
-            values=None if measurement is None else [measurement.value, measurement.percent],
+            values=None if measurement is None else [measurement.value, self._cost.told(measurement)],
             params={c.name: i for c, i in zip(self._space.choices, trial.configuration.indices, strict=True)},
             distributions=dict(index_distributions(self._space)),
             system_attrs=attributes,
@@ -326,27 +329,27 @@ class LatticeSampler(BaseSampler):
 # -- members ---------------------------------------------------------------------------------------------------
 
 
-def build_tpe(space: SearchSpace, seed: int, **options: Any) -> Sampler:
+def build_tpe(space: SearchSpace, seed: int, *, cost: Costing | None = None, **options: Any) -> Sampler:
     """Optuna's tree-structured Parzen estimator (Watanabe 2023, arXiv 2304.11127) with `OptunaSettings`."""
     chosen = with_options(OptunaSettings(), options, "tpe")
 
     def make(derived: int) -> BaseSampler:
         return optuna.samplers.TPESampler(n_startup_trials=chosen.startup, seed=derived)
 
-    return Replayed("tpe", space, seed, make, asdict(chosen), attempts=chosen.attempts)
+    return Replayed("tpe", space, seed, make, asdict(chosen), attempts=chosen.attempts, cost=cost)
 
 
-def build_gp(space: SearchSpace, seed: int, **options: Any) -> Sampler:
+def build_gp(space: SearchSpace, seed: int, *, cost: Costing | None = None, **options: Any) -> Sampler:
     """Optuna's Gaussian process with log expected hypervolume improvement, with `OptunaSettings`."""
     chosen = with_options(OptunaSettings(attempts=5), options, "gp")
 
     def make(derived: int) -> BaseSampler:
         return optuna.samplers.GPSampler(n_startup_trials=chosen.startup, seed=derived)
 
-    return Replayed("gp", space, seed, make, asdict(chosen), attempts=chosen.attempts)
+    return Replayed("gp", space, seed, make, asdict(chosen), attempts=chosen.attempts, cost=cost)
 
 
-def build_nsga2(space: SearchSpace, seed: int, **options: Any) -> Sampler:
+def build_nsga2(space: SearchSpace, seed: int, *, cost: Costing | None = None, **options: Any) -> Sampler:
     """Optuna's NSGA-II (Deb, Pratap, Agarwal and Meyarivan 2002) with `GeneticSettings`.
 
     Generations are counted over the measured trials, so that a replay finds the generations of the first run.
@@ -356,11 +359,15 @@ def build_nsga2(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     def make(derived: int) -> BaseSampler:
         return optuna.samplers.NSGAIISampler(population_size=chosen.population, seed=derived)
 
-    return Replayed("nsga2", space, seed, make, asdict(chosen), attempts=chosen.attempts, generation=chosen.population)
+    return Replayed(
+        "nsga2", space, seed, make, asdict(chosen), attempts=chosen.attempts, generation=chosen.population, cost=cost
+    )
 
 
 MEMBERS = {
-    "tpe": SamplerSpec("tpe", build_tpe, "Optuna's tree-structured Parzen estimator (Watanabe 2023)"),
-    "nsga2": SamplerSpec("nsga2", build_nsga2, "Optuna's NSGA-II (Deb et al. 2002)"),
-    "gp": SamplerSpec("gp", build_gp, "Optuna's Gaussian process with log expected hypervolume improvement"),
+    "tpe": SamplerSpec("tpe", build_tpe, "Optuna's tree-structured Parzen estimator (Watanabe 2023)", reads_cost=True),
+    "nsga2": SamplerSpec("nsga2", build_nsga2, "Optuna's NSGA-II (Deb et al. 2002)", reads_cost=True),
+    "gp": SamplerSpec(
+        "gp", build_gp, "Optuna's Gaussian process with log expected hypervolume improvement", reads_cost=True
+    ),
 }

@@ -2,7 +2,7 @@
 
 AutoPEFT (arXiv 2301.12132, section 3.2). Three presets: ``paper`` is what the paper says, ``released`` what the
 authors' code does (without its crashes and without its mislabelled training data), ``recommended`` what this
-package would do: the cost is known before training, so it is not modelled, and nothing is proposed twice.
+package would do: a cost that is known before training is not modelled, and nothing is proposed twice.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import InputError, SpaceExhaustedError, UnknownNameError
-from autopeft.objective import metric_and_cost, reference_point
+from autopeft.objective import Measurement, Objective, reference_point
+from autopeft.objectives import Costing
 from autopeft.samplers import Sampler, SamplerSpec
+from autopeft.samplers._bayes.costs import LatticeCosts
 from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
-from autopeft.samplers._bayes.outcome import CostAxis, OutcomeTransform
+from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.trial import Trial, TrialState, front_of
+from autopeft.trial import Trial, TrialState, front_of, with_cost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +56,11 @@ class SaasNehvi:
 
     name = "saas-nehvi"
 
-    def __init__(self, space: SearchSpace, seed: int, settings: BayesSettings) -> None:
-        self._space, self._seed, self._settings = space, check_seed(seed), settings
-        self._axis = CostAxis.of(space, settings.cost_scale)
+    def __init__(self, space: SearchSpace, seed: int, settings: BayesSettings, costing: Costing | None = None) -> None:
+        self._space, self._seed = space, check_seed(seed)
+        self._costs = LatticeCosts(space, settings.cost_scale, costing or Costing())
+        self._cost = self._costs.objective
+        self._settings = settings = settings if self._costs.is_known else settings.modelled()
         if settings.surrogate == "saas-nuts":
             with quiet(seed):
                 from autopeft.samplers._bayes.surrogate import check_nuts
@@ -76,7 +80,7 @@ class SaasNehvi:
         rng = generator(self._seed, trials)
         seen = taken(self._space, trials)
         # Two values are the fewest that have a spread, without which nothing can be brought to unit variance.
-        if sum(trial.is_complete for trial in trials) < 2:
+        if len(with_cost(trials, self._cost)) < 2:
             return random_unseen(self._space, seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))):
@@ -106,7 +110,7 @@ class SaasNehvi:
         Raises:
             ValueError: fewer than two trials are measured.
         """
-        measured = sum(trial.is_complete for trial in trials)
+        measured = len(with_cost(trials, self._cost))
         if measured < 2:
             raise ValueError(f"An acquisition function needs at least 2 measured trials, but there are {measured}.")
         rng = generator(self._seed, trials)
@@ -139,7 +143,7 @@ class SaasNehvi:
         self, trials: Sequence[Trial], seen: set[tuple[int, ...]], rng: np.random.Generator
     ) -> list[Configuration]:
         by_number = {trial.number: trial.configuration for trial in trials}
-        front = [by_number[point.key] for point in front_of(trials).points]
+        front = [by_number[point.key] for point in front_of(trials, self._cost).points]
         settings = self._settings
         if settings.neighbourhood == "walk":
             return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
@@ -160,15 +164,15 @@ class SaasNehvi:
         return self._sampled(data, value_scale, seed)
 
     def _data(self, trials: Sequence[Trial]) -> Data:
-        measured = [trial for trial in trials if trial.measurement is not None]
-        metric, cost = metric_and_cost("metric")
-        pairs = [(t.measurement.percent, t.measurement.value) for t in measured if t.measurement is not None]
-        shifts = [self._noise(trial) for trial in measured]
+        measured = with_cost(trials, self._cost)
+        metric, cost = Objective("metric", "maximize"), self._cost
+        pairs = [(spent, found.value) for _, found, spent in measured]
+        shifts = [self._noise(trial) for trial, _, _ in measured]
         worst_cost, worst_value = self._reference(measured)
         return Data(
-            tuple(trial.configuration for trial in measured),
+            tuple(trial.configuration for trial, _, _ in measured),
             tuple(metric.maximised(value) + shift for (_, value), (shift, _) in zip(pairs, shifts, strict=True)),
-            tuple(cost.maximised(percent) + shift for (percent, _), (_, shift) in zip(pairs, shifts, strict=True)),
+            tuple(cost.maximised(spent) + shift for (spent, _), (_, shift) in zip(pairs, shifts, strict=True)),
             (metric.maximised(worst_value), cost.maximised(worst_cost)),
         )
 
@@ -179,14 +183,18 @@ class SaasNehvi:
         drawn = np.random.default_rng([self._seed, 1, *identity]).normal(0, self._settings.noise, 2)
         return float(drawn[0]), float(drawn[1])
 
-    def _reference(self, measured: Sequence[Trial]) -> tuple[float, float]:
-        """Worst cost in percent and worst metric, natural; fixed as soon as the initial design is measured."""
+    def _reference(self, measured: Sequence[tuple[Trial, Measurement, float]]) -> tuple[float, float]:
+        """Worst cost and worst metric, natural; fixed as soon as the initial design is measured.
+
+        The worst cost is the largest that is allowed; of a cost that is not known before, the largest of that design.
+        """
         if self._settings.reference == "fixed":
             return self._settings.reference_cost, self._settings.reference_value
-        first = [trial for trial in measured if trial.origin == "initial"] or list(measured[:_FIRST])
-        pairs = [(t.measurement.percent, t.measurement.value) for t in first if t.measurement is not None]
-        assert measured[0].measurement is not None
-        return reference_point(pairs, 100.0 * self._axis.high / measured[0].measurement.counts.backbone)
+        first = [item for item in measured if item[0].origin == "initial"] or list(measured[:_FIRST])
+        pairs = [(spent, found.value) for _, found, spent in first]
+        _, one, _ = measured[0]
+        worst = self._costs.worst(one.counts)
+        return reference_point(pairs, max(spent for spent, _ in pairs) if worst is None else worst)
 
     def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
         import torch
@@ -197,7 +205,7 @@ class SaasNehvi:
         x = self._encoded(data.configurations)
         model = self._fit(x, scale(data.values), seed, x.shape[-1])
         # The reference goes through the transformation of the values, or the two could not be compared.
-        worst = (float(scale([data.reference[0]])[0]), self._axis.worst)
+        worst = (float(scale([data.reference[0]])[0]), self._costs.axis.worst)
 
         def given(pending: Sequence[Configuration]) -> Score:
             baseline = [*data.configurations, *pending]
@@ -228,7 +236,7 @@ class SaasNehvi:
         if is_known:
             # BoTorch wants a model for every output, and this one reads the known cost off its column.
             second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
-            worst_cost = -self._axis.worst
+            worst_cost = -self._costs.axis.worst
         else:
             cost_scale = OutcomeTransform(settings.transform, data.costs)
             second = self._fit(x, cost_scale(data.costs), seed + 1, self._space.n_choices)
@@ -265,8 +273,7 @@ class SaasNehvi:
 
     def _position(self, configurations: Sequence[Configuration]) -> NDArray[np.float64]:
         """Positions on the cost axis, smaller is better."""
-        rows = np.array([c.indices for c in configurations], dtype=np.int64).reshape(-1, self._space.n_choices)
-        return self._axis(self._space.costs(rows))
+        return self._costs.positions(configurations)
 
     def _inputs(self, configurations: Sequence[Configuration]) -> Tensor:
         """Encoded configurations and, as a last column for a known cost, minus the position on its axis."""
@@ -283,7 +290,9 @@ def _pending(trials: Sequence[Trial]) -> list[Configuration]:
     return [trial.configuration for trial in trials if trial.state is TrialState.RUNNING]
 
 
-def build(space: SearchSpace, seed: int, *, preset: str = "recommended", **options: Any) -> Sampler:
+def build(
+    space: SearchSpace, seed: int, *, cost: Costing | None = None, preset: str = "recommended", **options: Any
+) -> Sampler:
     """Bayesian optimisation with the values of `preset`, changed by `options` (fields of `BayesSettings`).
 
     Raises:
@@ -292,7 +301,7 @@ def build(space: SearchSpace, seed: int, *, preset: str = "recommended", **optio
     """
     if preset not in PRESETS:
         raise UnknownNameError("preset of 'saas-nehvi'", preset, PRESETS)
-    return SaasNehvi(space, seed, with_options(PRESETS[preset], options, SaasNehvi.name))
+    return SaasNehvi(space, seed, with_options(PRESETS[preset], options, SaasNehvi.name), cost)
 
 
 MEMBERS = {
@@ -301,5 +310,6 @@ MEMBERS = {
         build,
         "Bayesian optimisation: SAAS Gaussian process, noisy expected hypervolume improvement (AutoPEFT)",
         presets=PRESETS,
+        reads_cost=True,
     )
 }

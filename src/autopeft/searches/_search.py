@@ -292,7 +292,7 @@ def limits_of(
     Args:
         name: of the sampler that will answer them, for messages.
         count: which count bare texts and numbers limit; that of the space's budget, else "stored".
-        backbone: parameters of the backbone, the denominator of percentages.
+        backbone: parameters of the backbone, the denominator of shares.
 
     Raises:
         BudgetError: there is none, one is no upper limit alone or more than the space allows, or the smallest

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from autopeft import samplers, tracking
+from autopeft import objectives, samplers, tracking
 from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
@@ -22,6 +23,7 @@ from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
 from autopeft.tasks._task import Task
 from autopeft.tracking import tracked
+from autopeft.training.bench import EvaluatorBench
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import ProxySignal, middle, sweep
@@ -81,14 +83,15 @@ class Session:
         settings = resolved(settings)
         check_devices(settings.devices, os.environ)
         tracking.check(settings.trackers)
+        cost = objectives.lookup(settings.cost)
+        samplers.check_cost(settings.sampler, cost)
         task, splits = load_data(settings, is_begun)
         backbone = Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
         space = build_space(backbone, settings.space)
-        evaluator = Evaluator(
-            backbone, task, splits, settings.recipe, data_seed=settings.data_seed, answer=settings.answer
-        )
+        more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
+        evaluator = Evaluator(backbone, task, splits, settings.recipe, **more)
         check_known(evaluator)
         initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
@@ -107,7 +110,14 @@ class Session:
         if answers_budgets(settings.sampler):
             kept = None if folder is None else Path(folder) / _SEARCHES
             options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
-        return samplers.build(settings.sampler, self.space, settings.seed, options)
+        return samplers.build(settings.sampler, self.space, settings.seed, options, self.costing)
+
+    @cached_property
+    def costing(self) -> objectives.Costing:
+        """What is minimised, and what is known of it before training."""
+        cost, bench = self.evaluator.cost, EvaluatorBench(self.evaluator)
+        is_known = cost.known == "before training"
+        return objectives.Costing(cost, partial(cost.priced, bench) if is_known else None)
 
     @property
     def total(self) -> int:
@@ -168,7 +178,6 @@ class Session:
             "data": self.evaluator.splits.describe(),
             "weights": self.backbone.digest(),
             _MODEL: self.backbone.identity(),
-            "largest_percent": 100 * self.space.cost(self.space.largest()) / self.backbone.n_parameters,
         }
         wrong = []
         if self.task.answers.is_scaled:
@@ -195,6 +204,9 @@ class Session:
         for name, value in here.items():
             if study.fact(name) is None:
                 study.note(name, value)
+        price, largest = self.costing.price, objectives.largest_fact(self.evaluator.cost)
+        if price is not None and study.fact(largest) is None:
+            study.note(largest, price(self.space.decode(self.space.largest())))
 
     def proxy(
         self,

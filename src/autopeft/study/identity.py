@@ -21,7 +21,8 @@ from optuna.study import StudyDirection
 
 import autopeft
 from autopeft.errors import InputError, SettingsError, StudyMismatchError, UnknownNameError
-from autopeft.objective import metric_and_cost
+from autopeft.objective import Objective
+from autopeft.objectives import NOMINAL, lookup
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.database import Store, optuna_logs_as_ours
 from autopeft.study.record import to_json
@@ -67,6 +68,15 @@ class Identity:
         if wrong:
             raise SettingsError(f"Settings of a study are written as JSON, but these cannot be: {', '.join(wrong)}.")
         return cls(to_json(space.as_dict()), space.fingerprint, objective, to_json(settings), seed, versions())
+
+    @property
+    def cost(self) -> Objective:
+        """What is minimised beside the metric: studies that say nothing of it minimise nominal parameters.
+
+        Raises:
+            InputError: it is one of the user's own, and cannot be found.
+        """
+        return lookup(str(self.settings.get("cost", NOMINAL.name)))
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
@@ -208,20 +218,20 @@ def check(stored: Identity, asked: Identity, name: str, label: str) -> None:
         _logger.warning("The study %r was begun with other versions: %s.", name, "; ".join(changed))
 
 
-def _directions(objective: str) -> list[StudyDirection]:
-    return [StudyDirection[item.direction.upper()] for item in metric_and_cost(objective)]
+def _directions() -> list[StudyDirection]:
+    return [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]  # the metric, and the cost whichever it is
 
 
 def _made(store: Store, name: str) -> tuple[int, bool]:
     try:
         with optuna_logs_as_ours():
-            return store.backend.create_new_study(_directions("metric"), name), True
+            return store.backend.create_new_study(_directions(), name), True
     except DuplicatedStudyError:  # another worker was faster
         return store.backend.get_study_id_from_name(name), False
 
 
 def _write(store: Store, key: int, identity: Identity) -> None:
-    names = [item.name for item in metric_and_cost(identity.objective)]
+    names = [identity.objective, identity.cost.key]
     store.backend.set_study_system_attr(key, "study:metric_names", names)  # Optuna's dashboard shows them
     store.backend.set_study_user_attr(key, _KEY, identity.as_dict())
 
@@ -230,7 +240,7 @@ def _read(store: Store, key: int, name: str, asked: Identity | None) -> Identity
     """The stored identity. One that its maker has yet to write is waited for; if the maker died, `asked` is written."""
     patience = time.monotonic() + _PATIENCE_SECONDS
     while (facts := store.backend.get_study_user_attrs(key).get(_KEY)) is None:
-        is_ours = store.backend.get_study_directions(key) == _directions("metric")
+        is_ours = store.backend.get_study_directions(key) == _directions()
         if asked is None or not is_ours or store.backend.get_all_trials(key, deepcopy=False):
             raise InputError(f"The study {name!r} in {store.label} was not made by autopeft.")
         if time.monotonic() > patience:

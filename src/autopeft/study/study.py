@@ -21,7 +21,7 @@ from typing import Any
 
 from autopeft.errors import InputError, SpaceExhaustedError
 from autopeft.interruption import uninterrupted
-from autopeft.objective import Measurement, ParetoFront
+from autopeft.objective import Measurement, Objective, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.claims import turn
 from autopeft.study.database import Store
@@ -70,7 +70,7 @@ class Study:
         if folder is None and store.path is not None:
             folder = store.path.parent
         shelf = Shelf(None if folder is None else Path(folder) / _UNTOLD)
-        self._teller = Teller(name, store, self._ledger, self._holder, self._proposer, shelf)
+        self._teller = Teller(name, identity, store, self._ledger, self._holder, self._proposer, shelf)
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -91,7 +91,8 @@ class Study:
 
         Args:
             storage: path of a SQLite file on a local disk, or a database URL (see `autopeft.study.location`).
-            objective: the metric to maximise; the nominal parameters in percent are minimised beside it.
+            objective: the metric to maximise. Beside it is minimised what `settings` say under ``cost``, see
+                `autopeft.objectives`; nominal parameters where they say nothing.
             settings: what must not change when the study is resumed, JSON-ready. The caller leaves out what may,
                 such as the number of trials or of workers.
             seed: of the study, and of the training run of every trial: architectures are compared under the same
@@ -168,6 +169,15 @@ class Study:
         return self._identity.objective
 
     @property
+    def cost(self) -> Objective:
+        """What is minimised beside the metric.
+
+        Raises:
+            InputError: it is one of the user's own, and cannot be found.
+        """
+        return self._identity.cost
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of Python and the packages at the time the study was made."""
         return self._identity.versions
@@ -207,10 +217,14 @@ class Study:
         """
         return self._ledger.trial(number)
 
-    def front(self) -> ParetoFront:
-        """The measured trials that no other one beats in both metric and nominal parameters."""
+    def front(self, cost: Objective | None = None) -> ParetoFront:
+        """The measured trials that no other one beats in both metric and cost.
+
+        Args:
+            cost: another one than the study's; trials that have not stored it are left out.
+        """
         self._ledger.refresh()
-        return front_of([record.trial for record in self._ledger.visible()])
+        return front_of([record.trial for record in self._ledger.visible()], cost or self.cost)
 
     def n_finished(self) -> int:
         """Number of trials that count towards the total: measured, or failed for good."""
@@ -284,12 +298,14 @@ class Study:
         the trial, unless somebody else has begun that.
 
         Raises:
-            InputError: the measurement is of another objective than the study.
+            InputError: the measurement is of another objective than the study, or lacks its cost.
             AutopeftError: the storage failed, and for longer than is waited for. The measurement waits in the study's
                 folder and is told by the next worker that claims; where there is no folder it is in the log.
         """
         if measurement.objective != self.objective:
             raise InputError(f"The study maximises {self.objective!r}, but the measurement {measurement.objective!r}.")
+        if self.cost.of(measurement) is None:
+            raise InputError(f"The study minimises {self.cost.name!r}, but the measurement does not say it.")
         return self._teller.tell(trial, measurement)
 
     def fail(self, trial: Trial, failure: Failure) -> Trial:

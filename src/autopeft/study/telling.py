@@ -10,6 +10,7 @@ from optuna.trial import TrialState as StoredState
 from autopeft.objective import Measurement
 from autopeft.study.database import Store
 from autopeft.study.holding import Holder
+from autopeft.study.identity import Identity
 from autopeft.study.ledger import Ledger
 from autopeft.study.proposing import Proposer
 from autopeft.study.record import Record, to_json
@@ -28,9 +29,16 @@ class Teller:
     """
 
     def __init__(
-        self, name: str, store: Store, ledger: Ledger, holder: Holder, proposer: Proposer, shelf: Shelf
+        self,
+        name: str,
+        identity: Identity,
+        store: Store,
+        ledger: Ledger,
+        holder: Holder,
+        proposer: Proposer,
+        shelf: Shelf,
     ) -> None:
-        self._name, self._store, self._ledger = name, store, ledger
+        self._name, self._identity, self._store, self._ledger = name, identity, store, ledger
         self._holder, self._proposer, self._shelf = holder, proposer, shelf
 
     def tell(self, trial: Trial, measurement: Measurement) -> Trial:
@@ -69,7 +77,7 @@ class Teller:
     def complete(self, trial: Trial, measurement: Measurement) -> Trial:
         """Store a measurement as that of its trial, or as its retry where the trial was given up."""
         facts = {"measurement": to_json(measurement.as_dict())}
-        values = (measurement.value, measurement.percent)
+        values = (measurement.value, self._identity.cost.told(measurement))
         record: Record | None = self._ledger.record(trial.number)
         assert record is not None
         if not self._ledger.end(record, facts, StoredState.COMPLETE, values):

@@ -11,8 +11,17 @@ these promises for every member.
 from autopeft.testing.answers import check_answers
 from autopeft.testing.families import check_family
 from autopeft.testing.methods import check_method
+from autopeft.testing.objectives import check_cost
 from autopeft.testing.samplers import check_sampler
 from autopeft.testing.searches import check_search
 from autopeft.testing.tasks import check_task
 
-__all__ = ["check_answers", "check_family", "check_method", "check_sampler", "check_search", "check_task"]
+__all__ = [
+    "check_answers",
+    "check_cost",
+    "check_family",
+    "check_method",
+    "check_sampler",
+    "check_search",
+    "check_task",
+]

@@ -27,11 +27,13 @@ from autopeft.fidelity import FULL, Fidelity, Reached, rung_steps
 from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach
 from autopeft.network.build import count
-from autopeft.objective import Measurement
+from autopeft.objective import Measurement, Objective
+from autopeft.objectives import NOMINAL, recorded
 from autopeft.tasks import Splits
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
+from autopeft.training.bench import readings
 from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
@@ -56,6 +58,7 @@ class Evaluator:
         learner: how the task is put to the backbone.
         checkpoints: where training runs are written down; None for nowhere, which `with_checkpoints` changes.
         rungs: points of every run at which it is measured besides, see `with_rungs`.
+        cost: what is minimised; every measurement says it.
     """
 
     checkpoints: Checkpoints | None = None
@@ -70,6 +73,7 @@ class Evaluator:
         *,
         data_seed: int = 0,
         answer: Answer = "score",
+        cost: Objective = NOMINAL,
     ) -> None:
         """Tokenise the training and the validation part.
 
@@ -83,7 +87,7 @@ class Evaluator:
         """
         _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
-        self.data_seed, self.answer = data_seed, answer
+        self.data_seed, self.answer, self.cost = data_seed, answer, cost
         train = _fraction(splits.train, recipe.data_fraction, data_seed)
         self.learner: Learner = learner_for(backbone, task, answer, train)
         self._train = self.encode(train)
@@ -110,6 +114,11 @@ class Evaluator:
         """The same, encoded."""
         return self._encoded_validation
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Examples that are answered at a time."""
+        return EVALUATION_FACTOR * self.recipe.batch_size
+
     def encode(self, examples: Examples) -> Encoded:
         """Token ids of `examples`, cut as the recipe says."""
         return self.learner.encode(examples, self.recipe.max_length, self.recipe.truncation_side)
@@ -123,9 +132,8 @@ class Evaluator:
         recipe = replace(self.recipe, **changes)
         _check_factors(recipe)
         if _read_by(recipe) != _read_by(self.recipe):
-            other = Evaluator(
-                self.backbone, self.task, self.splits, recipe, data_seed=self.data_seed, answer=self.answer
-            )
+            more: dict[str, Any] = {"data_seed": self.data_seed, "answer": self.answer, "cost": self.cost}
+            other = Evaluator(self.backbone, self.task, self.splits, recipe, **more)
             other.checkpoints, other.rungs = self.checkpoints, self.rungs
             return other
         return self._with(recipe=recipe)
@@ -351,8 +359,8 @@ class Evaluator:
         """What the current parameters give for every example, in order."""
         self.learner.model.eval()
         found: list[Any] = [None] * len(encoded)
-        device, size = self.backbone.device, EVALUATION_FACTOR * self.recipe.batch_size
-        for indices in evaluation_order(encoded.lengths, size):
+        device = self.backbone.device
+        for indices in evaluation_order(encoded.lengths, self.evaluation_batch):
             batch = collate(encoded, indices, self.learner.pad, device)
             with autocast(self.recipe, device):
                 results = self.learner.outputs(batch)
@@ -431,7 +439,9 @@ class Run:
                 "train_seconds": self.fitted.train_seconds,
                 "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
                 "learning_rate": evaluator.recipe.learning_rate,
+                "peak_memory_of": "this run" if self._memory.is_own else "the process so far",
             },
+            costs=readings(evaluator, self.attached, recorded(evaluator.cost)),
         )
 
 

@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from autopeft.errors import OutOfMemoryFailure, is_out_of_memory
 
+_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_FORGET = "5"
+"""What makes Linux forget the highest resident size of a process so far, see ``man proc_pid_clear_refs``."""
+
 
 class Memory:
-    """Peak memory in bytes since its creation (GPU), or of the process so far (CPU: only the peak is kept)."""
+    """Peak memory in bytes since its creation: of the GPU's allocator, or the resident size of the process on a CPU.
+
+    Attributes:
+        is_own: False where the system keeps the peak of the whole process alone, which then is what is told: outside
+            Linux, and in containers that forbid to reset it.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.is_own = device, True
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self.is_own = _forgotten()
 
     def peak(self) -> int:
-        """Bytes."""
+        """The most so far."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
+        if self.is_own and (found := re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)):
+            return int(found[1]) * 1024
         unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _forgotten() -> bool:
+    """Let the highest resident size begin anew; False where that cannot be done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    with suppress(OSError):
+        _RESET.write_text(_FORGET)
+        return True
+    return False
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class Retrained:
             **self.candidate.as_dict(),
             "described": str(self.candidate),
             "counts": self.test[0].counts.as_dict(),
+            "costs": {name: dict(record) for name, record in self.test[0].costs.items()},
             "objective": self.test[0].objective,
             "split": self.test[0].split,
             "seeds": list(self.seeds),

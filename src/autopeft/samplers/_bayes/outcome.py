@@ -8,7 +8,7 @@ Ranks that are shifted by one half have no such outlier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,16 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from autopeft.spaces.lattice import SearchSpace
+from autopeft.architecture import CountKind
+from autopeft.spaces.lattice import Configuration, SearchSpace
 
 TransformKind = Literal["rank-normal", "ecdf", "z-score"]
 CostScale = Literal["linear", "log", "rank"]
 
 Values = NDArray[np.float64]
 
+Price = Callable[[Configuration], float]
+"""The cost of a configuration before it is trained, in the unit of the objective."""
+
 _CLAMP = (1e-4, 0.9999)
 # Random architectures that define the scale "rank", and the seed of that draw, the same for every study.
 _RANKED, _RANK_SEED = 2048, 0
+_PRICED = 256
+"""Random architectures whose prices are the ends of an axis."""
 
 
 @dataclass(frozen=True)
@@ -61,49 +67,64 @@ class OutcomeTransform:
 
 @dataclass(frozen=True)
 class CostAxis:
-    """An increasing map from nominal parameters to the scale on which the hypervolume is spanned: 0 to 1.
+    """An increasing map from costs to the scale on which the hypervolume is spanned: 0 to 1.
 
     0 is the cheapest architecture and 1 the dearest that is allowed, which is also the reference.
     """
 
     scale: CostScale
-    low: int
-    high: int
-    drawn: tuple[int, ...] = ()
+    low: float
+    high: float
+    drawn: tuple[float, ...] = ()
+    free: float = 0.5
 
     @classmethod
-    def of(cls, space: SearchSpace, scale: CostScale) -> CostAxis:
-        """The axis of `space`; "rank" draws random architectures, the same ones every time."""
-        low, high = space.cost_range("nominal")
-        if space.budget is not None:
-            high = min(high, space.budget.most)  # what is stored is never less than what is nominal
-        if space.budget is not None and space.budget.count == "nominal":
-            low = max(low, space.budget.least)
+    def of(cls, space: SearchSpace, scale: CostScale, kind: CountKind = "nominal") -> CostAxis:
+        """The axis of the counts of `kind`; "rank" draws random architectures, the same ones every time."""
+        low, high = space.cost_range(kind)
+        limit = space.budget
+        if limit is not None and (kind == "nominal" or limit.count == kind):
+            high = min(high, limit.most)  # what is stored is never less than what is nominal
+        if limit is not None and limit.count == kind:
+            low = max(low, limit.least)
         drawn: tuple[int, ...] = ()
         if scale == "rank":
             # Not the seed of the study: two studies of a space must mean the same by a position on the axis.
             configurations = space.sample(np.random.default_rng(_RANK_SEED), _RANKED)
-            drawn = tuple(sorted({space.cost(configuration) for configuration in configurations}))
+            drawn = tuple(sorted({space.cost(configuration, kind) for configuration in configurations}))
         return cls(scale, low, high, drawn)
+
+    @classmethod
+    def priced(cls, space: SearchSpace, scale: CostScale, price: Price) -> CostAxis:
+        """The axis of a cost that is no sum over the lattice, from the prices of random architectures.
+
+        Its ends are those of the draw and of the largest architecture where that is allowed; what lies beyond an end
+        gets a position beyond 0 or 1, and beyond 1 nothing is gained.
+        """
+        drawn = space.sample(np.random.default_rng(_RANK_SEED), _PRICED)
+        if space.is_feasible(space.largest()):
+            drawn.append(space.largest())
+        prices = sorted({price(configuration) for configuration in drawn})
+        return cls(scale, prices[0], prices[-1], tuple(prices) if scale == "rank" else (), free=1e-9)
 
     @property
     def worst(self) -> float:
         """The reference: the dearest architecture, or a tenth beyond it where all cost the same."""
         return 1.0 if self.high > self.low else 1.1
 
-    def __call__(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Positions of `counts` nominal parameters, shape ``(n,)``."""
+    def __call__(self, costs: NDArray[np.int64] | Values) -> Values:
+        """Positions of `costs`, shape ``(n,)``."""
         low, high = self._bent(np.array([self.low, self.high]))
-        return np.asarray((self._bent(counts) - low) / (high - low if high > low else 1.0))
+        return np.asarray((self._bent(costs) - low) / (high - low if high > low else 1.0))
 
-    def _bent(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _bent(self, costs: NDArray[np.int64] | Values) -> Values:
         if self.scale == "linear":
-            return counts.astype(np.float64)
+            return costs.astype(np.float64)
         # A bias-only module has no nominal parameters.
-        logs = np.log10(np.maximum(counts.astype(np.float64), 0.5))
+        logs = np.log10(np.maximum(costs.astype(np.float64), self.free))
         if self.scale == "log":
             return logs
-        known = np.log10(np.maximum(np.array([self.low, *self.drawn, self.high], dtype=np.float64), 0.5))
+        known = np.log10(np.maximum(np.array([self.low, *self.drawn, self.high], dtype=np.float64), self.free))
         # Interpolation wants points that increase, and the ends may have been drawn as well.
         known = np.unique(known)
         return np.interp(logs, known, np.linspace(0, 1, len(known)))

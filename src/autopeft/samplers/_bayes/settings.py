@@ -7,7 +7,7 @@ the two differ there are two presets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from autopeft.rules import Count, Natural, NotNegative, Number, Positive, raise_if_any, violations
@@ -40,11 +40,12 @@ class BayesSettings:
         surrogate: "saas-map", "saas-nuts" (needs the extra ``saas``) or "gp".
         warmup, samples, thinning: of NUTS; ``samples / thinning`` draws are kept.
         transform: how measured values are bent before the fit, see `OutcomeTransform`.
-        cost_model: "exact": computed from the architecture; "gp": a second Gaussian process, as in the papers.
+        cost_model: "exact": computed from the architecture; "gp": a second Gaussian process, as in the papers. A
+            cost that only a measurement tells is always modelled, see `modelled`.
         cost_scale: the axis on which an exact cost spans the hypervolume: "linear" parameters, "log"arithm, or
             "rank" among random architectures of the space. A modelled cost uses `transform`.
         reference: "initial": the worst value of the initial design, widened by a tenth of its range, and the
-            largest cost allowed; "fixed": `reference_cost` percent and `reference_value`.
+            largest cost allowed; "fixed": `reference_cost`, in the unit of the cost, and `reference_value`.
         acquisition: log-NEHVI or NEHVI.
         integration: "closed": the candidate's value in closed form (needs an exact cost); "sampled": BoTorch.
         mc_samples: quasi-random posterior samples.
@@ -91,6 +92,17 @@ class BayesSettings:
         if self.pareto_starts == self.random_starts == 0:
             wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
         raise_if_any("The sampler 'saas-nehvi' cannot use these options", wrong)
+
+    def modelled(self) -> BayesSettings:
+        """The same for a cost that only a measurement tells: a second Gaussian process learns it from the trials.
+
+        The acquisition is then the paper's, whose kernel needs no compiler, and looked up as often as the paper does:
+        every value is an average over samples of both processes, which takes a hundred times as long as a closed form.
+        """
+        if self.cost_model == "gp":
+            return self
+        few = min(self.evaluations, 400)
+        return replace(self, cost_model="gp", integration="sampled", acquisition="nehvi", evaluations=few)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""

@@ -1,0 +1,69 @@
+"""What Bayesian optimisation knows of the cost of a configuration before it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from autopeft.architecture import Counts
+from autopeft.objective import replaced
+from autopeft.objectives import Costing
+from autopeft.samplers._bayes.outcome import CostAxis, CostScale, Values
+from autopeft.spaces.lattice import Configuration, SearchSpace
+
+
+class LatticeCosts:
+    """Costs of configurations on the axis that the hypervolume is spanned on.
+
+    Nominal and stored parameters are sums over the lattice, so that thousands of configurations are priced in one step.
+    Other costs that are known before training are asked for one architecture at a time, and kept.
+
+    Attributes:
+        objective: what is minimised.
+        is_known: False where only a measurement tells; then the cost has to be modelled, and `positions` is not asked.
+    """
+
+    def __init__(self, space: SearchSpace, scale: CostScale, costing: Costing) -> None:
+        self._space, self._scale, self._costing = space, scale, costing
+        self.objective = costing.objective
+        kind = self.objective.count
+        self._kind = None if kind == "trained" else kind  # what is trained depends on the head and is no such sum
+        self.is_known = self._kind is not None or costing.price is not None
+        self._kept: dict[tuple[int, ...], float] = {}
+
+    @cached_property
+    def axis(self) -> CostAxis:
+        """Where costs lie between the cheapest and the dearest."""
+        if self._kind is not None:
+            return CostAxis.of(self._space, self._scale, self._kind)
+        return CostAxis.priced(self._space, self._scale, self._price)
+
+    def positions(self, configurations: Sequence[Configuration]) -> Values:
+        """Positions on the axis, smaller is better; ``(n,)``."""
+        if self._kind is not None:
+            rows = np.array([c.indices for c in configurations], dtype=np.int64).reshape(-1, self._space.n_choices)
+            return self.axis(self._space.costs(rows, self._kind))
+        return self.axis(np.array([self._price(one) for one in configurations], dtype=np.float64))
+
+    def worst(self, counts: Counts) -> float | None:
+        """The largest cost that is allowed, in the unit of the objective; None where only a measurement tells.
+
+        Args:
+            counts: of any architecture on the same backbone.
+        """
+        if not self.is_known:
+            return None
+        if self._kind is not None and self.objective.counted is not None:
+            return self.objective.counted(replaced(counts, int(self.axis.high)))
+        return self.axis.high
+
+    def _price(self, configuration: Configuration) -> float:
+        key = self._space.identity(configuration)
+        if key not in self._kept:
+            assert self._costing.price is not None  # `is_known` said so
+            price = self._costing.price(self._space.decode(configuration))
+            assert price is not None  # and so did the objective
+            self._kept[key] = price
+        return self._kept[key]
