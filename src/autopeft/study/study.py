@@ -7,6 +7,9 @@ Workers do not talk to each other: what they do is settled by what they write an
 lock (`autopeft.study.claims`) makes collisions rare and lets proposals differ.
 
 A database that goes away is waited for. What was measured meanwhile waits in a file (`autopeft.study.untold`).
+
+It has more than 400 lines because a study is one class, most of which are docstrings; what its methods do stands in
+the files beside it.
 """
 
 from __future__ import annotations
