@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from autopeft import objectives, samplers
 from autopeft.architecture import Architecture, ParameterBudget
-from autopeft.errors import SettingsError, UnknownNameError
+from autopeft.errors import InputError, SettingsError, UnknownNameError
 from autopeft.objective import Measurement, Objective
 from autopeft.objectives import NOMINAL, Costing
 from autopeft.samplers._bayes.costs import LatticeCosts
@@ -19,6 +20,7 @@ from autopeft.samplers._bayes.outcome import CostAxis
 from autopeft.samplers.random import initial_design
 from autopeft.samplers.saas_nehvi import SaasNehvi
 from autopeft.spaces.lattice import SearchSpace
+from autopeft.study.study import Study
 from autopeft.trial import Trial
 from lattice import autopeft_space, history
 
@@ -153,3 +155,19 @@ def test_the_search_looks_where_a_priced_cost_is_low() -> None:
     assert isinstance(sampler, SaasNehvi)
     (one,) = sampler.ask(trials, 1)
     assert own.is_feasible(one)
+
+
+def test_a_study_takes_no_measurement_without_its_cost(tmp_path: Path) -> None:
+    own = space()
+    settings = {"cost": "bytes"}
+    with Study.create_or_resume(tmp_path / "study.db", "mine", own, "metric", settings, 0) as study:
+        trial = study.claim(samplers.build("random", own, 7), 3)
+        assert trial is not None
+        (made,) = history(own, [trial.configuration])
+        assert made.measurement is not None
+        bare = replace(made.measurement, metrics={"metric": 0.5}, objective="metric")
+        with pytest.raises(InputError, match="The study minimises 'bytes', but the measurement does not say it"):
+            study.tell(trial, bare)
+        told_one = study.tell(trial, replace(bare, costs={"bytes": {"value": 4.0}}))
+        assert [(point.key, point.cost) for point in study.front().points] == [(told_one.number, 4.0)]
+        assert [point.cost for point in study.front(NOMINAL).points] == [bare.percent]

@@ -41,7 +41,7 @@ def transfer(
     check_file("--out", file, ARCHITECTURE, {"the source": source})
     from autopeft.backbones import Backbone
     from autopeft.network.build import count
-    from autopeft.objective import percent
+    from autopeft.objectives import NOMINAL, nominal
     from autopeft.spaces.transfer import Shape
     from autopeft.spaces.transfer import transfer as transferred
     from autopeft.training.retraining import write_cell
@@ -67,7 +67,7 @@ def transfer(
         print_json(told)
         return
     for model, item, counted in ((there, architecture, counts[0]), (to, moved, counts[1])):
-        say(f"{model}: {item} ({counted.nominal:,} parameters, {percent(counted):.4f}%)")
+        say(f"{model}: {item} ({counted.nominal:,} parameters, {NOMINAL.text(nominal(counted))})")
     if file is not None:
         say(f"Written: {file}. Next: autopeft train SETTINGS.yaml --architecture {file}")
 

@@ -96,7 +96,7 @@ def values_of(result: Result) -> list[float]:
     return [float(value) for one in found for value in one["values"]]
 
 
-def _percent(result: Result, count: Any) -> float:
+def _share(result: Result, count: Any) -> float:
     return fmean(percent(Counts(**one["counts"]), count) for one in result.get("found", [result]))
 
 
@@ -109,8 +109,8 @@ def _retraining_minutes(result: Result) -> float:
 
 
 QUANTITIES: Mapping[str, Callable[[Result], float]] = {
-    "percent": lambda result: _percent(result, "nominal"),
-    "per-ten-thousand": lambda result: 100 * _percent(result, "stored"),
+    "percent": lambda result: _share(result, "nominal"),
+    "per-ten-thousand": lambda result: 100 * _share(result, "stored"),
     "search-minutes": _search_minutes,
     "retraining-minutes": _retraining_minutes,
     "search-ratio": lambda result: _search_minutes(result) / _retraining_minutes(result),

@@ -94,8 +94,7 @@ class Study:
 
         Args:
             storage: path of a SQLite file on a local disk, or a database URL (see `autopeft.study.location`).
-            objective: the metric to maximise. Beside it is minimised what `settings` say under ``cost``, see
-                `autopeft.objectives`; nominal parameters where they say nothing.
+            objective: the metric to maximise; ``cost`` among `settings` is minimised, or nominal parameters.
             settings: what must not change when the study is resumed, JSON-ready. The caller leaves out what may,
                 such as the number of trials or of workers.
             seed: of the study, and of the training run of every trial: architectures are compared under the same
@@ -173,11 +172,7 @@ class Study:
 
     @property
     def cost(self) -> Objective:
-        """What is minimised beside the metric.
-
-        Raises:
-            InputError: it is one of the user's own, and cannot be found.
-        """
+        """What is minimised beside the metric; `InputError` where it is one of the user's own and cannot be found."""
         return self._identity.cost
 
     @property
@@ -221,11 +216,7 @@ class Study:
         return self._ledger.trial(number)
 
     def front(self, cost: Objective | None = None) -> ParetoFront:
-        """The measured trials that no other one beats in both metric and cost.
-
-        Args:
-            cost: another one than the study's; trials that have not stored it are left out.
-        """
+        """The measured trials that no other one beats in both metric and `cost`, the study's own when it is None."""
         self._ledger.refresh()
         return front_of([record.trial for record in self._ledger.visible()], cost or self.cost)
 
@@ -305,10 +296,6 @@ class Study:
             AutopeftError: the storage failed, and for longer than is waited for. The measurement waits in the study's
                 folder and is told by the next worker that claims; where there is no folder it is in the log.
         """
-        if measurement.objective != self.objective:
-            raise InputError(f"The study maximises {self.objective!r}, but the measurement {measurement.objective!r}.")
-        if self.cost.of(measurement) is None:
-            raise InputError(f"The study minimises {self.cost.name!r}, but the measurement does not say it.")
         return self._teller.tell(trial, measurement)
 
     def fail(self, trial: Trial, failure: Failure) -> Trial:

@@ -7,6 +7,7 @@ import sys
 
 from optuna.trial import TrialState as StoredState
 
+from autopeft.errors import InputError
 from autopeft.objective import Measurement
 from autopeft.study.database import Store
 from autopeft.study.holding import Holder
@@ -45,8 +46,14 @@ class Teller:
         """Store the measurement of a trial that this process holds; see `autopeft.study.study.Study.tell`.
 
         Raises:
+            InputError: the measurement is of another objective than the study, or lacks its cost.
             AutopeftError: the storage failed, and for longer than is waited for.
         """
+        asked = self._identity
+        if measurement.objective != asked.objective:
+            raise InputError(f"The study maximises {asked.objective!r}, but the measurement {measurement.objective!r}.")
+        if asked.cost.of(measurement) is None:
+            raise InputError(f"The study minimises {asked.cost.name!r}, but the measurement does not say it.")
         item = Untold(self._name, trial.number, self._ledger.record(trial.number).lease, measurement)
         path = self._shelf.keep(item)
         try:
