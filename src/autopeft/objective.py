@@ -186,7 +186,7 @@ class Measurement:
         seconds: wall-clock time of training and evaluation.
         peak_memory: bytes; on a GPU the allocator's peak during this run, on a CPU the peak resident size of
             the process so far.
-        latency: seconds that one evaluation batch takes, median.
+        latency: seconds that one evaluation batch takes, median; see `autopeft.objectives.latency`.
         costs: what objectives said of the run, by their names: each a record with a ``value`` in the unit of the
             objective, and how it was come by. Parameter counts are not among them, they are `counts`.
         split: which examples `metrics` were computed on.

@@ -10,7 +10,6 @@ measured: alone, in one pass, or up to a rung.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -42,7 +41,8 @@ from autopeft.training.memory import Memory, checkpointing, let_go, memory_given
 from autopeft.training.recipe import Recipe
 from autopeft.training.together import Together, passes, rated_parameters
 
-_LATENCY_PASSES = 5
+_LATENCY = "latency"
+"""The objective whose reading every measurement holds in seconds, too, as measurements did before there were others."""
 
 Progress = Callable[[int, int], None]
 
@@ -372,20 +372,6 @@ class Evaluator:
         """The task's metrics of the current parameters on `examples`."""
         return self.learner.score(self.outputs(encoded), examples)
 
-    def latency(self) -> float:
-        """Median seconds that one validation batch of median length takes."""
-        order = np.argsort(self._encoded_validation.lengths, kind="stable")
-        half, size = len(order) // 2, EVALUATION_FACTOR * self.recipe.batch_size
-        indices = order[max(0, half - size // 2) : half + size // 2 + 1]
-        batch = collate(self._encoded_validation, indices, self.learner.pad, self.backbone.device)
-        seconds = []
-        for _ in range(_LATENCY_PASSES):
-            started = time.perf_counter()
-            with torch.inference_mode(), autocast(self.recipe, self.backbone.device):
-                self.learner.outputs(batch)
-            seconds.append(time.perf_counter() - started)
-        return float(np.median(seconds))
-
 
 class Run:
     """A trained architecture on its backbone; valid inside `Evaluator.trained`."""
@@ -420,13 +406,14 @@ class Run:
         else:
             encoded = evaluator.encode(examples)
             metrics = evaluator.score(encoded, examples)
+        costs = readings(evaluator, self.attached, recorded(evaluator.cost))
         return Measurement(
             metrics=dict(metrics),
             objective=evaluator.task.metrics[0],
             counts=evaluator.counts(self.attached.architecture),
             seconds=self.fitted.seconds,
             peak_memory=self._memory.peak(),
-            latency=evaluator.latency(),
+            latency=float(costs[_LATENCY]["value"]) / 1000,
             split=split,
             history=self.fitted.history,
             extra={
@@ -441,7 +428,7 @@ class Run:
                 "learning_rate": evaluator.recipe.learning_rate,
                 "peak_memory_of": "this run" if self._memory.is_own else "the process so far",
             },
-            costs=readings(evaluator, self.attached, recorded(evaluator.cost)),
+            costs=costs,
         )
 
 
