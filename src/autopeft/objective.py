@@ -116,6 +116,10 @@ class Objective:
         """`value` with its unit."""
         return f"{format(value, spec or self.spec)} {self.unit}".rstrip()
 
+    def roughly(self, value: float) -> str:
+        """`value` with its unit in three digits, where the sentence is about something else; counts stay whole."""
+        return self.text(value, ".3g" if self.spec == ".4g" else None)
+
     def limits(self, text: str, counts: Counts) -> tuple[float, float]:
         """The least and the most that a person allows: ``"20 ms"``, ``"20"``, ``"5-20"``; of parameters ``"0.5%"`` too.
 

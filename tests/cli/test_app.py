@@ -522,7 +522,7 @@ def test_the_other_commands_refuse_what_they_cannot_do(searched: Path, case: Cas
     refused(call("report", searched, "--to", asked / "r.md"), "asked.yaml", "is no folder")
     refused(call("front", searched, "--plot", asked / "front.png"), "asked.yaml", "is no folder")
     refused(call("front", searched, "--at", "40"), "at most 0.1249 %", "0.1998 %")  # of 32,032; the cheapest has 64
-    refused(call("front", searched, "--at", "50%-60%"), "50% to 60%")
+    refused(call("front", searched, "--at", "50%-60%"), "50 % to 60 %")
     refused(call("front", searched, "--plot", tmp_path / "front.gif"), ".png", "front.gif")
     for command in ("front", "report", "worker"):
         refused(call(command, nowhere), "nowhere")

@@ -43,7 +43,7 @@ def test_finals_end_with_a_verdict_and_are_not_run_twice(study: Path, tmp_path: 
 def test_what_cannot_be_held_is_said_before_anything_is_trained(study: Path) -> None:
     for wrong, message in (
         (("--at", "1-2"), "No measured trial has"),
-        (("--at", "pony"), "A budget is a percentage"),
+        (("--at", "pony"), "A budget is a share"),
         (("--at", "50%", "--baselines", "pony"), "pony"),
         (("--at", "50%", "--first", 1), "Finals need 2 <= first <= last"),
     ):

@@ -49,7 +49,7 @@ class CloudData:
         if not self.series:
             return "Trials by origin: no trial has been measured yet."
         parts = [
-            f"{series.name}: {len(series.points)} trials, median cost {self.cost.text(series.quartiles()[1])}, "
+            f"{series.name}: {len(series.points)} trials, median cost {self.cost.roughly(series.quartiles()[1])}, "
             f"best {max(value for _, value in series.points):.4g}"
             for series in self.series
         ]

@@ -78,11 +78,11 @@ class FrontData:
         first, last = self.front[0], self.front[-1]
         text = (
             f"Pareto front of {len(self.trials)} measured trials: {len(self.front)} points, from {self.metric} "
-            f"{first.value:.4g} at {self.cost.text(first.cost)} to {last.value:.4g} at {self.cost.text(last.cost)}, "
-            f"{self.cost.label}."
+            f"{first.value:.4g} at {self.cost.roughly(first.cost)} to {last.value:.4g} at "
+            f"{self.cost.roughly(last.cost)}, {self.cost.label}."
         )
-        names = "; ".join(f"{b.name} {b.mean:.4g} at {self.cost.text(b.cost)}" for b in self.baselines)
-        others = "; ".join(f"{describe_point(b)} at {self.cost.text(b.cost)}" for b in self.beside)
+        names = "; ".join(f"{b.name} {b.mean:.4g} at {self.cost.roughly(b.cost)}" for b in self.baselines)
+        others = "; ".join(f"{describe_point(b)} at {self.cost.roughly(b.cost)}" for b in self.beside)
         text += f" Baselines: {names}." if names else ""
         return f"{text} In a panel of their own, on other examples: {others}." if others else text
 

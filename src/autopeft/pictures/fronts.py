@@ -51,7 +51,7 @@ class FrontsData:
                 parts.append(
                     f"{series.name}, {_many(len(series.fronts), 'seed')}, {_many(len(points), 'point')} "
                     f"from {first.value:.4g} at "
-                    f"{self.cost.text(first.cost)} to {last.value:.4g} at {self.cost.text(last.cost)}"
+                    f"{self.cost.roughly(first.cost)} to {last.value:.4g} at {self.cost.roughly(last.cost)}"
                 )
         return f"Pareto fronts, {self.metric}. {'; '.join(parts) or 'Nothing has been measured yet'}."
 

@@ -106,7 +106,7 @@ def _learning_curve(trial: Trial, cost: Objective) -> LearningCurve:
     assert measurement is not None
     points = [point for point in measurement.history if measurement.objective in point.metrics]
     return LearningCurve(
-        name=f"#{trial.number}" + ("" if (value := cost.of(measurement)) is None else f", {cost.text(value)}"),
+        name=f"#{trial.number}" + ("" if (value := cost.of(measurement)) is None else f", {cost.roughly(value)}"),
         epochs=tuple(point.epoch for point in points),
         values=tuple(float(point.metrics[measurement.objective]) for point in points),
         losses=tuple(point.loss for point in points),

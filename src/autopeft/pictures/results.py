@@ -46,7 +46,7 @@ class ResultsData:
     def alt(self) -> str:
         """Every point in words."""
         points = [*self.retrained, *self.baselines]
-        parts = [f"{describe_point(point)} at {self.cost.text(point.cost)}" for point in points]
+        parts = [f"{describe_point(point)} at {self.cost.roughly(point.cost)}" for point in points]
         return f"Retrained architectures and baselines, {self.metric}. {'; '.join(parts) or 'There is none'}."
 
     def places(self, floor: float) -> list[tuple[float, float]]:

@@ -181,7 +181,7 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
     if rows:
         best = rows[-1]
         tiles.append((str(len(rows)), "points on the front"))
-        spent = data.cost.text(best.cost)
+        spent = data.cost.roughly(best.cost)
         tiles.append((f"{best.value:.4f}", f"best {best.split} {best.metric}, single seed, at {spent}"))
     if data.retrained:
         searched = {t.measurement.split for t in data.trials if t.measurement is not None}
