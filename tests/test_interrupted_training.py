@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ import pytest
 
 import small_case
 from autopeft.architecture import Architecture, Placement
+from autopeft.fidelity import FULL, Fidelity
 from autopeft.interruption import Interruption
 from autopeft.objective import Measurement
 from autopeft.session import Session, search
+from autopeft.study.study import Study
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.loop import Training
 from autopeft.training.retraining import Retrained, retrain
@@ -73,6 +76,34 @@ def test_a_terminated_search_goes_on_at_its_very_step(
     assert first + rest == whole
     assert measured(tmp_path / "part") == measured(tmp_path / "whole")
     assert not (tmp_path / "part" / "checkpoints").exists()
+
+
+def test_rungs_are_measured_stored_and_told(case: Case, tmp_path: Path) -> None:
+    asked = case.write(tmp_path / "asked.yaml", recipe=RECIPE, trials=2, rungs=["25%", 1])
+    assert small_case.call("search", asked, "--out", tmp_path / "run").code == 0
+    for trial in small_case.trials(tmp_path / "run"):
+        assert [(one.step, one.fidelity) for one in trial.reached] == [
+            (2, Fidelity(0.25, "share")), (4, Fidelity(1)), (8, FULL),
+        ]  # fmt: skip
+        assert trial.at(FULL).value == trial.measurement.value
+    with Study.open(tmp_path / "run" / "study.db") as study:
+        assert [(one["lower"], one["upper"], one["n"]) for one in study.fact("rungs")] == [
+            ("25%", 1.0, 2), ("25%", "100%", 2), (1.0, "100%", 2),
+        ]  # fmt: skip
+    assert small_case.call("report", tmp_path / "run", "--to", tmp_path / "report.json").code == 0
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert (told["cost"]["trainings"], told["cost"]["examples"], len(told["rungs"])) == (2.0, 128, 3)
+
+
+@pytest.mark.parametrize(("rungs", "why"), [([3], "lie within the run"), ([2, 1], "must increase"), (["x"], "number")])
+def test_rungs_that_cannot_be_are_refused_before_any_work(
+    rungs: list[Any], why: str, case: Case, tmp_path: Path
+) -> None:
+    asked = case.write(tmp_path / "asked.yaml", recipe=RECIPE, rungs=rungs)
+    called = small_case.call("search", asked, "--out", tmp_path / "run")
+    assert called.code == 2
+    assert why in " ".join(called.err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def retrained(case: Case, folder: Path) -> Retrained:

@@ -5,7 +5,7 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ import yaml
 
 from autopeft import yaml_files
 from autopeft.errors import SettingsError
+from autopeft.fidelity import rungs_of
 from autopeft.rules import (
     CLOSED,
     Count,
@@ -141,6 +142,8 @@ class Settings:
             decodes greedily, and what is no label is wrong.
         label_words: whether a text-to-text model says the names of the classes instead of their numbers.
         recipe: how every architecture is trained during the search (the fidelity).
+        rungs: points of every training at which it is measured besides, such as 1 and 3 for epochs or "10%" for a share
+            of the steps; the end is the last one.
         learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
         cost: what is minimised beside the metric, see `autopeft list costs`, or a dotted path to one of your own.
@@ -169,6 +172,7 @@ class Settings:
     answer: Literal["score", "generate"] = "score"
     label_words: Flag = False
     recipe: Part[Recipe] = field(default_factory=Recipe)
+    rungs: Many[Text] = ()
     learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
     sampler: Text = "saas-nehvi"
     sampler_options: Options = field(default_factory=dict)
@@ -189,6 +193,7 @@ class Settings:
         wrong = violations(self)
         if (self.task is None) == (self.files is None):
             wrong.append("either `task` or `files` must be given, and not both")
+        wrong += _rungs_wrong(self.rungs)
         raise_if_any("The settings cannot be used", wrong)
 
     def as_dict(self) -> dict[str, Any]:
@@ -221,6 +226,14 @@ class Settings:
         return {"the base model": self.model, "the data": self.data, **named}
 
 
+def _rungs_wrong(rungs: Sequence[str]) -> list[str]:
+    try:
+        rungs_of(rungs)
+    except SettingsError as error:
+        return [f"`rungs`: {str(error).removesuffix('.')}"]
+    return []
+
+
 _PARTS = ("train", "validation", "test")
 
 _CAME_LATER: Mapping[str, Any] = MappingProxyType(
@@ -230,6 +243,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "consistency": 0.0,
         "rate_factors": {},
         "scales": {},
+        "rungs": [],
         "label_words": False,
         "encoding": None,
         "label_separator": None,

@@ -9,6 +9,7 @@ from typing import Literal
 
 from autopeft.architecture import Architecture
 from autopeft.candidate import Candidate, Changes
+from autopeft.fidelity import Fidelity, Reached
 from autopeft.objective import FrontPoint, Measurement, Objective, ParetoFront
 from autopeft.objectives import NOMINAL
 from autopeft.spaces.lattice import Configuration
@@ -70,6 +71,16 @@ class Trial:
     def candidate(self) -> Candidate:
         """What was trained: the architecture and the changes. Trials are of the same when their candidates are."""
         return Candidate(self.architecture, self.changes)
+
+    def at(self, fidelity: Fidelity) -> Reached | None:
+        """What it was worth at a rung of its study (`FULL` for the end); None where it was not measured there."""
+        return next((one for one in self.reached if one.fidelity == fidelity), None)
+
+    @property
+    def reached(self) -> tuple[Reached, ...]:
+        """The rungs that its training passed, in order, the end among them; empty in a study without rungs."""
+        told = () if self.measurement is None else self.measurement.extra.get("rungs", ())
+        return tuple(Reached.from_dict(one) for one in told)
 
     @property
     def is_complete(self) -> bool:

@@ -286,6 +286,12 @@ def test_rungs_are_stood_on_and_left_without_a_trace(keep: str, is_kept: bool, t
     assert not list(tmp_path.iterdir())
 
 
+def test_several_candidates_are_measured_at_their_rungs_as_one_is() -> None:
+    made = evaluator(replace(PLAIN, keep="last")).with_rungs(RUNGS)
+    found = made.measure_all([MIXED, MIXED], [3, 3])
+    assert [without_times(one) for one in found if isinstance(one, Measurement)] == [without_times(made(MIXED, 3))] * 2
+
+
 def test_a_run_that_stops_early_has_passed_all_rungs(tmp_path: Path) -> None:
     made = evaluator(replace(PLAIN, patience=1, learning_rate=1e-7), tmp_path).with_rungs((Fidelity(2),))
     found = made.up_to(MIXED, 3, 0)

@@ -11,7 +11,7 @@ from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
 
 _SHOWN = 80
 
-_CHEAP = ("train_limit",)
+_CHEAP = ("train_limit", "rungs")
 _CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
 
 

@@ -20,14 +20,17 @@ from autopeft.pictures.learning import learning_data
 from autopeft.pictures.points import MarkedPicture, Picture
 from autopeft.pictures.results import results_data
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
+from autopeft.reports.rungs import rung_correlations, search_cost
 from autopeft.reports.tables import (
     Table,
+    cost_table,
     duration,
     fact_tables,
     failures_table,
     front_table,
     records_table,
     retrained_table,
+    rungs_table,
     timing_table,
     trials_table,
 )
@@ -220,5 +223,8 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     none_failed = () if failures.rows else ("No trial failed.",)
     parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))
     parts.append(Section("Time", (), (), (timing_table(data.trials, data.retrained, is_answering=data.is_answering),)))
+    parts.append(Section("Cost", (), (), (cost_table(search_cost(data.trials, len(data.signal))),)))
+    if correlations := rung_correlations(data.trials):
+        parts.append(Section("Rungs", (), (), (rungs_table(correlations),)))
     parts.append(Section("All trials", (), (), (trials_table(data.trials, cost=data.cost),), is_folded=True))
     return tuple(parts)

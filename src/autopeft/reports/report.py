@@ -13,6 +13,7 @@ from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
+from autopeft.reports.rungs import rung_correlations, search_cost
 from autopeft.trial import Trial
 from autopeft.writing import write_whole
 
@@ -59,6 +60,8 @@ def as_json(data: ReportData) -> str:
         "retrained": [summary.as_dict() for summary in data.retrained],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),
+        "cost": asdict(search_cost(data.trials, len(data.signal))),
+        "rungs": [one.as_dict() for one in rung_correlations(data.trials)],
         "signal": list(data.signal),
         "hypervolume": curves
         and {

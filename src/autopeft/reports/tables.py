@@ -10,6 +10,7 @@ from autopeft.objective import Objective
 from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, search_seconds, timing
+from autopeft.reports.rungs import RungCorrelation, SearchCost
 from autopeft.trial import Trial, front_of, with_cost
 
 _MOST_ROWS = 500
@@ -151,6 +152,33 @@ def timing_table(
         *((f"search / one retraining of {s.name}", f"{searched / s.seconds:.2f}") for s in retrained if s.seconds),
     )
     return Table(("time", "spent"), rows, "", frozenset({"spent"}))
+
+
+def cost_table(cost: SearchCost) -> Table:
+    """What a search trained, in the three units in which searches are compared."""
+    rows = (
+        ("full trainings, the sweep's among them", f"{cost.trainings:.4g}"),
+        ("examples that were trained on", "not counted" if cost.examples is None else f"{cost.examples:,}"),
+        ("training and evaluation", duration(cost.seconds)),
+    )
+    return Table(("cost of the search", "spent"), rows, "", frozenset({"spent"}))
+
+
+def rungs_table(correlations: Sequence[RungCorrelation]) -> Table:
+    """How well the order at a rung agrees with that at a later one."""
+    rows = tuple(
+        (
+            str(one.lower),
+            str(one.upper),
+            str(one.n),
+            "" if one.value is None else f"{one.value:.3f}",
+            "" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+        )
+        for one in correlations
+    )
+    header = ("rung", "later rung", "trials", "rank correlation", "95 % interval")
+    caption = "Spearman's rank correlation of the metric between rungs; 100 % is the end of the training."
+    return Table(header, rows, caption, frozenset(header) - {"rung", "later rung"})
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,8 @@ from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
 from autopeft.errors import SettingsError, StudyMismatchError
+from autopeft.fidelity import rungs_of
+from autopeft.reports.rungs import rung_correlations
 from autopeft.samplers.random import initial_design
 from autopeft.session.parts import answers_budgets, build_space, load_data, resolved
 from autopeft.settings import Settings
@@ -43,6 +45,9 @@ _LABELS = "labels"
 
 _CHECKPOINTS = "checkpoints"
 """The folder inside a study's that keeps the trainings that may go on."""
+
+_RUNGS = "rungs"
+"""The fact that keeps how well the order at each rung agrees with that at the later ones."""
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
@@ -91,7 +96,7 @@ class Session:
         )
         space = build_space(backbone, settings.space)
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
-        evaluator = Evaluator(backbone, task, splits, settings.recipe, **more)
+        evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
         check_known(evaluator)
         initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
@@ -259,6 +264,8 @@ class Session:
             study.run(evaluator, self.sampler(signal, folder), self.total, self.initial, tell)
         if kept is not None:  # all trials have ended: what workers that were lost have left is of no use any more
             kept.clear()
+        if settings.rungs:
+            study.note(_RUNGS, [one.as_dict() for one in rung_correlations(study.trials(with_history=False))])
 
 
 def _make(folder: Path) -> None:

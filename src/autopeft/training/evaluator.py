@@ -218,8 +218,8 @@ class Evaluator:
     def _measured_at_once(
         self, candidates: Sequence[Candidate], seed: int, on_step: Progress | None
     ) -> list[Measurement | TrialFailure]:
-        if len(candidates) == 1:
-            return [self._measured(candidates[0], seed, on_step)]
+        if len(candidates) == 1 or self.rungs:  # one pass over the backbone does not stop at rungs
+            return [self._measured(candidate, seed, on_step) for candidate in candidates]
         try:
             with memory_given_back(), shortage_told():
                 return self._measured_in_one_pass(candidates, seed, on_step)

@@ -1,0 +1,99 @@
+"""What a search cost in trainings and examples, and whether the order at a rung says anything of that at the end."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from autopeft.fidelity import Fidelity
+from autopeft.trial import Trial
+
+_FEWEST = 4  # of which an interval can be told
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """What was trained in a search; proposals and trials that failed count in seconds alone.
+
+    Args:
+        trainings: in units of one training from beginning to end: what was stopped early is a part.
+        examples: training examples that went through the model, repetitions counted; those of a sweep are those of
+            the longest trial for each rate. None where trials of an earlier version did not count them.
+        seconds: of training and evaluation, the sweep's not among them.
+    """
+
+    trainings: float
+    examples: int | None
+    seconds: float
+
+    def __str__(self) -> str:
+        told = "" if self.examples is None else f", {self.examples:,} examples"
+        return f"{self.trainings:.4g} full trainings{told}, {self.seconds:.4g} s of training and evaluation"
+
+
+def search_cost(trials: Sequence[Trial], n_swept: int = 0) -> SearchCost:
+    """The cost of a search in three units.
+
+    Args:
+        n_swept: learning rates that were tried before it, each a training of its own.
+    """
+    measured = [trial.measurement for trial in trials if trial.measurement is not None]
+    shares = [m.extra["steps"] / m.extra["planned_steps"] if "planned_steps" in m.extra else 1.0 for m in measured]
+    counts = [m.extra.get("n_processed") for m in measured]
+    known = [count for count in counts if count is not None]
+    examples = sum(known) + n_swept * max(known, default=0) if len(known) == len(counts) else None
+    return SearchCost(math.fsum(shares) + n_swept, examples, math.fsum(m.seconds for m in measured))
+
+
+@dataclass(frozen=True)
+class RungCorrelation:
+    """Spearman's rank correlation of the objective at two rungs, over the trials that were measured at both.
+
+    Args:
+        lower, upper: the rungs.
+        n: how many trials.
+        value: the correlation; None for fewer than two trials, or where all are worth the same at one of the rungs.
+        interval: of 95 %, by Fisher's transformation with the variance of Bonett and Wright (2000); None where that
+            cannot be told.
+    """
+
+    lower: Fidelity
+    upper: Fidelity
+    n: int
+    value: float | None
+    interval: tuple[float, float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {**asdict(self), "lower": self.lower.to_json(), "upper": self.upper.to_json()}
+
+
+def rung_correlations(trials: Sequence[Trial]) -> tuple[RungCorrelation, ...]:
+    """Every pair of rungs that trials were measured at, the lower one first; empty in a study without rungs."""
+    values: dict[Fidelity, dict[int, float]] = {}
+    for trial in trials:
+        for one in trial.reached:
+            values.setdefault(one.fidelity, {})[trial.number] = one.value
+    return tuple(_correlation(lower, upper, values) for lower, upper in itertools.combinations(values, 2))
+
+
+def _correlation(lower: Fidelity, upper: Fidelity, values: dict[Fidelity, dict[int, float]]) -> RungCorrelation:
+    both = [number for number in values[lower] if number in values[upper]]
+    ranks = [rankdata([values[rung][number] for number in both]) for rung in (lower, upper)]
+    if len(both) < 2 or any(np.ptp(one) == 0 for one in ranks):
+        return RungCorrelation(lower, upper, len(both), None, None)
+    value = float(np.clip(np.corrcoef(*ranks)[0, 1], -1.0, 1.0))
+    return RungCorrelation(lower, upper, len(both), value, _interval(value, len(both)))
+
+
+def _interval(value: float, n: int) -> tuple[float, float] | None:
+    if n < _FEWEST or abs(value) == 1:
+        return None
+    wide = 1.96 * math.sqrt((1 + value**2 / 2) / (n - 3))
+    return math.tanh(math.atanh(value) - wide), math.tanh(math.atanh(value) + wide)
