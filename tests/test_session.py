@@ -69,6 +69,23 @@ def test_search_runs_continues_and_tells_its_events(case: Case, tmp_path: Path) 
     assert load(tmp_path / "settings.yaml").trials == 4
 
 
+def test_a_batch_is_trained_in_one_pass_and_measured_as_one_by_one(case: Case, tmp_path: Path) -> None:
+    """What is proposed does not depend on values here, so that both searches measure the same."""
+    with search(case.settings(batch=3, trials=5, initial=5), tmp_path / "a") as study:
+        batched = study.trials()
+    with search(case.settings(trials=5, initial=5), tmp_path / "b") as study:
+        plain = study.trials()
+    assert [trial.candidate for trial in batched] == [trial.candidate for trial in plain]
+    for one, other in zip(batched, plain, strict=True):
+        assert one.measurement is not None
+        assert other.measurement is not None
+        assert one.value == pytest.approx(other.value, abs=0.07)  # one example of sixteen, should rounding decide it
+        assert one.measurement.counts == other.measurement.counts
+        losses = [[point.loss for point in trial.measurement.history] for trial in (one, other) if trial.measurement]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert any(trial.measurement.extra.get("together", 1) > 1 for trial in batched if trial.measurement is not None)
+
+
 def test_the_same_search_twice_measures_the_same(case: Case, tmp_path: Path) -> None:
     values = []
     for name in ("one", "two"):

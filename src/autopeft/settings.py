@@ -126,7 +126,8 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `trackers`, `device`, `devices`.
+    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `batch`, `trackers`, `device`,
+    `devices`.
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
@@ -153,6 +154,7 @@ class Settings:
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
+        batch: trials that a process trains in one pass over the backbone at most.
         device: where everything is computed, such as "cpu" or "cuda".
         devices: one for each worker in turn, such as "cuda:0" and "cuda:1"; empty lets all use `device`.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
@@ -182,6 +184,7 @@ class Settings:
     seed: Natural = 42
     max_retries: Natural = 3
     workers: Count = 1
+    batch: Count = 1
     trackers: Many[Text] = ()
     device: Text = "cpu"
     devices: Many[Text] = ()
@@ -204,7 +207,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
-        for name in ("trials", "max_retries", "workers", "trackers", "device", "devices"):
+        for name in ("trials", "max_retries", "workers", "batch", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
         found["space"] = _without_later(found["space"])

@@ -677,3 +677,55 @@ def test_a_sampler_s_mistake_is_stored_too_and_raised_as_it_is(path: Path) -> No
         with pytest.raises(InputError, match="no budget"):
             opened.run(formula, Failing(InputError("no budget")), 5)
         assert len(opened.failed_proposals()) == 1  # what the user can mend is no failure
+
+
+def test_a_batch_is_proposed_evaluated_and_told_together(study: Study) -> None:
+    """Whoever is proposed for a batch knows the others of it as running; failures stay with whom they belong to."""
+    sizes: list[int] = []
+    events: list[Event] = []
+
+    def evaluate_all(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Measurement | NonFiniteFailure]:
+        sizes.append(len(candidates))
+        assert len(set(candidates)) == len(candidates)
+        found: list[Measurement | NonFiniteFailure] = [formula(*pair) for pair in zip(candidates, seeds, strict=True)]
+        if len(sizes) == 1:
+            found[1] = NonFiniteFailure("the loss is nan")
+        return found
+
+    study.run(formula, Blind(SPACE), 8, on_event=events.append, evaluate_all=evaluate_all, batch=3)
+    assert sizes == [3, 3, 2]
+    kinds = [type(event) for event in events]
+    assert kinds[:6] == [Claimed, Claimed, Claimed, Told, Failed, Told]
+    trials = study.trials()
+    assert [trial.is_complete for trial in trials] == [number != 1 for number in range(8)]
+    assert all(trial.measurement == formula(trial.candidate, trial.seed) for trial in trials if trial.is_complete)
+
+
+def test_a_batch_of_one_is_the_search_without_batches(tmp_path: Path) -> None:
+    def never(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Measurement]:
+        raise AssertionError("one trial is evaluated by itself")
+
+    with made(tmp_path / "a.db") as plain, made(tmp_path / "b.db") as batched:
+        plain.run(formula, Blind(SPACE), 5)
+        batched.run(formula, Blind(SPACE), 5, evaluate_all=never, batch=1)
+        assert [t.candidate for t in plain.trials()] == [t.candidate for t in batched.trials()]
+
+
+def test_what_fails_for_a_whole_batch_is_tried_one_by_one(study: Study, caplog: pytest.LogCaptureFixture) -> None:
+    def evaluate_all(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Measurement]:
+        raise RuntimeError("all at once")
+
+    study.run(formula, Blind(SPACE), 4, evaluate_all=evaluate_all, batch=4)
+    assert all(trial.is_complete for trial in study.trials())
+    assert "4 trials failed at once and are tried one by one: all at once" in caplog.text
+
+
+def test_an_interrupted_batch_is_given_back_as_a_whole(study: Study) -> None:
+    def evaluate_all(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Measurement]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(formula, Blind(SPACE), 6, evaluate_all=evaluate_all, batch=3)
+    assert not any(trial.state is TrialState.RUNNING for trial in study.trials())
+    study.run(formula, Blind(SPACE), 6)
+    assert study.n_finished() == 6

@@ -78,6 +78,7 @@ def asked(
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     max_retries: MaxRetries = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Trials trained in one pass over the model at most.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     devices: Annotated[str | None, typer.Option(help="One for each worker in turn: cuda:0,cuda:1.")] = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -91,6 +92,7 @@ def asked(
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
         "initial": initial, "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers,
+        "batch": batch,
         "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,

@@ -261,7 +261,9 @@ class Session:
         kept = None if folder is None else Checkpoints(Path(folder) / _CHECKPOINTS)
         evaluator = self.tuned(signal).with_checkpoints(kept)
         with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
-            study.run(evaluator, self.sampler(signal, folder), self.total, self.initial, tell)
+            together = partial(evaluator.measure_all, batch=settings.batch)
+            sampler = self.sampler(signal, folder)
+            study.run(evaluator, sampler, self.total, self.initial, tell, evaluate_all=together, batch=settings.batch)
         if kept is not None:  # all trials have ended: what workers that were lost have left is of no use any more
             kept.clear()
         if settings.rungs:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from autopeft.candidate import Candidate
+from autopeft.errors import TrialFailure
 from autopeft.objective import Measurement
 from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Trial
 
 Evaluate = Callable[[Candidate, int], Measurement]
 """``evaluate(candidate, seed) -> Measurement``; raises a `TrialFailure` where it cannot measure."""
+
+EvaluateAll = Callable[[Sequence[Candidate], Sequence[int]], Sequence[Measurement | TrialFailure]]
+"""``evaluate_all(candidates, seeds)``: a measurement, or why there is none, for each; raises what concerns all."""
 
 
 class Asked(Protocol):

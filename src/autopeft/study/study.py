@@ -22,13 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autopeft.errors import InputError, SpaceExhaustedError
+from autopeft.errors import InputError, ProposalFailure, SpaceExhaustedError, TrialFailure
 from autopeft.interruption import uninterrupted
 from autopeft.objective import Measurement, Objective, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.claims import turn
 from autopeft.study.database import Store
-from autopeft.study.events import Asked, Claimed, Evaluate, Event, Failed, Told
+from autopeft.study.events import Asked, Claimed, Evaluate, EvaluateAll, Event, Failed, Told
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.holding import Holder
 from autopeft.study.identity import Identity, find, find_or_make
@@ -312,6 +312,9 @@ class Study:
         n_trials: int,
         initial: Sequence[Configuration] = (),
         on_event: Callable[[Event], None] | None = None,
+        *,
+        evaluate_all: EvaluateAll | None = None,
+        batch: int = 1,
     ) -> None:
         """Claim, evaluate and tell until the study has `n_trials` finished trials: the loop of one worker.
 
@@ -323,6 +326,10 @@ class Study:
             n_trials: the total for the study.
             initial: configurations to measure before the sampler is asked.
             on_event: told of every step, for a progress bar.
+            evaluate_all: evaluates several at once, where `batch` is above 1; what fails for all of them is tried one
+                by one with `evaluate`.
+            batch: how many trials are claimed at most before they are evaluated. The sampler knows those of the same
+                batch as running, as it knows those of other workers.
 
         Raises:
             ProposalFailure: see `claim`.
@@ -332,20 +339,20 @@ class Study:
         watch = CrashWatch()
         notify = on_event or _ignore
         with self._holder.given_back_if_interrupted():
-            while (trial := self._next(sampler, n_trials, initial)) is not None:
-                notify(Claimed(trial))
-                try:
-                    measurement = _checked(evaluate(trial.candidate, trial.seed))
-                except Exception as error:
-                    failure = failure_of(error)
-                    _logger.warning("Trial %d failed (%s): %s", trial.number, failure.kind, failure.message)
-                    notify(Failed(self.fail(trial, failure)))
-                    watch.failed(failure, error)
-                else:
-                    with uninterrupted():  # a finished training is not lost to a signal
-                        told = self.tell(trial, measurement)
-                    notify(Told(told))
-                    watch.measured()
+            while trials := self._next_batch(sampler, n_trials, initial, batch if evaluate_all is not None else 1):
+                for trial in trials:
+                    notify(Claimed(trial))
+                for trial, result in zip(trials, _results(trials, evaluate, evaluate_all), strict=True):
+                    if isinstance(result, Exception):
+                        failure = failure_of(result)
+                        _logger.warning("Trial %d failed (%s): %s", trial.number, failure.kind, failure.message)
+                        notify(Failed(self.fail(trial, failure)))
+                        watch.failed(failure, result)
+                    else:
+                        with uninterrupted():  # a finished training is not lost to a signal
+                            told = self.tell(trial, result)
+                        notify(Told(told))
+                        watch.measured()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -357,6 +364,20 @@ class Study:
             wrong.append(f"the number of trials must be a whole number of at least 1, but is {n_trials!r}")
         if wrong:
             raise InputError(f"No trial can be claimed: {'; '.join(wrong)}.")
+
+    def _next_batch(self, sampler: Asked, n_trials: int, initial: Sequence[Configuration], batch: int) -> list[Trial]:
+        """The next trials, as many as there are and at most `batch`; nobody is waited for but for the first."""
+        first = self._next(sampler, n_trials, initial)
+        found = [] if first is None else [first]
+        while found and len(found) < batch:
+            try:
+                trial = self.claim(sampler, n_trials, initial)
+            except (SpaceExhaustedError, ProposalFailure):
+                break  # what is claimed is evaluated; the next claim meets the same again if it is still so
+            if trial is None:
+                break
+            found.append(trial)
+        return found
 
     def _next(self, sampler: Asked, n_trials: int, initial: Sequence[Configuration]) -> Trial | None:
         """Claim, waiting for others' last trials: they may yet lose their workers and have to be repeated."""
@@ -370,6 +391,28 @@ class Study:
                     _logger.warning("The search ends with %d of %d trials. %s", self.n_finished(), n_trials, error)
                     return None
             time.sleep(self._rules.poll_seconds)
+
+
+def _results(
+    trials: Sequence[Trial], evaluate: Evaluate, evaluate_all: EvaluateAll | None
+) -> Iterator[Measurement | Exception]:
+    """What each trial gave, or what was raised; one by one, as they come, where they are not evaluated at once."""
+    if len(trials) > 1 and evaluate_all is not None:
+        try:
+            results = evaluate_all([trial.candidate for trial in trials], [trial.seed for trial in trials])
+            checked = [item if isinstance(item, TrialFailure) else _checked(item) for item in results]
+        except Exception as error:
+            _logger.warning("%d trials failed at once and are tried one by one: %s", len(trials), error)
+        else:
+            yield from checked
+            return
+    for trial in trials:
+        result: Measurement | Exception
+        try:
+            result = _checked(evaluate(trial.candidate, trial.seed))
+        except Exception as error:
+            result = error
+        yield result
 
 
 @contextmanager
