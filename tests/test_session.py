@@ -79,7 +79,9 @@ def test_a_batch_is_trained_in_one_pass_and_measured_as_one_by_one(case: Case, t
     for one, other in zip(batched, plain, strict=True):
         assert one.measurement is not None
         assert other.measurement is not None
-        assert one.value == pytest.approx(other.value, abs=0.07)  # one example of sixteen, should rounding decide it
+        assert one.measurement.value == pytest.approx(
+            other.measurement.value, abs=0.07
+        )  # one example of sixteen, should rounding decide it
         assert one.measurement.counts == other.measurement.counts
         losses = [[point.loss for point in trial.measurement.history] for trial in (one, other) if trial.measurement]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)

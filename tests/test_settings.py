@@ -89,7 +89,7 @@ def test_a_study_from_before_a_setting_came_is_the_same_at_its_default() -> None
     ("data", "expected"),
     [
         ({"task": "a", "trails": 3}, "unknown key `trails`, did you mean `trials`?"),
-        ({"task": "a", "zzz": 3}, "known are answer, cost, data, data_seed"),
+        ({"task": "a", "zzz": 3}, "known are answer, batch, cost, data, data_seed"),
         ({"task": "a", "recipe": {"epoch": 3}}, "unknown key `recipe.epoch`, did you mean `recipe.epochs`?"),
         ({"task": "a", "trials": 2.5}, "`trials` must be a whole number of at least 1, but got 2.5"),
         ({"task": "a", "trials": True}, "`trials` must be a whole number of at least 1, but got True"),

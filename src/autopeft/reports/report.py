@@ -60,7 +60,7 @@ def as_json(data: ReportData) -> str:
         "retrained": [summary.as_dict() for summary in data.retrained],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),
-        "cost": asdict(search_cost(data.trials, len(data.signal))),
+        "search_cost": asdict(search_cost(data.trials, len(data.signal))),
         "rungs": [one.as_dict() for one in rung_correlations(data.trials)],
         "signal": list(data.signal),
         "hypervolume": curves
