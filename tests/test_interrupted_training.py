@@ -92,7 +92,7 @@ def test_rungs_are_measured_stored_and_told(case: Case, tmp_path: Path) -> None:
         ]  # fmt: skip
     assert small_case.call("report", tmp_path / "run", "--to", tmp_path / "report.json").code == 0
     told = json.loads((tmp_path / "report.json").read_text())
-    assert (told["cost"]["trainings"], told["cost"]["examples"], len(told["rungs"])) == (2.0, 128, 3)
+    assert (told["search_cost"]["trainings"], told["search_cost"]["examples"], len(told["rungs"])) == (2.0, 128, 3)
 
 
 @pytest.mark.parametrize(("rungs", "why"), [([3], "lie within the run"), ([2, 1], "must increase"), (["x"], "number")])

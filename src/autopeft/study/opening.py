@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import sqlite3
@@ -22,6 +23,10 @@ from autopeft.masking import Secrets, masked
 from autopeft.study.database import Store, reason
 from autopeft.study.location import check_is_local, driver_message, mounts, server_url, sqlite_path
 from autopeft.study.read_only import for_reading, may_write
+
+_logger = logging.getLogger(__name__)
+
+_SKEW_SECONDS = 60.0
 
 BUSY_SECONDS = 60
 """How long a process waits for another one that writes to the same SQLite file."""
@@ -146,3 +151,15 @@ def _retried(action: Callable[[], _T]) -> _T:
 def _is_collision(error: Exception) -> bool:
     text = f"{error} {reason(error)}".lower()
     return any(word in text for word in ("already exists", "locked", "unique", "duplicate", "no such table"))
+
+
+def warn_of_skew(store: Store) -> None:
+    """Leases go by the database's clock; what a trial's row says of its beginning and end goes by the host's."""
+    behind = store.attempt("reading the clock", store.now) - time.time()
+    if abs(behind) > _SKEW_SECONDS:
+        _logger.warning(
+            "The clock of this host is about %.0f seconds %s that of the database. Leases go by the database's, but "
+            "the times of trials are off: set the clock.",
+            abs(behind),
+            "behind" if behind > 0 else "ahead of",
+        )

@@ -22,19 +22,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autopeft.errors import InputError, ProposalFailure, SpaceExhaustedError, TrialFailure
+from autopeft.errors import InputError, ProposalFailure, SpaceExhaustedError
 from autopeft.interruption import uninterrupted
 from autopeft.objective import Measurement, Objective, ParetoFront
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.claims import turn
 from autopeft.study.database import Store
+from autopeft.study.evaluating import results_of
 from autopeft.study.events import Asked, Claimed, Evaluate, EvaluateAll, Event, Failed, Told
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.holding import Holder
 from autopeft.study.identity import Identity, find, find_or_make
 from autopeft.study.lease import LeaseRules
 from autopeft.study.ledger import Ledger
-from autopeft.study.opening import open_store
+from autopeft.study.opening import open_store, warn_of_skew
 from autopeft.study.proposing import Proposer
 from autopeft.study.telling import Teller
 from autopeft.study.untold import Shelf
@@ -43,7 +44,6 @@ from autopeft.trial import Failure, Trial, front_of
 _logger = logging.getLogger(__name__)
 
 _UNTOLD = "untold"
-_SKEW_SECONDS = 60.0
 _CLAIM_SECONDS = 20.0
 """How long another worker that claims nothing is waited for at least."""
 
@@ -112,7 +112,7 @@ class Study:
         store = open_store(storage, is_new_allowed=True)
         with _closed_on_error(store):
             key, stored = store.attempt(f"opening the study {name!r}", partial(find_or_make, store, name, asked))
-            _warn_of_skew(store)
+            warn_of_skew(store)
         return cls(store, key, name, stored, space, rules or LeaseRules(), folder)
 
     @classmethod
@@ -342,7 +342,7 @@ class Study:
             while trials := self._next_batch(sampler, n_trials, initial, batch if evaluate_all is not None else 1):
                 for trial in trials:
                     notify(Claimed(trial))
-                for trial, result in zip(trials, _results(trials, evaluate, evaluate_all), strict=True):
+                for trial, result in zip(trials, results_of(trials, evaluate, evaluate_all), strict=True):
                     if isinstance(result, Exception):
                         failure = failure_of(result)
                         _logger.warning("Trial %d failed (%s): %s", trial.number, failure.kind, failure.message)
@@ -393,28 +393,6 @@ class Study:
             time.sleep(self._rules.poll_seconds)
 
 
-def _results(
-    trials: Sequence[Trial], evaluate: Evaluate, evaluate_all: EvaluateAll | None
-) -> Iterator[Measurement | Exception]:
-    """What each trial gave, or what was raised; one by one, as they come, where they are not evaluated at once."""
-    if len(trials) > 1 and evaluate_all is not None:
-        try:
-            results = evaluate_all([trial.candidate for trial in trials], [trial.seed for trial in trials])
-            checked = [item if isinstance(item, TrialFailure) else _checked(item) for item in results]
-        except Exception as error:
-            _logger.warning("%d trials failed at once and are tried one by one: %s", len(trials), error)
-        else:
-            yield from checked
-            return
-    for trial in trials:
-        result: Measurement | Exception
-        try:
-            result = _checked(evaluate(trial.candidate, trial.seed))
-        except Exception as error:
-            result = error
-        yield result
-
-
 @contextmanager
 def _closed_on_error(store: Store) -> Iterator[None]:
     try:
@@ -422,24 +400,6 @@ def _closed_on_error(store: Store) -> Iterator[None]:
     except BaseException:
         store.close()
         raise
-
-
-def _warn_of_skew(store: Store) -> None:
-    """Leases go by the database's clock; what a trial's row says of its beginning and end goes by the host's."""
-    behind = store.attempt("reading the clock", store.now) - time.time()
-    if abs(behind) > _SKEW_SECONDS:
-        _logger.warning(
-            "The clock of this host is about %.0f seconds %s that of the database. Leases go by the database's, but "
-            "the times of trials are off: set the clock.",
-            abs(behind),
-            "behind" if behind > 0 else "ahead of",
-        )
-
-
-def _checked(measurement: Measurement) -> Measurement:
-    if not isinstance(measurement, Measurement):
-        raise TypeError(f"evaluate must return a Measurement, but returned {type(measurement).__name__}.")
-    return measurement
 
 
 def _ignore(event: Event) -> None:

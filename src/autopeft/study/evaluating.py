@@ -1,0 +1,41 @@
+"""How claimed trials are evaluated: one by one, or a batch at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from autopeft.errors import TrialFailure
+from autopeft.objective import Measurement
+from autopeft.study.events import Evaluate, EvaluateAll
+from autopeft.trial import Trial
+
+_logger = logging.getLogger(__name__)
+
+
+def results_of(
+    trials: Sequence[Trial], evaluate: Evaluate, evaluate_all: EvaluateAll | None
+) -> Iterator[Measurement | Exception]:
+    """What each trial gave, or what was raised; one by one, as they come, where they are not evaluated at once."""
+    if len(trials) > 1 and evaluate_all is not None:
+        try:
+            results = evaluate_all([trial.candidate for trial in trials], [trial.seed for trial in trials])
+            checked = [item if isinstance(item, TrialFailure) else _checked(item) for item in results]
+        except Exception as error:
+            _logger.warning("%d trials failed at once and are tried one by one: %s", len(trials), error)
+        else:
+            yield from checked
+            return
+    for trial in trials:
+        result: Measurement | Exception
+        try:
+            result = _checked(evaluate(trial.candidate, trial.seed))
+        except Exception as error:
+            result = error
+        yield result
+
+
+def _checked(measurement: Measurement) -> Measurement:
+    if not isinstance(measurement, Measurement):
+        raise TypeError(f"evaluate must return a Measurement, but returned {type(measurement).__name__}.")
+    return measurement
