@@ -287,6 +287,7 @@ def test_parts_without_content_are_left_out() -> None:
         "Learning curves",
         "Failures",
         "Time",
+        "Cost",
         "All trials",
     ]
 
