@@ -83,7 +83,8 @@ def _append_many(folder: str, who: int) -> None:
 
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    # Forked processes would inherit the threads of what other tests have imported, at which JAX warns.
+    context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_append_many, args=(str(tmp_path), who)) for who in range(3)]
     for worker in workers:
         worker.start()
