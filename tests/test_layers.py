@@ -19,7 +19,19 @@ LATTICE = ("spaces/build", "spaces/choices", "spaces/count", "spaces/decoding", 
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "yaml_files", "markup", "masking", "reading", "writing", "interruption"),
-    ("kinds", "rules", "architecture", "candidate", "fidelity", "objective", "objectives", "paired", *LATTICE, "trial"),
+    (
+        "kinds",
+        "rules",
+        "architecture",
+        "candidate",
+        "fidelity",
+        "objective",
+        "objectives",
+        "paired",
+        *LATTICE,
+        "trial",
+        "rungs",
+    ),
     # Search on stored trials, without any model.
     ("study",),
     ("samplers", "searches/_candidates"),

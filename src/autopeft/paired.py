@@ -98,6 +98,15 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], grain: float
     return Paired(seeds, tuple(first[seed] - second[seed] for seed in seeds), grain)
 
 
+def sampling_error(value: float, n: int) -> float:
+    """The standard error of a metric that comes from scoring `n` examples.
+
+    That of a share of right answers where `value` lies between 0 and 1, which is near enough for the F measure; that of
+    a correlation about 0 where it is 0, negative or undefined.
+    """
+    return math.sqrt(value * (1 - value) / n) if 0 < value < 1 else 1 / math.sqrt(n)
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Each p value corrected for all of them (Holm 1979): rejecting those below 5 % errs once in twenty families."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])

@@ -196,6 +196,12 @@ def _is_picture(path: Path) -> bool:
     return path.stat().st_size < 2**26 and _holds(path, PRODUCER.encode())
 
 
+def _is_architecture(path: Path) -> bool:
+    """Whether it is what `Architecture.save` or `autopeft transfer` wrote."""
+    found = _json(path).keys()
+    return "placements" in found or {"architecture", "transferred_from"} <= found
+
+
 def _is_summary(folder: Path) -> bool:
     page = folder / "README.md"
     if page.exists():
@@ -223,7 +229,10 @@ PREDICTIONS = Result("predictions", _is_predictions)
 REPORT = Result("a report", _is_report, is_renewed=True)
 PICTURE = Result("a picture of a front", _is_picture, is_renewed=True)
 SUMMARY = Result("the results of an experiment", _is_summary, is_renewed=True)
-ARCHITECTURE = Result("an architecture", lambda path: "placements" in _json(path), is_renewed=True)
+ARCHITECTURE = Result("an architecture", _is_architecture, is_renewed=True)
+FINALS = Result(
+    "the finals of a search", lambda path: {"verdicts", "entries", "cost"} <= _json(path).keys(), is_renewed=True
+)
 
 _KINDS = (SAVED_MODEL, EXPORT, STUDY, SUMMARY)
 _MODEL_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer_config.json")

@@ -125,7 +125,7 @@ class Planted:
         def measure(split: str = "validation", examples: Any = None) -> Measurement:
             shift = 0.01 if split == "test" else 0.0
             counts = Counts(1, 1, 1, 100)
-            return Measurement({"f1": value + shift}, "f1", counts, 1.0, 0, 0.1, split, extra={"steps": 7})
+            return Measurement({"f1": value + shift}, "f1", counts, 1.0, 0, 0.1, split, extra={"n_processed": 28})
 
         yield SimpleNamespace(measure=measure)
 

@@ -51,3 +51,13 @@ def test_what_cannot_be_held_is_said_before_anything_is_trained(study: Path) -> 
         assert found.code == 2, found.err
         assert message in found.err
     assert not (study / "finals").exists()
+
+
+def test_a_file_of_somebody_s_is_not_written_over(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(study, folder)
+    (folder / "finals.json").write_text('{"mine": 1}')
+    found = call("finish", folder, "--at", "1%-100%", *FEW)
+    assert found.code == 2
+    assert (folder / "finals.json").read_text() == '{"mine": 1}'
+    assert not (folder / "finals").exists()

@@ -10,8 +10,9 @@ import pytest
 
 from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, SettingsError
+from autopeft.paired import sampling_error
 from autopeft.session import Session
-from autopeft.training.rate_sweep import ProxySignal, beyond_edge, middle, standard_error, sweep
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge, middle, sweep
 from small_case import Case
 
 SIGNAL = ProxySignal("accuracy", ((1e-3, 0.7), (1.0, None)), 1e-3, 0.5, 0.6, 100, "abc")
@@ -99,7 +100,7 @@ def test_the_outcome_survives_json() -> None:
 )
 def test_standard_error(baseline: float, n: int, expected: float) -> None:
     """sqrt(p (1 - p) / n) of a share, 1 / sqrt(n) of a correlation."""
-    assert standard_error(baseline, n) == pytest.approx(expected)
+    assert sampling_error(baseline, n) == pytest.approx(expected)
 
 
 def test_the_middle_has_all_layers_and_middle_sizes_or_fits_the_budget(case: Case, session: Session) -> None:

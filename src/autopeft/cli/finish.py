@@ -13,6 +13,7 @@ from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
+from autopeft.writing import FINALS, check_file
 
 if TYPE_CHECKING:
     from autopeft.finals import Finalist, Finals
@@ -60,6 +61,7 @@ def finish(
     as_json: AsJson = False,
 ) -> None:
     """Train the best of a search beside the baselines of its cost, with equal care, and say what to use."""
+    check_file("The outcome", folder / RESULTS, FINALS)
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
     settings = options.for_retraining(folder, changes, sets, trust_remote_code=trust_remote_code)
     from autopeft.finals import Plan, hold_finals
@@ -69,9 +71,7 @@ def finish(
 
     plan = Plan(tuple(settings.learning_rates) or Plan().learning_rates, widen, first, last)
     session = Session.build(settings)
-    with opened(folder, storage) as study:
-        trials = study.trials()
-        batch = int(study.settings.get("recipe", {}).get("batch_size", settings.recipe.batch_size))
+    trials, n_swept = _searched(folder, storage)
     found = hold_finals(
         session.evaluator,
         session.space,
@@ -81,7 +81,7 @@ def finish(
         n=each,
         baselines=_names(baselines) or USUAL,
         folder=folder / FOLDER,
-        trial_batch=batch,
+        n_swept=n_swept,
         on_invited=_show_invited,
         on_run=_show_run,
     )
@@ -90,6 +90,12 @@ def finish(
         print_json(found.as_dict())
     else:
         show(found, folder)
+
+
+def _searched(folder: Path, storage: str | None) -> tuple[tuple[Trial, ...], int]:
+    """The trials of the study, and how many learning rates were tried before them."""
+    with opened(folder, storage) as study:
+        return study.trials(), len((study.fact("proxy") or {}).get("values", ()))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

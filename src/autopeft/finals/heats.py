@@ -1,7 +1,8 @@
 """How finalists are trained: each at the same number of learning rates, on a few seeds, the better half on more.
 
 Every run is written when it is done, so that finals that are interrupted go on where they were. What decides is the
-mean on the validation part; the test part is measured with every run of the last round, and decides nothing.
+mean on the validation part; the test part is measured with every run, so that none has to be trained again for it, and
+decides nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from autopeft.errors import DataError, SettingsError, TrialFailure
 from autopeft.finals.finalists import Finalist
 from autopeft.reading import read_json
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.rate_sweep import beyond_edge
+from autopeft.training.rate_sweep import best_rate, try_rates
 from autopeft.training.retraining import FULL_DIVISOR, write_cell
 
 FIRST_SEED = 40
@@ -157,22 +158,14 @@ class Heats:
         return tuple(self._again(entry) if id(entry) in kept else entry for entry in entries)
 
     def _tried(self, finalist: Finalist) -> list[tuple[float, float | None]]:
-        """The rates that were tried, widened as `autopeft.training.rate_sweep.sweep` does."""
-        plan, tried = self.plan, list[tuple[float, float | None]]()
-        is_full = "full" in finalist.candidate.architecture.methods
-        pending = [rate / FULL_DIVISOR if is_full else rate for rate in plan.learning_rates]
-        while pending:
-            rate = pending.pop(0)
-            tried.append((rate, self._run(finalist, rate, plan.seeds[0]).validation))
-            if not pending and len(tried) < len(plan.learning_rates) + plan.widen:
-                beyond = beyond_edge(tried)
-                pending += [] if beyond is None else [beyond]
-        return tried
+        """The rates that were tried, and what each gave on the validation part."""
+        plan, is_full = self.plan, "full" in finalist.candidate.architecture.methods
+        rates = [rate / FULL_DIVISOR if is_full else rate for rate in plan.learning_rates]
+        return try_rates(rates, plan.widen, lambda rate: self._run(finalist, rate, plan.seeds[0]).validation)
 
     def _entry(self, finalist: Finalist, tried: Sequence[tuple[float, float | None]]) -> Entry:
-        measured = [(value, -rate) for rate, value in tried if value is not None]
         # Where every rate failed the smallest one is named; its runs say why nothing came of it.
-        rate = -max(measured)[1] if measured else min(rate for rate, _ in tried)
+        rate = best_rate(tried) or min(rate for rate, _ in tried)
         return self._with_seeds(finalist, tuple(tried), rate, self.plan.seeds[: self.plan.first], is_last=False)
 
     def _again(self, entry: Entry) -> Entry:
@@ -222,16 +215,24 @@ class Heats:
         # The rate is what is being tried, so one that the candidate fixes gives way; its factors stay.
         free = replace(candidate, changes=replace(candidate.changes, learning_rate=None))
         evaluator = self.evaluator.with_recipe(learning_rate=rate)
-        planned = evaluator.recipe.n_steps(evaluator.n_train) * evaluator.recipe.batch_size
         try:
             with evaluator.trained(free, seed) as run:
                 found = run.measure("test", evaluator.splits.test)
-                steps = int(found.extra["steps"])
-                examples = steps * evaluator.recipe.batch_size
-                return Result(rate, seed, run.measure().value, found.value, examples, found.seconds)
+                n_processed = int(found.extra["n_processed"])
+                return Result(rate, seed, run.measure().value, found.value, n_processed, found.seconds)
         except TrialFailure as failure:
             # It is charged in full: how far it came before it failed is not known here.
-            return Result(rate, seed, None, None, planned, 0.0, f"{type(failure).__name__}: {failure}")
+            return Result(
+                rate, seed, None, None, examples_of_a_run(evaluator), 0.0, f"{type(failure).__name__}: {failure}"
+            )
+
+
+def examples_of_a_run(evaluator: Evaluator) -> int:
+    """Training examples that a run of the evaluator's recipe processes when nothing stops it."""
+    n, recipe = evaluator.n_train, evaluator.recipe
+    # The last batch of an epoch may be smaller than the others.
+    epochs, steps = divmod(recipe.n_steps(n), math.ceil(n / recipe.batch_size))
+    return epochs * n + steps * recipe.batch_size
 
 
 def _stored(path: Path) -> Result | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.finals.finalists import USUAL, Finalist, bands, invite
-from autopeft.finals.heats import Entry, Heats, OnRun, Plan
+from autopeft.finals.heats import Entry, Heats, OnRun, Plan, examples_of_a_run
 from autopeft.finals.verdict import Verdict, judge
+from autopeft.rungs import search_cost
 from autopeft.samplers._bayes.smoothing import smooth
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
@@ -27,8 +28,8 @@ class Finals:
     Args:
         entries: by band, in the order of the budgets.
         verdicts: one a band.
-        search_examples: training examples that the measured trials of the search processed; None where a trial does
-            not say how many.
+        search_examples: training examples that the search processed, see `autopeft.rungs.SearchCost`; None where a
+            trial of an earlier version does not say how many.
         full_run: training examples of one run of the finals' recipe, the unit in which costs are compared.
         seeds: of the last round.
     """
@@ -71,7 +72,7 @@ def hold_finals(
     n: int = 3,
     baselines: Sequence[str] = USUAL,
     folder: Path | None = None,
-    trial_batch: int | None = None,
+    n_swept: int = 0,
     on_invited: OnInvited | None = None,
     on_run: OnRun | None = None,
 ) -> Finals:
@@ -83,7 +84,7 @@ def hold_finals(
         budgets: one band of cost each, see `bands`.
         n: searched finalists a band.
         folder: where runs are kept, so that the same call goes on; None keeps none.
-        trial_batch: examples a step of the trials, to count the cost of the search; the recipe's by default.
+        n_swept: learning rates that were tried before the search, as part of its cost.
         on_invited: told, before anything is trained, who is in the finals.
         on_run: told of every run.
 
@@ -107,13 +108,5 @@ def hold_finals(
     entries = tuple(heats.hold(finalists) for finalists in invited)
     n_test = len(evaluator.splits.test)
     verdicts = tuple(judge(band, evaluator.task.objective, n_test) for band in entries)
-    recipe = evaluator.recipe
-    full_run = recipe.n_steps(evaluator.n_train) * recipe.batch_size
-    searched = _examples(trials, trial_batch or recipe.batch_size)
-    return Finals(entries, verdicts, searched, full_run, plan.seeds)
-
-
-def _examples(trials: Sequence[Trial], batch: int) -> int | None:
-    """Training examples of all measured trials; failed ones are not known and not counted."""
-    steps = [trial.measurement.extra.get("steps") for trial in trials if trial.measurement is not None]
-    return None if None in steps else batch * sum(int(step) for step in steps if step is not None)
+    searched = search_cost(trials, n_swept).examples
+    return Finals(entries, verdicts, searched, examples_of_a_run(evaluator), plan.seeds)

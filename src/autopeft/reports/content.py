@@ -20,7 +20,6 @@ from autopeft.pictures.learning import learning_data
 from autopeft.pictures.points import MarkedPicture, Picture
 from autopeft.pictures.results import results_data
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
-from autopeft.reports.rungs import rung_correlations, search_cost
 from autopeft.reports.tables import (
     Table,
     cost_table,
@@ -34,6 +33,7 @@ from autopeft.reports.tables import (
     timing_table,
     trials_table,
 )
+from autopeft.rungs import rung_correlations, search_cost
 from autopeft.trial import Trial, TrialState, lacking, with_cost
 
 _COUNTS_RULE = (

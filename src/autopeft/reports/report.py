@@ -13,7 +13,7 @@ from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
-from autopeft.reports.rungs import rung_correlations, search_cost
+from autopeft.rungs import rung_correlations, search_cost
 from autopeft.trial import Trial
 from autopeft.writing import write_whole
 

@@ -10,7 +10,7 @@ from autopeft.objective import Objective
 from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, search_seconds, timing
-from autopeft.reports.rungs import RungCorrelation, SearchCost
+from autopeft.rungs import RungCorrelation, SearchCost
 from autopeft.trial import Trial, front_of, with_cost
 
 _MOST_ROWS = 500

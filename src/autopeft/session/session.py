@@ -15,7 +15,7 @@ from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
 from autopeft.errors import SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
-from autopeft.reports.rungs import rung_correlations
+from autopeft.rungs import rung_correlations
 from autopeft.samplers.random import initial_design
 from autopeft.session.parts import answers_budgets, build_space, load_data, resolved
 from autopeft.settings import Settings

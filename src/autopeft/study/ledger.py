@@ -8,7 +8,7 @@ Everything is written by Optuna's public methods.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,11 +73,25 @@ class Ledger:
         """What `note_fact` stored, by any worker; `default` when there is none."""
         return self.facts().get(f"fact.{key}", default)
 
-    def reopen(self, numbers: Iterable[int], now: float) -> None:
-        """Let failed trials be tried again: a fact each, so that two who do this at once keep both."""
-        for number in numbers:
-            self.note(f"{_REOPENED}{number}", now)
+    def reopen(self, number: int | None, now: float) -> tuple[int, ...]:
+        """Let failed trials be tried again, see `Study.reopen`: a fact each, so that two who do this at once keep both.
+
+        Raises:
+            InputError: the trial of this number is none that failed for good.
+        """
+        failed = {
+            trial.number: trial.failure for trial in self.trials() if trial.failure is not None and trial.is_taken
+        }
+        if number is None:
+            chosen = tuple(each for each, failure in failed.items() if failure.kind == "gave_up")
+        elif number in failed:
+            chosen = (number,)
+        else:
+            raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
+        for each in chosen:
+            self.note(f"{_REOPENED}{each}", now)
         self._n_read = 0  # read all anew
+        return chosen
 
     def _read_reopened(self) -> frozenset[int]:
         found = (key.removeprefix(_REOPENED) for key in self.facts() if key.startswith(_REOPENED))

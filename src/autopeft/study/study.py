@@ -7,9 +7,6 @@ Workers do not talk to each other: what they do is settled by what they write an
 lock (`autopeft.study.claims`) makes collisions rare and lets proposals differ.
 
 A database that goes away is waited for. What was measured meanwhile waits in a file (`autopeft.study.untold`).
-
-It has more than 400 lines because a study is one class, most of which are docstrings; what its methods do stands in
-the files beside it.
 """
 
 from __future__ import annotations
@@ -236,15 +233,7 @@ class Study:
         Raises:
             InputError: the trial is none that failed for good.
         """
-        trials = self.trials()
-        if number is None:
-            chosen = [t.number for t in trials if t.failure is not None and t.failure.kind == "gave_up"]
-        else:
-            chosen = [t.number for t in trials if t.number == number and t.failure is not None and t.is_taken]
-            if not chosen:
-                raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
-        self._ledger.reopen(chosen, time.time())
-        return tuple(chosen)
+        return self._ledger.reopen(number, time.time())
 
     # -- ask and tell --------------------------------------------------------------------------------------
 

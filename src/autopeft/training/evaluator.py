@@ -2,9 +2,6 @@
 
 Everything that is the same for all candidates (the backbone, the tokenised examples, the memory) is prepared
 once, so a search pays only for what differs.
-
-This file has more than 400 lines because what is the same for all candidates is one object, in whatever way they are
-measured: alone, in one pass, or up to a rung.
 """
 
 from __future__ import annotations
@@ -22,27 +19,24 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
 from autopeft.errors import OutOfMemoryFailure, SettingsError, TrialFailure
-from autopeft.fidelity import FULL, Fidelity, Reached, rung_steps
+from autopeft.fidelity import Fidelity, rung_steps
 from autopeft.methods import lookup
-from autopeft.network.attach import Attached, attach
+from autopeft.network.attach import attach
 from autopeft.network.build import count
 from autopeft.objective import Measurement, Objective
-from autopeft.objectives import NOMINAL, recorded
+from autopeft.objectives import NOMINAL
 from autopeft.tasks import Splits
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
-from autopeft.training.bench import readings
 from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
-from autopeft.training.loop import EVALUATION_FACTOR, Fit, autocast, fit
+from autopeft.training.loop import EVALUATION_FACTOR, autocast, fit
 from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
 from autopeft.training.recipe import Recipe
+from autopeft.training.run import Run
 from autopeft.training.together import Together, passes, rated_parameters
-
-_LATENCY = "latency"
-"""The objective whose reading every measurement holds in seconds, too, as measurements did before there were others."""
 
 Progress = Callable[[int, int], None]
 
@@ -371,65 +365,6 @@ class Evaluator:
     def score(self, encoded: Encoded, examples: Examples) -> Mapping[str, float]:
         """The task's metrics of the current parameters on `examples`."""
         return self.learner.score(self.outputs(encoded), examples)
-
-
-class Run:
-    """A trained architecture on its backbone; valid inside `Evaluator.trained`."""
-
-    def __init__(self, evaluator: Evaluator, attached: Attached, fitted: Fit, memory: Memory) -> None:
-        self.evaluator, self.attached, self.fitted = evaluator, attached, fitted
-        self._memory = memory
-
-    def reached(self) -> tuple[Reached, ...]:
-        """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
-        evaluator, objective = self.evaluator, self.evaluator.task.metrics[0]
-        steps, found = evaluator.rung_steps(), []
-        for fidelity, step in zip((*evaluator.rungs[: len(steps) - 1], FULL), steps, strict=True):
-            if step > self.fitted.steps and not self.fitted.is_over:
-                break
-            until = [point for point in self.fitted.history if point.step <= step]
-            values = [point.metrics[objective] for point in until]
-            value = max(values) if evaluator.recipe.keep == "best" else values[-1]
-            found.append(Reached(fidelity, until[-1].step, until[-1].epoch, float(value), until[-1].seconds))
-        return tuple(found)
-
-    def measure(self, split: str = "validation", examples: Examples | None = None) -> Measurement:
-        """The measurement of this run.
-
-        Args:
-            split: the name of what is measured on.
-            examples: what to measure on; the validation part of the search when None.
-        """
-        evaluator = self.evaluator
-        if examples is None:
-            metrics = self.fitted.history[self.fitted.kept].metrics
-        else:
-            encoded = evaluator.encode(examples)
-            metrics = evaluator.score(encoded, examples)
-        costs = readings(evaluator, self.attached, recorded(evaluator.cost))
-        return Measurement(
-            metrics=dict(metrics),
-            objective=evaluator.task.metrics[0],
-            counts=evaluator.counts(self.attached.architecture),
-            seconds=self.fitted.seconds,
-            peak_memory=self._memory.peak(),
-            latency=float(costs[_LATENCY]["value"]) / 1000,
-            split=split,
-            history=self.fitted.history,
-            extra={
-                "n_train": evaluator.n_train,
-                "n_scored": len(evaluator.splits.validation if examples is None else examples),
-                "steps": self.fitted.steps,
-                "planned_steps": self.fitted.planned,
-                "n_processed": self.fitted.n_processed,
-                **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
-                "train_seconds": self.fitted.train_seconds,
-                "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
-                "learning_rate": evaluator.recipe.learning_rate,
-                "peak_memory_of": "this run" if self._memory.is_own else "the process so far",
-            },
-            costs=costs,
-        )
 
 
 def _read_by(recipe: Recipe) -> tuple[float, int, str]:

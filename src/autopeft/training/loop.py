@@ -3,9 +3,6 @@
 AdamW, linear warm-up and decay that span exactly the run, gradient clipping, early stopping, restoration of the
 best evaluation. Seeds are explicit and the global generators are left as they were. A run can be stopped between any
 two steps, written down, and continued elsewhere: it gives what the uninterrupted run gives, bit for bit.
-
-This file has more than 400 lines because the loop is read from its top to its end: what a step does, what is kept of a
-run and how it goes on must be seen together.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -28,6 +25,7 @@ from autopeft.objective import Epoch
 from autopeft.training.batches import Batch, Encoded, TrainingOrder, collate
 from autopeft.training.checkpoint import Checkpoint, RunFile, in_order
 from autopeft.training.consistency import loss_with_consistency
+from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
 from autopeft.training.recipe import Recipe
@@ -40,31 +38,6 @@ EVALUATION_FACTOR = 2
 
 _CHECK_EVERY = 50
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a training run left behind. The parameters hold the kept evaluation's values.
-
-    Args:
-        history: one point an evaluation.
-        kept: index into `history` of the evaluation whose parameters were kept.
-        steps: optimiser steps done, fewer than planned after early stopping or where the run was paused.
-        planned: optimiser steps of the whole run, over which its schedule spans.
-        n_processed: training examples that went through the model, repetitions counted.
-        seconds: wall-clock time of training, evaluations included, over all processes that worked on the run.
-        train_seconds: the same without evaluations.
-        is_over: False where the run was paused and may go on.
-    """
-
-    history: tuple[Epoch, ...]
-    kept: int
-    steps: int
-    planned: int
-    n_processed: int
-    seconds: float
-    train_seconds: float
-    is_over: bool = True
 
 
 Evaluate = Callable[[], Mapping[str, float]]

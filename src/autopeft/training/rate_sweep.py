@@ -8,7 +8,6 @@ size; the best is used for all trials, and the outcome is stored with the study.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 from autopeft.architecture import Architecture
 from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
+from autopeft.paired import sampling_error
 from autopeft.spaces.lattice import Configuration, SearchSpace
 
 if TYPE_CHECKING:
@@ -117,17 +117,9 @@ def sweep(
     """
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
-    values: list[tuple[float, float | None]] = []
-    pending, candidate = list(learning_rates), Candidate.of(given)
-    while pending:
-        rate = pending.pop(0)
-        value = _value(evaluator, candidate, rate, seed)
-        values.append((rate, value))
-        if on_value is not None:
-            on_value(rate, value)
-        beyond = None if pending or len(values) >= len(learning_rates) + widen else beyond_edge(values)
-        pending += [] if beyond is None else [beyond]
-    chosen = _best(values)
+    candidate = Candidate.of(given)
+    values = try_rates(learning_rates, widen, lambda rate: _value(evaluator, candidate, rate, seed), on_value)
+    chosen = best_rate(values)
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
         raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
@@ -138,31 +130,48 @@ def sweep(
         values=tuple(values),
         chosen=chosen,
         baseline=baseline,
-        threshold=baseline + _STANDARD_ERRORS * standard_error(baseline, len(validation)),
+        threshold=baseline + _STANDARD_ERRORS * sampling_error(baseline, len(validation)),
         n_validation=len(validation),
         architecture=candidate.fingerprint,
     )
 
 
+Tried = list[tuple[float, float | None]]
+"""Pairs of a learning rate and the metric, None where training failed, in the order in which they were tried."""
+
+
+def try_rates(
+    rates: Sequence[float],
+    widen: int,
+    value_of: Callable[[float], float | None],
+    on_value: Callable[[float, float | None], None] | None = None,
+) -> Tried:
+    """What each rate gives, and up to `widen` further ones beyond the end where the best lies, see `sweep`."""
+    tried, pending = Tried(), list(rates)
+    while pending:
+        rate = pending.pop(0)
+        value = value_of(rate)
+        tried.append((rate, value))
+        if on_value is not None:
+            on_value(rate, value)
+        beyond = None if pending or len(tried) >= len(rates) + widen else beyond_edge(tried)
+        pending += [] if beyond is None else [beyond]
+    return tried
+
+
 def beyond_edge(values: Sequence[tuple[float, float | None]]) -> float | None:
     """The rate to try next, to two digits, when the best is the smallest or the largest of at least two; else None."""
-    rates, best = sorted({rate for rate, _ in values}), _best(values)
+    rates, best = sorted({rate for rate, _ in values}), best_rate(values)
     if len(rates) < 2 or best not in (rates[0], rates[-1]):
         return None
     inner = rates[1] if best == rates[0] else rates[-2]
     return float(f"{best * best / inner:.2g}")
 
 
-def _best(values: Sequence[tuple[float, float | None]]) -> float | None:
+def best_rate(values: Sequence[tuple[float, float | None]]) -> float | None:
     """The rate with the best metric, of several such the smallest; None where all failed."""
     measured = [(value, -rate) for rate, value in values if value is not None]
     return -max(measured)[1] if measured else None
-
-
-def standard_error(baseline: float, n: int) -> float:
-    """Of an accuracy near `baseline`, or of a correlation when `baseline` is 0 (or undefined), from `n` examples."""
-    share = baseline if 0 < baseline < 1 else 0.5
-    return math.sqrt(share * (1 - share) / n) if 0 < baseline < 1 else 1 / math.sqrt(n)
 
 
 def _value(evaluator: Evaluator, candidate: Candidate, rate: float, seed: int) -> float | None:

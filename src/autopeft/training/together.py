@@ -27,9 +27,10 @@ from autopeft.network.dropout import quick_dropout
 from autopeft.network.shares import Shares
 from autopeft.training.batches import Batch, TrainingOrder, collate, evaluation_order
 from autopeft.training.consistency import divergence
+from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.layer_drop import LayerDrop
-from autopeft.training.loop import EVALUATION_FACTOR, Fit, Training, autocast
+from autopeft.training.loop import EVALUATION_FACTOR, Training, autocast
 from autopeft.training.memory import checkpointing, let_go
 from autopeft.training.recipe import Recipe
 

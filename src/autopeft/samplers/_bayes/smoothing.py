@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autopeft.objective import Measurement
+from autopeft.paired import sampling_error
 from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import Nuts
 from autopeft.samplers._propose import quiet
@@ -36,8 +37,9 @@ def sampling_variance(measurement: Measurement) -> float | None:
     n, value = int(measurement.extra.get("n_scored", 0)), measurement.value
     if not n or not -1 <= value <= 1:
         return None
-    share = min(max(abs(value), 1 / n), 1 - 1 / n)  # a value of 0 or 1 is no proof of certainty
-    return share * (1 - share) / n if value >= 0 else 1 / n
+    # A value of 0 or 1 is no proof of certainty; one example more or less is left open.
+    share = min(max(value, 1 / n), 1 - 1 / n) if value >= 0 else value
+    return sampling_error(share, n) ** 2
 
 
 def smooth(space: SearchSpace, trials: Sequence[Trial], seed: int = 0) -> dict[int, float]:

@@ -12,7 +12,7 @@ from autopeft.architecture import Architecture, Counts
 from autopeft.fidelity import FULL, Fidelity, Reached
 from autopeft.objective import Measurement
 from autopeft.reports.content import ReportData, sections
-from autopeft.reports.rungs import rung_correlations, search_cost
+from autopeft.rungs import rung_correlations, search_cost
 from autopeft.spaces.lattice import Configuration
 from autopeft.trial import Trial, TrialState
 

@@ -1,0 +1,79 @@
+"""A training run that has come to its end or to a rung, while its architecture is still attached: what it is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.fidelity import FULL, Reached
+from autopeft.network.attach import Attached
+from autopeft.objective import Measurement
+from autopeft.objectives import recorded
+from autopeft.tasks._examples import Examples
+from autopeft.training.bench import readings
+from autopeft.training.fitted import Fit
+from autopeft.training.memory import Memory
+
+if TYPE_CHECKING:
+    from autopeft.training.evaluator import Evaluator
+
+_LATENCY = "latency"
+"""The objective whose reading every measurement holds in seconds, too, as measurements did before there were others."""
+
+
+class Run:
+    """A trained architecture on its backbone; valid inside `Evaluator.trained`."""
+
+    def __init__(self, evaluator: Evaluator, attached: Attached, fitted: Fit, memory: Memory) -> None:
+        self.evaluator, self.attached, self.fitted = evaluator, attached, fitted
+        self._memory = memory
+
+    def reached(self) -> tuple[Reached, ...]:
+        """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
+        evaluator, objective = self.evaluator, self.evaluator.task.metrics[0]
+        steps, found = evaluator.rung_steps(), []
+        for fidelity, step in zip((*evaluator.rungs[: len(steps) - 1], FULL), steps, strict=True):
+            if step > self.fitted.steps and not self.fitted.is_over:
+                break
+            until = [point for point in self.fitted.history if point.step <= step]
+            values = [point.metrics[objective] for point in until]
+            value = max(values) if evaluator.recipe.keep == "best" else values[-1]
+            found.append(Reached(fidelity, until[-1].step, until[-1].epoch, float(value), until[-1].seconds))
+        return tuple(found)
+
+    def measure(self, split: str = "validation", examples: Examples | None = None) -> Measurement:
+        """The measurement of this run.
+
+        Args:
+            split: the name of what is measured on.
+            examples: what to measure on; the validation part of the search when None.
+        """
+        evaluator = self.evaluator
+        if examples is None:
+            metrics = self.fitted.history[self.fitted.kept].metrics
+        else:
+            encoded = evaluator.encode(examples)
+            metrics = evaluator.score(encoded, examples)
+        costs = readings(evaluator, self.attached, recorded(evaluator.cost))
+        return Measurement(
+            metrics=dict(metrics),
+            objective=evaluator.task.metrics[0],
+            counts=evaluator.counts(self.attached.architecture),
+            seconds=self.fitted.seconds,
+            peak_memory=self._memory.peak(),
+            latency=float(costs[_LATENCY]["value"]) / 1000,
+            split=split,
+            history=self.fitted.history,
+            extra={
+                "n_train": evaluator.n_train,
+                "n_scored": len(evaluator.splits.validation if examples is None else examples),
+                "steps": self.fitted.steps,
+                "planned_steps": self.fitted.planned,
+                "n_processed": self.fitted.n_processed,
+                **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
+                "train_seconds": self.fitted.train_seconds,
+                "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
+                "learning_rate": evaluator.recipe.learning_rate,
+                "peak_memory_of": "this run" if self._memory.is_own else "the process so far",
+            },
+            costs=costs,
+        )
