@@ -489,3 +489,13 @@ def test_a_failure_that_is_kept_holds_nothing_of_its_run() -> None:
 def test_every_candidate_has_a_seed() -> None:
     with pytest.raises(SettingsError, match="Every candidate has a seed, but got 2 and 1 seeds"):
         evaluator().measure_all([MIXED, SERIAL], [3])
+
+
+def test_what_a_run_costs_is_found_out_once_for_all_its_measurements() -> None:
+    given = evaluator()
+    architecture = Architecture((Placement("encoder.0.ffn", "serial", 2),))
+    with given.trained(architecture, 0) as run:
+        first, second = run.measure(), run.measure("test", given.splits.test)
+    # Two readings of a clock are never equal to the last digit, so this one was read once.
+    assert first.costs["latency"] == second.costs["latency"]
+    assert first.split != second.split

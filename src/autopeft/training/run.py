@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from autopeft.fidelity import FULL, Reached
 from autopeft.network.attach import Attached
@@ -26,6 +28,11 @@ class Run:
     def __init__(self, evaluator: Evaluator, attached: Attached, fitted: Fit, memory: Memory) -> None:
         self.evaluator, self.attached, self.fitted = evaluator, attached, fitted
         self._memory = memory
+
+    @cached_property
+    def _costs(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is attached costs, which does not depend on the examples of a measurement; the clock takes seconds."""
+        return readings(self.evaluator, self.attached, recorded(self.evaluator.cost))
 
     def reached(self) -> tuple[Reached, ...]:
         """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
@@ -53,7 +60,7 @@ class Run:
         else:
             encoded = evaluator.encode(examples)
             metrics = evaluator.score(encoded, examples)
-        costs = readings(evaluator, self.attached, recorded(evaluator.cost))
+        costs = self._costs
         return Measurement(
             metrics=dict(metrics),
             objective=evaluator.task.metrics[0],
