@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +12,20 @@ import pytest
 
 pytest.register_assert_rewrite("autopeft.testing")
 
+# No test may depend on a hub; one that asked would be told again and again for half a minute that there is none.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background with interrupts ignored, and the tests' own processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import small_case  # noqa: E402  what it imports is rewritten only if that is said before
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake of the code
-hypothesis.settings.load_profile("untimed")
+# A busy machine is no mistake of the code, so there is no deadline. The cases are the same at every run, so that nobody
+# meets by chance what nobody has met before; new ones are looked for by the fuzzers, and with HYPOTHESIS_PROFILE=search.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -246,7 +246,11 @@ def available_cores() -> int:
 
 
 def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
-    """A process, and where its output begins in the log."""
+    """A process, and where its output begins in the log.
+
+    What it prints is written at once: Python would keep it back until it has enough, so that a message of a worker that
+    fails came before the lines that led to it, and the lines of one that is killed never.
+    """
     with log.open("ab") as output:
         offset = output.tell()
         try:
@@ -256,7 +260,7 @@ def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) 
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(environment),
+                env={"PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
             )
         except OSError as error:

@@ -223,6 +223,15 @@ def test_a_base_is_found_from_anywhere_and_after_moves(moved: Path, monkeypatch:
     assert call("predict", moved / "elsewhere" / "run" / "saved", "good w1").code == 2
 
 
+def test_a_base_that_stood_in_a_folder_is_asked_of_no_hub(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.move(moved / "base", moved / "gone")
+    asked: list[object] = []
+    monkeypatch.setattr(Backbone, "from_pretrained", lambda *given, **options: asked.append(given))
+    with pytest.raises(BackboneError, match="there is no such folder any more"):
+        load(moved / "run" / "saved")
+    assert asked == []
+
+
 def test_another_base_under_the_same_path_is_refused(moved: Path) -> None:
     found = backbone()
     with torch.no_grad():
@@ -306,6 +315,22 @@ def check_header(valid: Path, draw: Any) -> None:
 
 
 CHECKS = {"record": check_record, "header": check_header}
+
+
+def test_every_entry_of_a_record_may_be_missing(folder: Path) -> None:
+    record = record_of(folder)
+    paths = [(name,) for name in record]
+    paths += [(name, inner) for name, value in record.items() if isinstance(value, dict) for inner in value]
+    refused = []
+    for path in paths:
+        broken = json.loads(json.dumps(record))
+        above = broken if len(path) == 1 else broken[path[0]]
+        del above[path[-1]]
+        write(folder, broken)
+        if opened(folder) is not None:
+            refused.append(path)
+    assert ("architecture",) in refused
+    assert ("counts",) not in refused  # which the first versions did not write
 
 
 @pytest.mark.parametrize("what", CHECKS)

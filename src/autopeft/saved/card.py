@@ -15,7 +15,7 @@ from autopeft.markup import Markdown, fenced, markdown_templates
 
 def card(record: Mapping[str, Any]) -> str:
     """The model card of what ``architecture.json`` holds. Names, labels and facts of the user's stay text."""
-    counts, head = record["counts"], {"library_name": "autopeft", "base_model": record["backbone"]["name"]}
+    counts, head = record.get("counts"), {"library_name": "autopeft", "base_model": record["backbone"]["name"]}
     labels = ", ".join(map(_one_line, record["label_names"])) or "a number"
     return (
         markdown_templates(Path(__file__).parent)
@@ -24,8 +24,8 @@ def card(record: Mapping[str, Any]) -> str:
             head=Markdown(yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=10**6)),
             name=record["backbone"]["name"],
             architecture=Architecture.from_dict(record["architecture"]),
-            counts={kind: f"{value:,}" for kind, value in counts.items()},
-            share=f"{100 * counts['nominal'] / counts['backbone']:.3f}",
+            counts=None if counts is None else {kind: f"{value:,}" for kind, value in counts.items()},
+            share="" if counts is None else f"{100 * counts['nominal'] / counts['backbone']:.3f}",
             example=fenced(_example(record), "python"),
             facts=[("labels", labels), *((name, _plain(value)) for name, value in sorted(record["facts"].items()))],
         )

@@ -158,13 +158,16 @@ def load_base(
     with suppress(OSError):  # told with the other mistakes of that file, when it is read
         check_digest(folder, record)
     name = str(model) if model is not None else base_of(record, folder)
+    hint = f"The base of {str(folder)!r} is looked for there; say where it is now with `model` (--model)."
+    if model is None and record["backbone"].get("folders") and not Path(name).exists():
+        # What stood in a folder is not asked of a hub, where somebody else's model may have its name.
+        raise BackboneError(f"The model {name!r} cannot be loaded: there is no such folder any more. {hint}")
     dtype: torch.dtype = getattr(torch, record["backbone"]["dtype"])
     try:
         return Backbone.from_pretrained(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     except BackboneError as error:
         if model is not None:
             raise
-        hint = f"The base of {str(folder)!r} is looked for there; say where it is now with `model` (--model)."
         raise BackboneError(f"{error} {hint}") from error
 
 
