@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import small_case  # noqa: E402  what it imports is rewritten only if that is said before
 
 # A busy machine is no mistake of the code, so there is no deadline. The cases are the same at every run, so that nobody
-# meets by chance what nobody has met before; new ones are looked for by the fuzzers, and with HYPOTHESIS_PROFILE=search.
+# meets by chance what was never met before; new ones are looked for by the fuzzers, and with HYPOTHESIS_PROFILE=search.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
