@@ -34,6 +34,8 @@ class TestSQLite(StorageTestCase):
         store.close()
 
 
+# The suite leaves storages that it restores from a pickle open, and psycopg warns of connections that nobody closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestPostgreSQL(StorageTestCase):
     """A server, with this package's options of the connection."""
 
