@@ -12,7 +12,12 @@ from optuna.testing.pytest_storages import StorageTestCase
 import postgres
 from autopeft.study.opening import open_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # The suite leaves storages that it restores from a pickle open; psycopg warns of connections that nobody closed.
+    pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,6 @@ class TestSQLite(StorageTestCase):
         store.close()
 
 
-# The suite leaves storages that it restores from a pickle open, and psycopg warns of connections that nobody closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestPostgreSQL(StorageTestCase):
     """A server, with this package's options of the connection."""
 
