@@ -39,6 +39,11 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "z-score, log": ("saas-nehvi", {"transform": "z-score", "cost_scale": "log"}),
     "rank-normal, log": ("saas-nehvi", {"transform": "rank-normal", "cost_scale": "log"}),
     "z-score, rank": ("saas-nehvi", {"transform": "z-score", "cost_scale": "rank"}),
+    "z-score, rank, told the noise": (
+        "saas-nehvi",
+        {"transform": "z-score", "cost_scale": "rank", "metric_noise": "sampling"},
+    ),
+    "rank-normal, log, told the noise": ("saas-nehvi", {"metric_noise": "sampling"}),
     "rank-normal, rank": ("saas-nehvi", {"transform": "rank-normal", "cost_scale": "rank"}),
     "z-score, linear": ("saas-nehvi", {"transform": "z-score", "cost_scale": "linear"}),
     "rank-normal, linear": ("saas-nehvi", {"transform": "rank-normal", "cost_scale": "linear"}),
@@ -93,7 +98,11 @@ class Landscape:
         noise = np.random.default_rng([seed, *configuration.indices]).normal() * self.noise
         nominal = self.space.cost(configuration)
         counts = Counts(nominal, nominal, nominal, self.n_backbone)
-        seen = Measurement({"metric": self.value(configuration) + noise}, "metric", counts, 1.0, 0, 0.1, "validation")
+        value = self.value(configuration)
+        # So many examples have a share of right answers that is as noisy as this.
+        scored = {"n_scored": max(1, round(value * (1 - value) / self.noise**2))}
+        metrics = {"metric": value + noise}
+        seen = Measurement(metrics, "metric", counts, 1.0, 0, 0.1, "validation", extra=scored)
         architecture = self.space.decode(configuration)
         return Trial(number, configuration, architecture, TrialState.COMPLETE, origin, 0, seen)
 

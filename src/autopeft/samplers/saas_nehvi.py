@@ -23,6 +23,7 @@ from autopeft.samplers._bayes.costs import LatticeCosts
 from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
 from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
+from autopeft.samplers._bayes.smoothing import sampling_variance
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
 from autopeft.spaces.lattice import Configuration, SearchSpace
@@ -45,6 +46,8 @@ class Data:
     values: tuple[float, ...]
     costs: tuple[float, ...]
     reference: tuple[float, float]
+    variances: tuple[float, ...] | None = None
+    """Of the values, where all are known."""
 
 
 class SaasNehvi:
@@ -169,11 +172,15 @@ class SaasNehvi:
         pairs = [(spent, found.value) for _, found, spent in measured]
         shifts = [self._noise(trial) for trial, _, _ in measured]
         worst_cost, worst_value = self._reference(measured)
+        variances = [sampling_variance(found) for _, found, _ in measured]
+        known = tuple(variance for variance in variances if variance is not None)
+        is_told = self._settings.metric_noise == "sampling" and len(known) == len(measured)
         return Data(
             tuple(trial.configuration for trial, _, _ in measured),
             tuple(metric.maximised(value) + shift for (_, value), (shift, _) in zip(pairs, shifts, strict=True)),
             tuple(cost.maximised(spent) + shift for (spent, _), (_, shift) in zip(pairs, shifts, strict=True)),
             (metric.maximised(worst_value), cost.maximised(worst_cost)),
+            known if is_told else None,
         )
 
     def _noise(self, trial: Trial) -> tuple[float, float]:
@@ -203,7 +210,7 @@ class SaasNehvi:
 
         settings = self._settings
         x = self._encoded(data.configurations)
-        model = self._fit(x, scale(data.values), seed, x.shape[-1])
+        model = self._fit(x, scale(data.values), seed, x.shape[-1], _spread(scale, data))
         # The reference goes through the transformation of the values, or the two could not be compared.
         worst = (float(scale([data.reference[0]])[0]), self._costs.axis.worst)
 
@@ -232,7 +239,7 @@ class SaasNehvi:
         settings = self._settings
         is_known = settings.cost_model == "exact"
         x = self._inputs(data.configurations)
-        model = self._fit(x, scale(data.values), seed, self._space.n_choices)
+        model = self._fit(x, scale(data.values), seed, self._space.n_choices, _spread(scale, data))
         if is_known:
             # BoTorch wants a model for every output, and this one reads the known cost off its column.
             second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
@@ -257,14 +264,17 @@ class SaasNehvi:
 
         return given
 
-    def _fit(self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int) -> Any:
+    def _fit(
+        self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int, noise: NDArray[np.float64] | None = None
+    ) -> Any:
         import torch
 
         from autopeft.samplers._bayes.surrogate import fit
 
         nuts = Nuts(self._settings.warmup, self._settings.samples, self._settings.thinning)
         target = torch.as_tensor(y, dtype=torch.float64).unsqueeze(-1)
-        return fit(self._settings.surrogate, x, target, n_features=n_features, seed=seed, nuts=nuts)
+        known = None if noise is None else torch.as_tensor(noise, dtype=torch.float64).unsqueeze(-1)
+        return fit(self._settings.surrogate, x, target, n_features=n_features, seed=seed, nuts=nuts, noise=known)
 
     def _encoded(self, configurations: Sequence[Configuration]) -> Tensor:
         import torch
@@ -284,6 +294,18 @@ class SaasNehvi:
             return encoded
         position = torch.as_tensor(-self._position(configurations))
         return torch.cat([encoded, position.unsqueeze(-1)], -1)
+
+
+def _spread(scale: OutcomeTransform, data: Data) -> NDArray[np.float64] | None:
+    """The variances of the transformed values: half of what a standard deviation up and down makes, squared.
+
+    A transform by ranks is flat beyond the observed values and steep where they are dense, so its slope alone would
+    not do.
+    """
+    if data.variances is None:
+        return None
+    values, width = np.array(data.values), np.sqrt(np.array(data.variances))
+    return np.asarray(np.maximum((scale(values + width) - scale(values - width)) / 2, 1e-3) ** 2)
 
 
 def _pending(trials: Sequence[Trial]) -> list[Configuration]:

@@ -20,6 +20,7 @@ Reference = Literal["initial", "fixed"]
 Acquisition = Literal["log-nehvi", "nehvi"]
 Integration = Literal["closed", "sampled"]
 Neighbourhood = Literal["one-exchange", "walk"]
+MetricNoise = Literal["fitted", "sampling"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class BayesSettings:
         moves: most moves of one climb.
         evaluations: acquisition values that one start may ask for.
         most_neighbours: a random subset of this size is looked at in larger neighbourhoods.
+        metric_noise: how noisy measured metrics are taken to be. "fitted": one variance for all, found with the rest;
+            with a few dozen trials that is mostly none, and the surrogate takes the luckiest value at its word.
+            "sampling": at each trial the variance that comes from scoring so many examples; where a metric has none
+            (an error in the labels' own unit) it is fitted.
         noise: standard deviation of noise added to both objectives before the fit (the released code's 1e-4).
     """
 
@@ -83,6 +88,7 @@ class BayesSettings:
     moves: Count = 20
     evaluations: Count = 4000
     most_neighbours: Count = 256
+    metric_noise: MetricNoise = "fitted"
     noise: NotNegative = 0.0
 
     def __post_init__(self) -> None:
@@ -105,8 +111,11 @@ class BayesSettings:
         return replace(self, cost_model="gp", integration="sampled", acquisition="nehvi", evaluations=few)
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping."""
-        return asdict(self)
+        """A JSON-ready mapping, which is part of a study's identity."""
+        found = asdict(self)
+        if self.metric_noise == "fitted":
+            del found["metric_noise"]  # studies that began before there was a choice go on as they were
+        return found
 
 
 PRESETS: Mapping[str, BayesSettings] = {
