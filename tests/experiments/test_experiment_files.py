@@ -8,25 +8,29 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from transformers import BertConfig, RobertaConfig, T5Config
+from transformers import BertConfig, MPNetConfig, RobertaConfig, T5Config
 
 import tiny
 from autopeft import samplers, tasks
 from autopeft.backbones import Backbone
 from autopeft.experiments import Experiment, Place, read
+from autopeft.experiments._payoff_rivals import Grid
+from autopeft.experiments._payoff_search import Search
 from autopeft.experiments.compare import Compare
 from autopeft.experiments.contest import Contest
+from autopeft.experiments.payoff import Payoff
 from autopeft.experiments.retrain import Retrain
 from autopeft.network.build import count
 from autopeft.objective import percent
 from autopeft.session import build_space, resolved
-from autopeft.settings import load, read_yaml
+from autopeft.settings import Settings, load, read_yaml
 from autopeft.tasks import _protocols as protocols
+from autopeft.training.retraining import baseline
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 FILES = sorted(path for path in FOLDER.rglob("*.yaml") if "kind" in read_yaml(path))
 PLAIN = sorted(path for path in FOLDER.rglob("*.yaml") if "kind" not in read_yaml(path))
-Kind = TypeVar("Kind", Compare, Contest, Retrain)
+Kind = TypeVar("Kind", Compare, Contest, Payoff, Retrain)
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
@@ -43,6 +47,7 @@ def backbone(model: str) -> Backbone:
         "roberta-large": lambda: RobertaConfig(
             **LARGE, vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
         ),
+        "models/mpnet": MPNetConfig,
         "t5-base": lambda: T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12),
         "runs/t5-tiny": lambda: T5Config(d_model=256, d_kv=64, d_ff=768, num_layers=4, num_heads=4),
         "t5-large": lambda: T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16),
@@ -71,11 +76,29 @@ def test_the_others_are_settings_of_a_search(path: Path) -> None:
     assert samplers.lookup(load(path).sampler)
 
 
+def searches_of(part: Payoff) -> list[Settings]:
+    """The settings of the searches among its rivals."""
+    asked = [(part.rivals[cell.rival], part.asked(cell, Path())) for cell in part.cells()]
+    return [rival.settings_of(one) for rival, one in asked if isinstance(rival, Search)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if read_yaml(path)["kind"] == "payoff"], ids=lambda path: path.stem
+)
+def test_a_grid_of_known_architectures_can_be_paid_for(path: Path) -> None:
+    for part in parts(Payoff, path):
+        for rival in part.rivals.values():
+            if isinstance(rival, Grid):
+                assert all(len(baseline(name, backbone(part.settings.model))) for name in rival.baselines)
+                assert len(rival.baselines) * len(rival.rates) <= (1 - rival.finals) * part.cost
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_names_what_there_is(path: Path) -> None:
     searched = [part.settings_of(cell) for part in parts(Compare, path) for cell in part.cells()]
     searched += [part.settings_of(cell) for part in parts(Contest, path) for cell in part.cells()]
-    for settings in [*searched, *(part.settings for part in parts(Retrain, path))]:
+    searched += [settings for part in parts(Payoff, path) for settings in searches_of(part)]
+    for settings in [*searched, *(part.settings for part in [*parts(Retrain, path), *parts(Payoff, path)])]:
         assert settings.task is not None
         task = tasks.lookup(settings.task)
         assert settings.protocol in protocols.PROTOCOLS

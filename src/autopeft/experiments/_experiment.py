@@ -302,7 +302,7 @@ def _overlaid(base: Mapping[str, Any], task: str, change: Mapping[str, Any]) -> 
     settings, own = base.get("settings"), change.get("settings", {})
     if isinstance(settings, Mapping) and isinstance(own, Mapping):
         found["settings"] = {**merged(settings, own), "task": own.get("task", task)}
-    for named in ("samplers", "architectures"):
+    for named in ("samplers", "architectures", "rivals"):
         first, second = base.get(named), change.get(named)
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found[named] = {name: value for name, value in {**first, **second}.items() if value is not None}

@@ -1,0 +1,129 @@
+"""The rivals of a pay-off: what they are asked, what they propose, and how one of it is chosen with what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol
+
+from autopeft.candidate import Candidate
+from autopeft.errors import SettingsError
+from autopeft.experiments._experiment import Origin
+from autopeft.experiments._payoff_purse import FAILED, Purse
+from autopeft.network.build import count
+from autopeft.settings import Settings
+from autopeft.training.evaluator import Evaluator
+
+
+@dataclass
+class Entrant:
+    """What a rival proposes.
+
+    Args:
+        name: in words.
+        candidate: what is trained.
+        evaluator: with the recipe that it is trained with.
+        score: what it is ranked by before it has further seeds; larger is better.
+        values: the metric on the validation part, one a seed.
+        found_by: who proposed it.
+    """
+
+    name: str
+    candidate: Candidate
+    evaluator: Evaluator
+    score: float
+    values: list[float]
+    found_by: str
+
+    @property
+    def mean(self) -> float:
+        """Of the values."""
+        return fmean(self.values)
+
+    @property
+    def nominal(self) -> int:
+        """Nominal parameters."""
+        return count(self.evaluator.backbone, self.candidate.architecture, 0).nominal
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a rival is asked.
+
+    Args:
+        origin: where the experiment was read.
+        settings: shared by all rivals, with this search's seeds.
+        folder: of the studies of this cell.
+        share: of the purse that may be spent before the finals.
+    """
+
+    origin: Origin
+    settings: Settings
+    folder: Path
+    share: float
+
+    @property
+    def seed(self) -> int:
+        """Of the search, and of every training but those of the finals."""
+        return self.settings.seed
+
+
+class Rival(Protocol):
+    """A way to spend a purse."""
+
+    @property
+    def finals(self) -> float:
+        """The share of the purse that is kept for further seeds of the best."""
+        ...
+
+    def check_settings(self, asked: Asked) -> None:
+        """Find what is wrong with its settings, without a model.
+
+        Raises:
+            SettingsError: there is something.
+        """
+        ...
+
+    def check(self, asked: Asked) -> None:
+        """Find what else would let it fail.
+
+        Raises:
+            InputError: there is something.
+        """
+        ...
+
+    def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
+        """Spend the share of the purse, and say what is worth further seeds."""
+        ...
+
+
+def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> Entrant:
+    """The best by the mean on the validation part, once the rest of the purse has gone into further seeds of the best.
+
+    Two thirds as many go on as trainings are left, then, seed by seed, the better half of them, and at least two: so
+    that what is left is spent, whoever asks. Of equals the cheaper wins.
+
+    Args:
+        seeds: in the order in which they are used.
+
+    Raises:
+        SettingsError: there is no entrant.
+    """
+    if not entrants:
+        raise SettingsError("Nothing could be trained within the cost that is allowed, so there is nothing to choose.")
+    # By one seed there are too many to go on: the value that ranks them is the best of many, and so too good for most.
+    ranked = sorted(entrants, key=lambda one: (-one.score, one.nominal))
+    left = purse.left(ranked[0].evaluator)
+    going = ranked[: max(2, 2 * left // 3)] if left > 1 else ranked[:1]
+    for seed in seeds:
+        # A round that only some could pay for would favour those.
+        if len(going) < 2 or purse.left(going[0].evaluator) < len(going):
+            break
+        for one in going:
+            # A run that fails makes the mean minus infinity, for good.
+            value = purse.value(one.evaluator, one.candidate, seed, "finals", one.name)
+            one.values.append(FAILED if value is None else value)
+        going = sorted(going, key=lambda one: (-one.mean, one.nominal))[: max(2, (len(going) + 1) // 2)]
+    return min(going, key=lambda one: (-one.mean, one.nominal))

@@ -1,0 +1,118 @@
+"""A rival of a pay-off that searches by settings of this package: rates, then trials until its share is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from autopeft.candidate import Candidate
+from autopeft.experiments._experiment import merged
+from autopeft.experiments._payoff_finals import Asked, Entrant
+from autopeft.experiments._payoff_purse import Purse
+from autopeft.finals.heats import examples_of_a_run
+from autopeft.objective import Measurement
+from autopeft.samplers._bayes.smoothing import smooth
+from autopeft.session import Session
+from autopeft.settings import Settings
+from autopeft.study.study import Study
+from autopeft.training.evaluator import Evaluator
+from autopeft.trial import Trial
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search by this package's own settings: its rates, its space, its initial design, its sampler.
+
+    Args:
+        settings: changes of the shared ones.
+        smoothed: whether the surrogate's mean ranks the trials for the finals; else what was measured does.
+        finals: see `Rival`; 0 ends at the best measured trial, as the papers do.
+    """
+
+    required: ClassVar[frozenset[str]] = frozenset({"settings"})
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    smoothed: bool = False
+    finals: float = 0.25
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Self:
+        """The search that `raw` describes."""
+        return cls(raw["settings"], bool(raw.get("smoothed", False)), float(raw.get("finals", 0.25)))
+
+    def settings_of(self, asked: Asked) -> Settings:
+        """The settings of the search.
+
+        Raises:
+            SettingsError: they are none.
+        """
+        return asked.origin.settings(merged(asked.settings.as_dict(), self.settings))
+
+    def check_settings(self, asked: Asked) -> None:
+        """They are settings of a search."""
+        self.settings_of(asked)
+
+    def check(self, asked: Asked) -> None:
+        """The session can be built."""
+        Session.build(self.settings_of(asked)).sampler()
+
+    def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
+        """Rates, then trial by trial until the share is spent. The study keeps what is done."""
+        session = Session.build(self.settings_of(asked))
+        with session.begin(asked.folder) as study:
+            signal = session.proxy(study, folder=asked.folder)
+            evaluator = session.tuned(signal)
+            _charge_rates(purse, signal, evaluator, asked.seed)
+            self._run(session, study, evaluator, asked, purse)
+            return self._entrants(session, evaluator, study.trials(with_history=False))
+
+    def _run(self, session: Session, study: Study, evaluator: Evaluator, asked: Asked, purse: Purse) -> None:
+        # The study pays afterwards, trial by trial, so the ledger is asked and not the purse.
+        def evaluate(candidate: Candidate, seed: int) -> Measurement:
+            return purse.ledger.measure(evaluator, candidate, seed)
+
+        sampler, charged = session.sampler(folder=asked.folder), 0
+        while True:
+            # What the study holds is charged first: a cell that goes on must not have its trials for nothing.
+            trials = study.trials(with_history=False)
+            for trial in trials[charged:]:
+                _charge_trial(purse, trial, evaluator)
+            charged = len(trials)
+            if not purse.left(evaluator, asked.share):
+                return
+            study.run(evaluate, sampler, study.n_finished() + 1, session.initial)
+            if len(study.trials(with_history=False)) == charged:
+                return  # the space is exhausted
+
+    def _entrants(self, session: Session, evaluator: Evaluator, trials: Sequence[Trial]) -> list[Entrant]:
+        values = {trial.number: trial.measurement.value for trial in trials if trial.measurement is not None}
+        scores = smooth(session.space, trials) if self.smoothed else values
+        # The first of equal candidates stands for all: dials of a method that is absent make no difference.
+        found: dict[Candidate, Entrant] = {}
+        for trial in sorted((t for t in trials if t.number in values), key=lambda t: -scores[t.number]):
+            value = values[trial.number]
+            name = f"trial {trial.number}"
+            entrant = Entrant(name, trial.candidate, evaluator, scores[trial.number], [value], trial.origin)
+            found.setdefault(trial.candidate, entrant)
+        return list(found.values())
+
+
+def _charge_rates(purse: Purse, signal: Any, evaluator: Evaluator, seed: int) -> None:
+    """What was spent on learning rates before the search."""
+    if signal is None:
+        return
+    # What is stored with a study is read, for a sweep and a card have no common form but that they can be written down.
+    told = signal.as_dict()
+    for run in told.get("runs", ()):  # a card of rates by method has pieces of runs
+        name = f"{run['method']} alone at {run['learning_rate']:g}"
+        purse.charge("rates", name, seed, run["value"], run["examples"], run["seconds"])
+    for rate, value in told.get("values", ()):  # a sweep has whole runs
+        purse.charge("rates", f"sweep at {rate:g}", seed, value, examples_of_a_run(evaluator), 0.0)
+
+
+def _charge_trial(purse: Purse, trial: Trial, evaluator: Evaluator) -> None:
+    found = trial.measurement
+    value, seconds = (None, 0.0) if found is None else (found.value, found.seconds)
+    examples = examples_of_a_run(evaluator) if found is None else int(found.extra["n_processed"])
+    purse.charge("search", f"trial {trial.number} ({trial.origin})", trial.seed, value, examples, seconds)

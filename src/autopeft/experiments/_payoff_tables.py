@@ -1,0 +1,186 @@
+"""The page of a pay-off: what every rival reached for the same cost, and ours less each of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from autopeft.architecture import Counts
+from autopeft.experiments._experiment import Page
+from autopeft.experiments._results import Result
+from autopeft.objectives import NOMINAL, nominal
+from autopeft.paired import Paired, holm, paired
+from autopeft.pictures.points import NamedPoint
+from autopeft.pictures.results import results_data
+from autopeft.reports.markdown import markdown_table
+from autopeft.reports.tables import Table
+
+EXPLAINED = (
+    "Every rival may spend the same number of training examples, told in full trainings; learning rates that are "
+    "tried, initial designs, searches and further seeds of the best are all counted. What it chooses by the validation "
+    "part is trained again with seeds of its own, which is the same for all and not counted, and measured on the test "
+    "part. Rivals of one search seed have the same training and validation part. Seconds are of training and "
+    "evaluation, as they were when a training was done first: rivals share what they train alike."
+)
+
+Cells = Sequence[Result]
+
+
+def page(cells: Cells, rivals: Sequence[str], ours: str, title: str) -> Page:
+    """The page of the cells that are done.
+
+    Args:
+        rivals: all, in the order of the file.
+        ours: the rival whose differences to the others are told.
+        title: of the picture.
+    """
+    by_rival = {name: own for name in rivals if (own := [cell for cell in cells if cell["rival"] == name])}
+    lines = [EXPLAINED, "", "## Numbers", "", markdown_table(results_table(by_rival)), ""]
+    if ours in by_rival and len(by_rival) > 1:
+        grain = 1 / int(cells[0]["splits"]["test"]["size"])
+        keyed = {name: {int(cell["seed"]): _mean(cell) for cell in own} for name, own in by_rival.items()}
+        lines += [markdown_table(differences_table(keyed, ours, "search seed", grain)), ""]
+    lines += [markdown_table(chosen_table(by_rival)), ""]
+    points = [_point(name, own) for name, own in by_rival.items()]
+    return Page(lines, {"results": results_data(points, [], metric=str(cells[0]["objective"]), title=title)})
+
+
+def results_table(by_rival: Mapping[str, Cells]) -> Table:
+    """A row a rival: test and validation metric, parameters, and what was spent on what."""
+    numbers = ("search seeds", "test", "std", "n", "validation", NOMINAL.heading, "nominal", "trainings")
+    more = ("of these rates", "search", "finals", "seconds")
+    rows = []
+    for name, cells in by_rival.items():
+        values = _values(cells)
+        spread = f"{stdev(values):.4f}" if len(values) > 1 else "single run"
+        full = [cell["cost"]["full_training"] for cell in cells]
+        stages = [
+            f"{fmean(cell['cost']['stages'].get(stage, 0) / n for cell, n in zip(cells, full, strict=True)):.1f}"
+            for stage in ("rates", "search", "finals")
+        ]
+        rows.append(
+            (name, str(len(cells)), f"{fmean(values):.4f}", spread, str(len(values)), f"{_validation(cells):.4f}",
+             NOMINAL.number(fmean(map(_cost, cells))), f"{fmean(cell['counts']['nominal'] for cell in cells):,.0f}",
+             f"{fmean(cell['cost']['trainings'] for cell in cells):.1f}", *stages,
+             f"{fmean(cell['cost']['seconds'] for cell in cells):.0f}")
+        )  # fmt: skip
+    caption = (
+        "Test: mean and standard deviation over all runs of what was chosen; validation: of the same runs. Parameters, "
+        "cost and seconds are means over the search seeds."
+    )
+    return Table(("rival", *numbers, *more), tuple(rows), caption, frozenset((*numbers, *more)))
+
+
+def differences_table(keyed: Mapping[str, Mapping[int, float]], ours: str, by: str, grain: float) -> Table:
+    """Ours less each other rival.
+
+    Args:
+        keyed: the mean test metric by rival and pair.
+        by: what pairs share, in words.
+        grain: see `autopeft.paired.paired`.
+    """
+    pairs = {name: paired(keyed[ours], own, grain) for name, own in keyed.items() if name != ours}
+    # One pair has no p value; the correction is for the comparisons that can be made.
+    known = {name: pair.p_value for name, pair in pairs.items() if pair.p_value is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True)) if known else {}
+    header = (f"{ours} less", "mean difference", "95 % interval", "pairs", "p", "Holm's p", "detectable", "finding")
+    rows = tuple((name, *_difference(pair, corrected.get(name))) for name, pair in pairs.items())
+    caption = (
+        f"On the test part, paired by {by}, each the mean of its retrainings; Student's t. The finding is by Holm's p, "
+        "corrected for the number of rivals; detectable is the difference that would have been seen in four of five "
+        "cases."
+    )
+    return Table(header, rows, caption, frozenset(header[1:-1]))
+
+
+def _difference(pair: Paired, corrected: float | None) -> tuple[str, ...]:
+    n, p = str(len(pair.values)), pair.p_value
+    if pair.interval is None or pair.detectable is None or p is None or corrected is None:
+        told = f"{pair.mean:+.4f}" if pair.values else ""
+        return told, "", n, "", "", "", pair.verdict
+    low, high = pair.interval
+    finding = "no difference shown" if corrected >= 0.05 else pair.verdict
+    interval = f"{low:+.4f} to {high:+.4f}"
+    return f"{pair.mean:+.4f}", interval, n, f"{p:.2g}", f"{corrected:.2g}", f"{pair.detectable:.4f}", finding
+
+
+def chosen_table(by_rival: Mapping[str, Cells]) -> Table:
+    """What each search ended at, a row a search seed."""
+    rows = []
+    for name, cells in by_rival.items():
+        for cell in cells:
+            chosen = cell["chosen"]
+            factors = ", ".join(f"{method} times {factor:.3g}" for method, factor in chosen["rate_factors"].items())
+            rate = f"{chosen['learning_rate']:.3g}" + (f" ({factors})" if factors else "")
+            validation = [value for value in chosen["validation"] if value is not None]
+            mean = f"{fmean(validation):.4f} (n = {len(validation)})"
+            tested = f"{_mean(cell):.4f}"
+            rows.append(
+                (name, str(cell["seed"]), chosen["name"], chosen["found_by"], rate, f"{cell['counts']['nominal']:,}",
+                 mean, tested, chosen["described"])
+            )  # fmt: skip
+    header = ("rival", "seed", "chosen", "found by", "learning rate", "nominal", "chosen at", "test", "placements")
+    caption = "Chosen at: the mean on the validation part that decided, which is the best of many and so too good."
+    return Table(header, tuple(rows), caption, frozenset({"seed", "nominal", "chosen at", "test"}))
+
+
+def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: str) -> list[str]:
+    """Means over tasks and ours less each other over all pairs of task and search seed; none where ours is missing.
+
+    Args:
+        cells: by task.
+    """
+    keyed: dict[str, dict[int, float]] = {name: {} for name in rivals}
+    # A pair is a task and a search seed; pairs are numbered, for differences are told by number.
+    numbers = {pair: n for n, pair in enumerate((task, int(c["seed"])) for task, own in cells.items() for c in own)}
+    for task, own in cells.items():
+        for cell in own:
+            keyed[cell["rival"]][numbers[task, int(cell["seed"])]] = _mean(cell)
+    keyed = {name: own for name, own in keyed.items() if own}
+    # Of one task its own table says the same.
+    if ours not in keyed or len(keyed) < 2 or len(cells) < 2:
+        return []
+    # Tasks have other grains, and pairs enough to have a spread of their own.
+    table = differences_table(keyed, ours, "task and search seed", 0.0)
+    means = markdown_table(_means_table(cells, keyed, {n: pair for pair, n in numbers.items()}))
+    return ["## Over all tasks", "", means, "", markdown_table(table), ""]
+
+
+def _means_table(
+    cells: Mapping[str, Cells], keyed: Mapping[str, Mapping[int, float]], pairs: Mapping[int, tuple[str, int]]
+) -> Table:
+    """The mean test metric of each rival by task, over the pairs that all rivals have, and over the tasks."""
+    # A rival must not look better for lacking the harder task.
+    common = set.intersection(*(set(own) for own in keyed.values()))
+    tasks = [task for task in cells if any(pairs[n][0] == task for n in common)]
+    rows = []
+    for name, own in keyed.items():
+        means = [fmean(own[n] for n in common if pairs[n][0] == task) for task in tasks]
+        rows.append((name, *(f"{value:.4f}" for value in means), f"{fmean(means):.4f}" if means else ""))
+    caption = (
+        f"Test metric over the {len(common)} pairs of task and search seed that all have, and its mean over tasks."
+    )
+    return Table(("rival", *tasks, "mean"), tuple(rows), caption, frozenset((*tasks, "mean")))
+
+
+def _values(cells: Cells) -> list[float]:
+    return [float(value) for cell in cells for value in cell["tested"]["values"]]
+
+
+def _mean(cell: Result) -> float:
+    return fmean(cell["tested"]["values"])
+
+
+def _validation(cells: Cells) -> float:
+    return fmean(float(value) for cell in cells for value in cell["tested"]["validation"])
+
+
+def _cost(cell: Result) -> float:
+    return nominal(Counts(**cell["counts"]))
+
+
+def _point(name: str, cells: Cells) -> NamedPoint:
+    values = _values(cells)
+    std = stdev(values) if len(values) > 1 else None
+    split = str(cells[0]["split"])
+    return NamedPoint(name, fmean(map(_cost, cells)), fmean(values), std, len(values), split, "runs", name)

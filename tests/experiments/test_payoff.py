@@ -1,0 +1,258 @@
+"""Pay-offs: rivals that spend the same, and what their pages say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from autopeft.architecture import Architecture, Counts, Placement
+from autopeft.candidate import Candidate
+from autopeft.errors import NonFiniteFailure, SettingsError
+from autopeft.experiments import Experiment, read, run, write_summary
+from autopeft.experiments._payoff_finals import Entrant, settle
+from autopeft.experiments._payoff_purse import Purse
+from autopeft.experiments._payoff_tables import differences_table
+from autopeft.experiments._results import Results
+from autopeft.objective import Measurement
+from autopeft.training.recipe import Recipe
+from small_case import Case
+
+RIVALS: dict[str, Any] = {
+    "careful": {"how": "grid", "baselines": ["lora:1", "serial:1"], "rates": [1e-2], "finals": 0.3},
+    "tpe": {"how": "lora-tpe", "ranks": [1, 3], "startup": 2, "finals": 0.3},
+    "published": {"how": "search", "finals": 0, "settings": {"sampler": "random", "initial": 1}},
+    "ours": {
+        "how": "search",
+        "smoothed": True,
+        "finals": 0.3,
+        "settings": {"learning_rates": [1e-2, 1e-1], "initial": 2},
+    },
+}
+COST = 6
+FILES = {"settings": {"task": None}}
+RECIPE = {"steps": 1, "batch_size": 8, "max_length": 16}
+
+
+def write(case: Case, path: Path, **changes: Any) -> Path:
+    data = {
+        "kind": "payoff",
+        "title": "Six trainings each",
+        "settings": case.data(recipe=RECIPE),
+        "rivals": RIVALS,
+        "ours": "ours",
+        "cost": COST,
+        "seeds": [4],
+        "retraining": {"seeds": [0, 1]},
+    }
+    path.write_text(yaml.safe_dump({**data, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``six.yaml`` and all of its cells in ``results``."""
+    folder = tmp_path_factory.mktemp("payoff")
+    run(read(write(case, folder / "six.yaml")), folder / "results", folder / "work", lambda text: None)
+    return folder
+
+
+def cells(done: Path) -> dict[str, dict[str, Any]]:
+    return {name: dict(cell) for name, cell in Results(done / "results" / "six").read().items()}
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_every_rival_spends_what_is_allowed_and_no_more(done: Path) -> None:
+    for name, cell in cells(done).items():
+        cost = cell["cost"]
+        assert cost["limit"] == COST * cost["full_training"] == COST * 8
+        assert cost["examples"] == sum(one["examples"] for one in cost["spent"]) <= cost["limit"], name
+        assert cost["trainings"] == COST, (name, [one["name"] for one in cost["spent"]])
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_the_test_part_is_opened_once_for_what_validation_chose(done: Path) -> None:
+    found = cells(done)
+    for cell in found.values():
+        assert cell["split"] == "test"
+        assert cell["tested"]["seeds"] == [0, 1]
+        assert len(cell["tested"]["values"]) == 2
+    for name in ("careful-seed4", "tpe-seed4", "ours-seed4"):
+        # What won had more seeds than the first, and its mean is the best of those that had as many.
+        spent, chosen = found[name]["cost"]["spent"], found[name]["chosen"]
+        again = [one for one in spent if one["stage"] == "finals"]
+        assert len(chosen["validation"]) == 1 + len({one["seed"] for one in again}) > 1
+        means = {
+            rival: fmean(one["value"] for one in again if one["name"] == rival)
+            for rival in {one["name"] for one in again}
+        }
+        assert chosen["name"] in means
+    # As published, nothing has a second seed: the best measured trial wins.
+    published = found["published-seed4"]
+    assert [one["stage"] for one in published["cost"]["spent"]] == ["search"] * COST
+    assert published["chosen"]["validation"] == [max(one["value"] for one in published["cost"]["spent"])]
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_rates_that_are_tried_before_a_search_are_charged(done: Path) -> None:
+    stages = cells(done)["ours-seed4"]["cost"]["stages"]
+    full = cells(done)["ours-seed4"]["cost"]["full_training"]
+    assert stages["rates"] == 2 * full
+    assert set(stages) == {"rates", "search", "finals"}
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_a_cell_that_is_run_again_trains_nothing_twice(
+    case: Case, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an interruption: the trainings and the studies are there, the cells are not."""
+    from autopeft.training.evaluator import Evaluator
+
+    monkeypatch.setattr(Evaluator, "trained", lambda *given: pytest.fail("it was trained before"))
+    run(read(done / "six.yaml"), tmp_path / "results", done / "work", lambda text: None)
+    again = {name: dict(cell) for name, cell in Results(tmp_path / "results" / "six").read().items()}
+    assert again == cells(done)
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_the_page_compares_ours_with_every_other(done: Path) -> None:
+    experiment = read(done / "six.yaml")
+    text = write_summary(experiment, done / "results").read_text()
+    assert "| ours less | mean difference |" in text
+    assert text.count("one seed allows no statement") == 3
+    for name in RIVALS:
+        assert f"| {name} | 1 |" in text
+    assert (done / "results" / "six" / "results.png").exists()
+
+
+@pytest.mark.slow  # all rivals train, in ten seconds of a core
+def test_tasks_and_seeds_make_the_pairs_of_the_overview(case: Case, done: Path, tmp_path: Path) -> None:
+    """Two tasks and two seeds, with values put by hand: ours is above by 0.1, 0.2, 0.3 and 0.4."""
+    path = write(case, tmp_path / "two.yaml", tasks={"one": FILES, "two": FILES}, seeds=[4, 5])
+    experiment: Experiment = read(path)
+    base, results = cells(done), Results(tmp_path / "results" / "two")
+    for place, (task, seed) in enumerate((t, s) for t in ("one", "two") for s in (4, 5)):
+        for rival in RIVALS:
+            value = 0.5 + (0.1 * (place + 1) if rival == "ours" else 0.0)
+            tested = {**base[f"{rival}-seed4"]["tested"], "values": [value, value]}
+            results.append(f"{task}/{rival}-seed{seed}", {**base[f"{rival}-seed4"], "seed": seed, "tested": tested})
+    text = write_summary(experiment, tmp_path / "results").read_text()
+    assert "## Over all tasks" in text
+    # Mean 0.25, standard deviation 0.1291, t of 3 degrees of freedom 3.182: 0.25 +- 0.2054.
+    assert text.count("| +0.2500 | +0.0446 to +0.4554 | 4 |") == 3
+    assert "| ours | 0.6500 | 0.8500 | 0.7500 |" in text
+
+
+# -- the finals, with metrics put by hand -------------------------------------------------------------------------
+
+
+@dataclass
+class Told:
+    """In place of a ledger: the metric by size of the candidate and seed, None where training fails."""
+
+    values: Mapping[tuple[int, int], float | None]
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def measure(self, evaluator: Any, candidate: Candidate, seed: int) -> Measurement:
+        size = candidate.architecture.placements[0].size
+        self.asked.append((size, seed))
+        value = self.values[size, seed]
+        if value is None:
+            raise NonFiniteFailure("by hand")
+        counts = Counts(size, size, size, 100)
+        return Measurement(
+            {"accuracy": value}, "accuracy", counts, 1.0, 0, 0.0, "validation", extra={"n_processed": 10}
+        )
+
+
+@dataclass
+class Runs:
+    """In place of an evaluator: ten examples a run."""
+
+    n_train: int = 10
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, batch_size=5))
+
+
+@dataclass
+class Sized(Entrant):
+    """An entrant whose cost needs no backbone."""
+
+    @property
+    def nominal(self) -> int:
+        return self.candidate.architecture.placements[0].size
+
+
+def entrants(scores: Sequence[float]) -> list[Entrant]:
+    """One of size 1 with the first score, of size 2 with the second, and so on."""
+    found: list[Entrant] = []
+    for size, score in enumerate(scores, start=1):
+        candidate = Candidate(Architecture((Placement("encoder.0.q", "lora", size),)))
+        found.append(Sized(str(size), candidate, cast(Any, Runs()), score, [score], "by hand"))
+    return found
+
+
+def test_what_is_left_goes_into_further_seeds_of_the_best() -> None:
+    """Six trainings: four of five go on, then the better two of them; the luckiest of the first seed does not win."""
+    values = {(4, 100): 0.2, (3, 100): 0.8, (2, 100): 0.9, (5, 100): 0.1, (3, 101): 0.5, (2, 101): 0.8}
+    told = Told(values)
+    purse = Purse(cast(Any, told), 60)
+    chosen = settle(purse, entrants([0.1, 0.5, 0.6, 0.7, 0.55]), range(100, 110))
+    assert told.asked == [(4, 100), (3, 100), (5, 100), (2, 100), (2, 101), (3, 101)]
+    assert (chosen.name, purse.examples, purse.left(cast(Any, Runs()))) == ("2", 60, 0)
+    assert chosen.values == [0.5, 0.9, 0.8]
+
+
+def test_what_fails_with_one_seed_is_not_chosen_and_is_charged() -> None:
+    purse = Purse(cast(Any, Told({(2, 100): None, (1, 100): 0.3})), 20)
+    chosen = settle(purse, entrants([0.5, 0.9]), range(100, 110))
+    assert (chosen.name, purse.examples) == ("1", 20)
+    assert [one.value for one in purse.spent] == [None, 0.3]
+
+
+def test_without_anything_left_the_best_that_was_measured_wins_and_of_equals_the_cheaper() -> None:
+    told = Told({})
+    assert settle(Purse(cast(Any, told), 9), entrants([0.5, 0.9, 0.9]), range(3)).name == "2"
+    assert told.asked == []
+    with pytest.raises(SettingsError, match="Nothing could be trained"):
+        settle(Purse(cast(Any, told), 9), [], range(3))
+
+
+def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None:
+    keyed = {"ours": {0: 0.5, 1: 0.7, 2: 0.6}, "a": {0: 0.4, 1: 0.6, 2: 0.5}, "b": {0: 0.5, 1: 0.6, 2: 0.7}, "c": {}}
+    first, second, third = differences_table(keyed, "ours", "seed", 0.001).rows
+    # Equal differences spread by one grain: 0.1 +- 4.303 * 0.001 / sqrt(3).
+    assert first[1:4] == ("+0.1000", "+0.0975 to +0.1025", "3")
+    assert (first[-1], second[-1], third[-1]) == ("better", "no difference shown", "no seed in common")
+    assert float(first[5]) == pytest.approx(2 * float(first[4]), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ours": "nobody"}, "`ours` is one of the rivals"),
+        ({"cost": 0}, "`cost` is a whole number of full trainings"),
+        ({"retraining": {}}, "`retraining` is a mapping of `seeds`"),
+        ({"rivals": {"ours": {"how": "luck"}}}, "`how` is one of grid, lora-tpe, search"),
+        ({"rivals": {"ours": {"how": "grid", "rates": [1]}}}, "`baselines` is missing"),
+        ({"rivals": {"ours": {"how": "search", "settings": {}, "budget": 1}}}, "`budget` is not known"),
+        ({"rivals": {"ours": {"how": "lora-tpe", "finals": 1}}}, "`finals` is a share below 1"),
+        ({"rivals": {"ours": {"how": "search", "settings": {"samplr": "random"}}}}, "samplr"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_run(
+    case: Case, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read(write(case, tmp_path / "wrong.yaml", **changes))
+
+
+def test_a_grid_that_costs_more_than_is_allowed_is_refused(case: Case, tmp_path: Path) -> None:
+    path = write(case, tmp_path / "dear.yaml", cost=2, rivals={"ours": RIVALS["careful"]})
+    with pytest.raises(SettingsError, match="2 baselines at 1 rates are more than the 1 trainings"):
+        run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
+    assert not (tmp_path / "work").exists()
