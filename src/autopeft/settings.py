@@ -55,6 +55,7 @@ class FileSettings:
         metrics: what is scored; the first is searched for, the kind's own follow.
         class_weights: of the classes in the loss: "balanced", or a number by class, 1 for others; None for 1 each.
         threshold: the probability above which one of several labels is predicted.
+        loss_on: what a decoder that writes is trained to say: the answers ("completion"), or the prompts too ("all").
     """
 
     train: Text | Many[Text]
@@ -70,6 +71,7 @@ class FileSettings:
     metrics: Many[Text] = ()
     class_weights: Literal["balanced"] | dict[Text, Positive] | None = None
     threshold: Probability = 0.5
+    loss_on: Literal["completion", "all"] = "completion"
 
     __pydantic_config__ = CLOSED
 
@@ -139,8 +141,10 @@ class Settings:
         train_limit: keep at most that many training examples.
         validation_limit: keep at most that many validation examples, a random subset drawn from `data_seed`.
         space: what is searched.
-        answer: how a text-to-text model's answer is read: "score" compares the likelihoods of the labels, "generate"
-            decodes greedily, and what is no label is wrong.
+        answer: how an answer is read. Of a text-to-text model "score" compares the likelihoods of the labels,
+            "generate" decodes greedily, and what is no label is wrong. Of a decoder "score" is a head; it answers in
+            words for "generate", for "words" (the likelihoods of the labels compared) and for "words_per_token" (their
+            means over the tokens). Where the answer is free text, models that write decode it, whatever is said here.
         label_words: whether a text-to-text model says the names of the classes instead of their numbers.
         recipe: how every architecture is trained during the search (the fidelity).
         rungs: points of every training at which it is measured besides, such as 1 and 3 for epochs or "10%" for a share
@@ -171,7 +175,7 @@ class Settings:
     train_limit: Count | None = None
     validation_limit: Count | None = None
     space: Part[SpaceSettings] = field(default_factory=SpaceSettings)
-    answer: Literal["score", "generate"] = "score"
+    answer: Literal["score", "generate", "words", "words_per_token"] = "score"
     label_words: Flag = False
     recipe: Part[Recipe] = field(default_factory=Recipe)
     rungs: Many[Text] = ()
@@ -253,6 +257,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "metrics": [],
         "class_weights": None,
         "threshold": 0.5,
+        "loss_on": "completion",
     }
 )
 """Settings that studies written before them lack, with the value that they then had."""

@@ -73,7 +73,7 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(said: str, gold: li
 
 
 def test_an_encoder_is_refused_before_anything_is_encoded() -> None:
-    with pytest.raises(SettingsError, match=r"The answer of e2e/facts is text, and bert gives none: take an encoder"):
+    with pytest.raises(SettingsError, match=r"The answer of e2e/facts is text, and bert gives none: take a decoder"):
         learner_for(tiny.backbone(with_tokenizer=True), TASK)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
+from autopeft.backbones._language import language_model
 from autopeft.backbones._loading import load_config, load_model, load_tokenizer, make_config, with_padding
 from autopeft.backbones._plausible import in_one_line
 from autopeft.backbones._sites import Family, Site, find_sites
@@ -58,8 +60,13 @@ class Backbone:
         occupant: the architecture that is attached, or None; kept by `autopeft.network.attach`.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any = None, name: str = "") -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any = None, name: str = "", source: str | None = None
+    ) -> None:
         """Wrap a model that is already in memory.
+
+        Args:
+            source: the folder, or the name on the Hub, of its checkpoint; None where it has none.
 
         Raises:
             BackboneError: the family is not described, or its description does not fit the model.
@@ -72,7 +79,7 @@ class Backbone:
         self.occupant: object | None = None
         # A digest reads every weight, which takes seconds for a large model and is asked for by every study.
         self._digested: tuple[list[tuple[int, int]], str] | None = None
-        self.name = name or str(model.config.model_type)
+        self.name, self._source = name or str(model.config.model_type), source
         model.set_attn_implementation(attention.IMPLEMENTATION)
         model.requires_grad_(False).eval()
         self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -112,7 +119,7 @@ class Backbone:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise BackboneError(f"The device {str(device)!r} cannot be used: {in_one_line(error)}") from error
-        return cls(model, tokenizer, str(name))
+        return cls(model, tokenizer, str(name), source)
 
     @classmethod
     def from_config(cls, config: Any, *, seed: int = 0, device: str = "cpu", tokenizer: Any = None) -> Backbone:
@@ -154,6 +161,26 @@ class Backbone:
         """The sub-module at a dotted path; the model itself for the empty path."""
         module: nn.Module = self.model.get_submodule(path)
         return module
+
+    @cached_property
+    def language_model(self) -> PreTrainedModel:
+        """What writes: `model` itself where it is text-to-text, else a decoder with its vocabulary in front.
+
+        It shares the weights of `model`, and what is attached to this backbone is part of what it computes.
+
+        Raises:
+            BackboneError: this is an encoder, or a decoder whose checkpoint has no vocabulary.
+        """
+        if self.family.is_text_to_text:
+            return self.model
+        if not self.family.is_causal:
+            raise BackboneError(f"{self.name} is an encoder, and encoders do not write.")
+        return language_model(self.model, self.name, self._source)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether a pass may be told where each token stands, which padding on the left moves (ALiBi is not told)."""
+        return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
     def n_positions(self) -> int | None:

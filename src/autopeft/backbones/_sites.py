@@ -92,6 +92,11 @@ class Family:
     is_text_to_text: bool = False
     prepare: Callable[[PreTrainedModel], None] | None = None
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token sees only those before it, so that the model can write what follows a text."""
+        return self.pooling == "last" and not self.is_text_to_text
+
 
 @dataclass(frozen=True)
 class Site:

@@ -18,11 +18,12 @@ from autopeft.saved.record import read_record
 from autopeft.saved.save import load
 from autopeft.tasks import _answers
 from autopeft.tasks._bytes import check_encoding
+from autopeft.tasks._conversations import conversations
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table, listed, read
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
 from autopeft.training.batches import collate
-from autopeft.training.learners import learner_for
+from autopeft.training.learners import Written, learner_for
 from autopeft.writing import write_whole
 
 _BATCH = 32
@@ -178,6 +179,8 @@ def _task(record: Mapping[str, Any]) -> Task:
     name, form = str(facts.get("task", "")), facts.get("format", "plain")
     if name in tasks.names():
         known = tasks.lookup(name).format
+    elif form == conversations.__name__:
+        known = conversations
     elif form in _FORMATS:
         known = one_per_row
     else:
@@ -187,7 +190,7 @@ def _task(record: Mapping[str, Any]) -> Task:
         )
     inputs = tuple(record["inputs"])
     return Task(
-        record["prompt"],
+        name if name in tasks.names() else record["prompt"],  # a known task is asked in words by its whole name
         record["problem"],
         inputs,
         label=f"the label beside {', '.join(inputs)}",  # longer than each of them, so none of them
@@ -233,6 +236,8 @@ def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None
 
 def _answer(task: Task, examples: Examples, row: int, output: Any) -> dict[str, Any]:
     """The label and its probability, from what `autopeft.training.learners.Learner.outputs` gives for one example."""
+    if isinstance(output, Written):
+        output = output.text
     if isinstance(output, str):
         return {"label": task.answers.shown_text(task, examples, output), "score": 1.0}
     return task.answers.shown(task, examples, row, output)

@@ -94,7 +94,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("digests", "record"): _NAME,
     ("facts", "task"): _TEXT,
     ("facts", "format"): _TEXT,
-    ("facts", "answer"): one_of("score", "generate"),
+    ("facts", "answer"): one_of("score", "generate", "words", "words_per_token"),
     ("facts", "recipe"): _MAPPING,
     ("facts", "recipe", "max_length"): whole_number(1),
     ("facts", "recipe", "truncation_side"): one_of("right", "left"),

@@ -110,7 +110,7 @@ def load(
         model: where the backbone is now, if not where it was: see `autopeft.saved.record.base_of`.
 
     Returns:
-        A `HeadedModel`, or the text-to-text model, in evaluation mode, with the modules attached; the tokenizer
+        A `HeadedModel`, or the model that writes, in evaluation mode, with the modules attached; the tokenizer
         is its attribute ``tokenizer``, what ``architecture.json`` holds its attribute ``record``.
 
     Raises:
@@ -136,7 +136,7 @@ def load(
     # Kept by the model, or the hooks would go with the last reference to what made them.
     found.tokenizer, found.record, found.attached = backbone.tokenizer, record, attached
     attached.show(found)
-    if found is backbone.model:
+    if not isinstance(found, HeadedModel):
         found.save_pretrained = partial(_save_pretrained, backbone)
     return found.eval()
 
@@ -229,7 +229,7 @@ def _record(attached: Attached, head: Head | None, about: Described, folder: Pat
 
 def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     if not record["n_outputs"]:
-        return backbone.model
+        return backbone.language_model
     head = Head(backbone.hidden_size, int(record["n_outputs"])).to(backbone.device)
     head.load_state_dict(dict(state))
     scale = LabelScale(**record["scale"]) if record.get("scale") else None
@@ -242,6 +242,6 @@ def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str
 
 
 def _save_pretrained(backbone: Backbone, *args: Any, **kwargs: Any) -> None:
-    """A text-to-text model's own, where nothing is attached."""
+    """That of a model that writes, where nothing is attached."""
     check_savable(backbone)
-    type(backbone.model).save_pretrained(backbone.model, *args, **kwargs)
+    type(backbone.language_model).save_pretrained(backbone.language_model, *args, **kwargs)

@@ -164,5 +164,6 @@ def _own_files(files: FileSettings, is_begun: bool) -> tuple[Task, Loader]:
         metrics=files.metrics,
         class_weights=files.class_weights,
         threshold=files.threshold,
+        loss_on=files.loss_on,
         is_begun=is_begun,
     )

@@ -17,7 +17,8 @@ from autopeft.errors import DataError, SettingsError
 from autopeft.tasks import _answers
 from autopeft.tasks._answers import Answers, Asked, Column, Own
 from autopeft.tasks._bytes import check_encoding
-from autopeft.tasks._metrics import METRICS, as_objective
+from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages
+from autopeft.tasks._metrics import METRICS, as_objective, is_likelihood
 from autopeft.tasks._protocols import Source, Splits, cut
 from autopeft.tasks._tables import Table, files_of, listed, read, together
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
@@ -32,6 +33,8 @@ Part = str | Path | Sequence[str | Path]
 
 AUTO = "auto"
 """The kind of answer that is decided from the labels; the others are those of `autopeft.tasks._answers`."""
+
+_COMPLETION = "completion"
 
 Weights = Literal["balanced"] | Mapping[str, float] | None
 """Weights of the classes in the loss: 1 for each, each in inverse proportion to its share, or a number a class."""
@@ -65,6 +68,7 @@ class _Wish:
     label: str
     choices: tuple[str, ...]
     kind: str
+    is_chat: bool = False
 
 
 def from_files(
@@ -82,6 +86,7 @@ def from_files(
     metrics: Sequence[str] = (),
     class_weights: Weights = None,
     threshold: float = 0.5,
+    loss_on: Literal["completion", "all"] = "completion",
     name: str | None = None,
     is_begun: bool = False,
 ) -> tuple[Task, Loader]:
@@ -89,7 +94,8 @@ def from_files(
 
     The kind "auto" decides: columns of choices are given: multiple choice; labels that are lists: several labels a
     row; labels with a fractional part and at least ten distinct values: regression; otherwise classification, unless
-    the labels look like slips (`autopeft.tasks._answers._slips`), which are refused until a kind is said. Classes are
+    the labels look like slips (`autopeft.tasks._answers._slips`), which are refused until a kind is said. Conversations
+    (see `autopeft.tasks._conversations`) and what stands in a column called "completion" are texts. Classes are
     sorted as numbers when all are whole numbers, else as text. What was decided, and why, is logged and kept in
     `Loader.decided`.
 
@@ -100,7 +106,8 @@ def from_files(
             follow each other in the order of their names (of a list, in its own), and rows are counted through.
         validation: what the search looks at.
         test: what the final result is reported on.
-        text: one or two columns of text; for multiple choice the one column of context.
+        text: one or two columns of text; for multiple choice the one column of context; or one column of conversations,
+            whose last messages are the answers where there is no label column.
         label: the column of labels; for multiple choice the number of the right choice from 0, or the name of
             its column.
         kind: what to make of the labels.
@@ -112,6 +119,7 @@ def from_files(
         metrics: names of `autopeft.tasks._metrics.METRICS` or of its `ALIASES`, objective first; the kind's own follow.
         class_weights: see `Weights`; classes that are not named have 1.
         threshold: for several labels a row, the probability above which a label is predicted.
+        loss_on: see `autopeft.tasks._task.Task`.
         name: of the task; ``files/<name of the train file>`` by default.
         is_begun: whether a study has begun on these files: what looks like a slip is then said and not refused, since
             earlier versions took it as it is.
@@ -128,6 +136,7 @@ def from_files(
     check_encoding(encoding)
     tables = _read_all({role: part for role, part in given.items() if part is not None}, wish, delimiter, encoding)
     tables = {role: _with_lists(table, label, label_separator) for role, table in tables.items()}
+    wish = replace(wish, is_chat=all(BEFORE in table.columns for table in tables.values()))
     answers, own = _decided(tables, wish, is_begun)
     mistakes = [*own.mistakes, *(item for table in tables.values() for item in _text_mistakes(table, wish))]
     _fail_on([*mistakes, *_metric_mistakes(metrics, answers, own), *_weight_mistakes(class_weights, answers, own)])
@@ -140,10 +149,11 @@ def from_files(
         metrics=_scored_by(metrics, answers),
         hub=None,
         parts=tuple((role, role) for role in tables),
-        format=answers.format or one_per_row,
+        format=conversations if wish.is_chat else answers.format or one_per_row,
         about=f"The file {train}.",
         class_weights=_weights(class_weights, own.label_names),
         threshold=threshold,
+        loss_on=loss_on,
     )
     task = replace(task, **own.changes)
     for sentence in own.told:
@@ -211,7 +221,12 @@ def _metric_mistakes(metrics: Sequence[str], answers: Answers, own: Own) -> list
 
 
 def _scored_by(metrics: Sequence[str], answers: Answers) -> tuple[str, ...]:
-    """What was asked for in front, so that it is searched for; the kind's own behind, so that they are told too."""
+    """What was asked for in front, so that it is searched for; the kind's own behind, so that they are told too.
+
+    Behind a likelihood nothing follows that was not asked for: to write takes longer than all the rest.
+    """
+    if metrics and is_likelihood(as_objective(metrics)[0]):
+        return as_objective(metrics)
     return tuple(dict.fromkeys([*as_objective(metrics), *answers.metrics]))
 
 
@@ -265,6 +280,8 @@ def _read_all(parts: Mapping[str, Part], wish: _Wish, delimiter: str | None, enc
             wanted = [part] if isinstance(part, str | Path) else part
             for path in (path for one in wanted for path in files_of(one)):
                 table = read(path, delimiter, encoding, columns=(*wish.text, *wish.choices, wish.label))
+                # Before the columns are looked at: a conversation has its answer in itself.
+                table = as_texts(table, wish.text[0], wish.label) if is_of_messages(table, wish.text) else table
                 mistakes += _column_mistakes(table, wish)
                 found.append(table)
         except DataError as error:
@@ -306,7 +323,10 @@ def _decided(tables: Mapping[str, Table], wish: _Wish, is_begun: bool) -> tuple[
         role: Column(table.source, wish.label, [row.get(wish.label) for row in table.rows])
         for role, table in tables.items()
     }
-    if is_guessed := wish.kind == AUTO:
+    if wish.kind == AUTO and (wish.is_chat or wish.label == _COMPLETION):
+        is_guessed, answers = False, _answers.lookup("text")
+        why = "since conversations end with it" if wish.is_chat else "since its column is called so"
+    elif is_guessed := wish.kind == AUTO:
         answers, why = _answers.guessed(parts["train"].values, wish.choices)
     else:
         answers, why = _answers.lookup(wish.kind), "as was said"

@@ -27,13 +27,24 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 """Other names of metrics that people write."""
 
-_ERRORS = ("mae", "rmse")
+LIKELIHOODS = ("loss", "perplexity")
+"""What a model that writes is scored by without writing: how likely it finds the gold answers; smaller is better.
+
+The loss is the mean over all tokens of the answers of the negative logarithm of a token's probability, in nats; the
+perplexity is its exponential."""
+
+_ERRORS = ("mae", "rmse", *LIKELIHOODS)
 
 
 def as_objective(names: Sequence[str]) -> tuple[str, ...]:
     """`names` without aliases; an error that stands first is searched for with its sign turned, and told as it is."""
     known = [ALIASES.get(name, name) for name in names]
     return tuple([f"neg_{known[0]}", *known] if known and known[0] in _ERRORS else known)
+
+
+def is_likelihood(name: str) -> bool:
+    """Whether the metric is one of `LIKELIHOODS`, or one with its sign turned."""
+    return name.removeprefix("neg_") in LIKELIHOODS
 
 
 Metric = Callable[[NDArray[Any], Examples], float]
@@ -196,6 +207,9 @@ def _chosen_names(predictions: NDArray[Any], examples: Examples) -> list[str]:
     return [names[int(taken)] for names, taken in zip(examples.names, predictions, strict=True)]
 
 
+_MOST_NATS = 700.0
+_SIGNED = (*LIKELIHOODS, *(f"neg_{name}" for name in LIKELIHOODS))
+
 TEXT_METRICS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = MappingProxyType(
     {"token_f1": mean_token_f1, "exact_match": mean_exact_match, "rouge_l": mean_rouge_l}
 )
@@ -220,9 +234,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "token_f1": lambda taken, examples: mean_token_f1(_chosen_names(taken, examples), examples.answers),
         "exact_match": lambda taken, examples: mean_exact_match(_chosen_names(taken, examples), examples.answers),
         "rouge_l": lambda taken, examples: mean_rouge_l(_chosen_names(taken, examples), examples.answers),
+        # What was said does not tell how likely the gold answer was, see `likelihoods`.
+        **dict.fromkeys(_SIGNED, lambda taken, examples: math.nan),
     }
 )
-"""Every metric by name. Larger is better but for "mae" and "rmse", which as objectives are "neg_mae" and "neg_rmse".
+"""Every metric by name. Larger is better but for errors ("mae", "loss", ...); as objectives "neg_mae" and so on.
 
 "f1a" is F1 over all answers of all questions, "group_exact_match" over whole questions."""
 
@@ -235,7 +251,24 @@ def measure(names: Sequence[str], predictions: NDArray[Any], examples: Examples)
 
 
 def measure_texts(names: Sequence[str], said: Sequence[str], examples: Examples) -> dict[str, float]:
-    """Each metric of `names` that compares strings, of texts beside the gold answers; NaN where there are none."""
+    """Each metric of `names` that compares strings, of texts beside the gold answers; NaN where there are none.
+
+    Those of `LIKELIHOODS` are NaN: texts do not tell them.
+    """
     if len(examples) == 0:
         return dict.fromkeys(names, math.nan)
-    return {name: TEXT_METRICS[name](said, examples.answers) for name in names}
+    return {name: math.nan if is_likelihood(name) else TEXT_METRICS[name](said, examples.answers) for name in names}
+
+
+def likelihoods(names: Sequence[str], losses: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:
+    """The metrics of `names` that are told by likelihoods, see `LIKELIHOODS`.
+
+    Args:
+        losses: of each example, the sum over the tokens of its answer, in nats.
+        tokens: of each example, how many tokens its answer has.
+    """
+    loss = math.fsum(losses) / sum(tokens) if sum(tokens) else math.nan
+    # Beyond 709 nats a float has no such number; a model that far off has diverged.
+    values = {"loss": loss, "perplexity": math.exp(loss) if loss < _MOST_NATS else math.inf}
+    signed = values | {f"neg_{name}": -value for name, value in values.items()}
+    return {name: signed[name] for name in names if name in signed}

@@ -72,6 +72,7 @@ class Task:
         class_weights: of the classes in the loss of a head, in the order of their ids; "balanced" makes all count alike
             (`Answers.balanced`), empty is 1 for each.
         threshold: where there may be several labels, the probability above which one is predicted.
+        loss_on: what a decoder that writes is trained to say: the answers ("completion"), or the prompts too ("all").
         format: turns the rows of a table into examples.
         fetch: for a task with a source of its own, gives the table of a role.
         about: one sentence: what it is, source, licence.
@@ -93,6 +94,7 @@ class Task:
     unparsable: float = -1.0
     class_weights: Literal["balanced"] | tuple[float, ...] = ()
     threshold: float = 0.5
+    loss_on: Literal["completion", "all"] = "completion"
     format: Format = field(default=one_per_row, repr=False)
     fetch: Fetch | None = field(default=None, repr=False)
     about: str = ""

@@ -65,7 +65,9 @@ class Encoded:
         types: token types in the same shape, or None where the model has none.
         labels: int64 class ids or choice indices, or float64 targets, ``(n,)``.
         rows: for multiple choice, the first row of each example and the end, ``(n + 1,)``; None otherwise.
-        targets: for text-to-text, the target token ids of each example; None otherwise.
+        targets: for text-to-text, the target token ids of each example; for a decoder that writes, of each row, as
+            long as the row, -100 where nothing is learnt; None otherwise.
+        starts: for a decoder that writes, where the answer of each row begins; None otherwise.
     """
 
     tokens: Ragged
@@ -73,6 +75,7 @@ class Encoded:
     labels: NDArray[np.int64] | NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
     targets: Ragged | None = None
+    starts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +95,8 @@ class Encoded:
                 found.update(array.tobytes())
             found.update(b"|")
         found.update(str(self.labels.dtype).encode() + self.labels.tobytes())
-        found.update(b"" if self.rows is None else self.rows.tobytes())
+        for places in (self.rows, self.starts):
+            found.update(b"" if places is None else places.tobytes())
         return found.hexdigest()
 
 
@@ -100,7 +104,8 @@ class Encoded:
 class Batch:
     """Model inputs, ``(rows, tokens)``, and what is known of the examples.
 
-    `indices` says which examples they are; `sizes` how many rows each has (multiple choice), or None.
+    `indices` says which examples they are; `sizes` how many rows each has (multiple choice), or None; `targets` and
+    `starts` are those of `Encoded`, `starts` on the processor.
     """
 
     inputs: dict[str, Tensor]
@@ -108,6 +113,7 @@ class Batch:
     indices: NDArray[np.int64]
     sizes: tuple[int, ...] | None = None
     targets: Tensor | None = None
+    starts: Tensor | None = None
 
 
 def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torch.device) -> Batch:
@@ -124,9 +130,10 @@ def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torc
     if encoded.types is not None:
         inputs["token_type_ids"] = encoded.types.padded(rows, 0)
     # The mark by which transformers leaves a position out of the loss.
-    targets = None if encoded.targets is None else encoded.targets.padded(indices, -100).to(device)
+    targets = None if encoded.targets is None else encoded.targets.padded(rows, -100).to(device)
+    starts = None if encoded.starts is None else torch.from_numpy(encoded.starts[rows])
     labels = torch.as_tensor(encoded.labels[indices]).to(device)
-    return Batch({name: value.to(device) for name, value in inputs.items()}, labels, indices, sizes, targets)
+    return Batch({name: value.to(device) for name, value in inputs.items()}, labels, indices, sizes, targets, starts)
 
 
 def training_order(

@@ -19,6 +19,7 @@ from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.paired import sampling_error
 from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.tasks._metrics import is_likelihood
 
 if TYPE_CHECKING:
     from autopeft.training.evaluator import Evaluator
@@ -125,12 +126,16 @@ def sweep(
         raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
     objective, validation = evaluator.task.objective, evaluator.splits.validation
     baseline = evaluator.task.baseline(validation)[objective]
+    error = _STANDARD_ERRORS * sampling_error(baseline, len(validation))
+    if is_likelihood(objective):
+        # A constant answer has no likelihood; the model without anything attached has one, on the same examples.
+        baseline, error = evaluator.score(evaluator.validation_part, validation)[objective], 0.0
     return ProxySignal(
         objective=objective,
         values=tuple(values),
         chosen=chosen,
         baseline=baseline,
-        threshold=baseline + _STANDARD_ERRORS * sampling_error(baseline, len(validation)),
+        threshold=baseline + error,
         n_validation=len(validation),
         architecture=candidate.fingerprint,
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autopeft.errors import DataError
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.learners import CausalLearner
 
 _MOST = 2000
 _NOT_READ = MappingProxyType(
@@ -36,6 +37,8 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
     At most 2,000 training texts are looked at, the first ones. What a text-to-text model is asked beside the texts is
     not counted.
     """
+    if isinstance(evaluator.learner, CausalLearner):
+        return _cut_of_joined(evaluator, evaluator.learner)
     texts = list(evaluator.splits.train.segments())[:_MOST]
     tokenizer, limit = evaluator.backbone.tokenizer, _limit(evaluator)
     if not texts or tokenizer is None:
@@ -48,6 +51,23 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
         **_cut(np.array([len(row) for row in ids]), limit, evaluator.recipe.truncation_side),
         **_unknown(ids, tokenizer),
     }
+
+
+def _cut_of_joined(evaluator: Evaluator, learner: CausalLearner) -> dict[str, str]:
+    """What is cut of prompts and of answers of a decoder that writes."""
+    train, limit = evaluator.splits.train, _limit(evaluator)
+    rows = [row.within(limit) for row in learner.joined(train.subset(range(min(len(train), _MOST))))]
+    prompts, answers = [row.cut_prompt for row in rows if row.cut_prompt], [row for row in rows if row.cut_answer]
+    if not prompts and not answers:
+        return {}
+    parts = []
+    if prompts:
+        median, most = int(np.median(prompts)), max(prompts)
+        parts.append(f"of {len(prompts):,} prompts the beginning (in the median {median:,} tokens, at most {most:,})")
+    if answers:
+        parts.append(f"of {len(answers):,} answers the end, which is then not learnt")
+    told = f"To fit {limit} tokens, of {len(rows):,} examples is cut: {'; '.join(parts)}: raise recipe.max_length"
+    return {"cut": told}
 
 
 def check_known(evaluator: Evaluator) -> None:

@@ -15,7 +15,7 @@ from autopeft.errors import SettingsError
 from autopeft.tasks._answers._answers import Answers, Labels
 from autopeft.tasks._answers._columns import Asked, Column, Own, no_classes, unreadable
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._metrics import measure_texts
+from autopeft.tasks._metrics import LIKELIHOODS, measure_texts
 
 if TYPE_CHECKING:
     from autopeft.tasks._task import Task
@@ -53,8 +53,8 @@ class Text:
         return Own(mistakes, (), [f"text that is written, {parts['train'].label!r}, {asked.why}"])
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
-        """ROUGE-L, F1 of tokens, and equality."""
-        return self.metrics
+        """ROUGE-L, F1 of tokens, and equality; the loss and the perplexity of a decoder."""
+        return (*self.metrics, *LIKELIHOODS, *(f"neg_{name}" for name in LIKELIHOODS))
 
     def describe(self, n_classes: int) -> str:
         """The kind."""
@@ -150,7 +150,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _no_head() -> NoReturn:
-    raise SettingsError("The answer is text, which no head gives: take an encoder-decoder such as T5.")
+    raise SettingsError("The answer is text, which no head gives: take a decoder, or an encoder-decoder such as T5.")
 
 
 MEMBERS: Mapping[str, Answers] = {"text": Text()}

@@ -13,8 +13,12 @@ from autopeft.tasks._examples import Examples
 from autopeft.training.batches import Batch, Encoded
 from autopeft.training.consistency import Forward
 
-Answer = Literal["score", "generate"]
-"""How a text-to-text model's answer is read: the likelihoods of the labels compared, or greedy decoding."""
+Answer = Literal["score", "generate", "words", "words_per_token"]
+"""How a model's answer is read.
+
+A text-to-text model compares the likelihoods of the labels ("score"), or decodes greedily ("generate"). A decoder has a
+head for "score"; it answers in words for the others: decoded greedily ("generate"), or by the likelihoods of what may
+be answered ("words"), of which "words_per_token" takes the means over the tokens."""
 
 
 Side = Literal["right", "left"]
