@@ -54,7 +54,7 @@ def test_where_there_is_no_order_there_is_no_correlation(pairs: list[tuple[float
 
 def test_a_cost_is_told_in_trainings_examples_and_seconds() -> None:
     trials = [trial(0, 0.5, 0.6), trial(1, 0.5, 0.6, steps=10, n_processed=300)]
-    found = search_cost(trials, n_swept=2)
+    found = search_cost(trials, swept=2)
     assert found.trainings == pytest.approx(2 + 1 + 1 / 3)
     assert found.examples == 2 * 900 + 900 + 300
     assert found.seconds == 4.0

@@ -154,12 +154,12 @@ def test_a_file_is_no_folder_for_a_study(case: Case, session: Session, tmp_path:
 
 def test_the_sweep_runs_once_and_sets_the_learning_rate(case: Case, tmp_path: Path) -> None:
     session = Session.build(case.settings(learning_rates=[1e-2, 1e-3]))
-    seen: list[float] = []
+    seen: list[str] = []
     with session.begin(tmp_path) as study:
-        first = session.proxy(study, lambda rate, value: seen.append(rate))
+        first = session.proxy(study, seen.append)
         assert first is not None
-        assert session.proxy(study, lambda rate, value: seen.append(rate)) == first
-        assert seen == [1e-2, 1e-3]
+        assert session.proxy(study, seen.append) == first
+        assert [line.partition(":")[0] for line in seen] == ["learning rate 0.01", "learning rate 0.001"]
         assert session.tuned(first).recipe.learning_rate == first.chosen
     assert session.tuned(None) is session.evaluator
 
@@ -247,7 +247,9 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     assert (answering.initial, answering.space) == (0, SpaceSettings(name="S2", budget="1%"))
     assert resolved(answering) == answering
     asked = open_.with_changes(sampler="apet", initial=2, space=SpaceSettings(name="S1"))
-    assert resolved(asked) == asked
+    assert resolved(asked) == asked.with_changes(rates="sweep", start="random")
+    new = resolved(open_.with_changes(space=SpaceSettings(name="recommended")))
+    assert (new.rates, new.start, new.initial) == ("card", "baselines", 30)
 
 
 def test_a_sampler_that_answers_budgets_works_in_one_process(caplog: pytest.LogCaptureFixture) -> None:

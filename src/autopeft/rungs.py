@@ -25,7 +25,8 @@ class SearchCost:
         trainings: in units of one training from beginning to end: what was stopped early is a part.
         examples: training examples that went through the model, repetitions counted; those of a sweep are those of
             the longest trial for each rate. None where trials of an earlier version did not count them.
-        seconds: of training and evaluation, the sweep's not among them.
+        seconds: of training and evaluation; those of a sweep of one rate for all are not among them, those of a card of
+            rates by method are.
     """
 
     trainings: float
@@ -37,18 +38,23 @@ class SearchCost:
         return f"{self.trainings:.4g} full trainings{told}, {self.seconds:.4g} s of training and evaluation"
 
 
-def search_cost(trials: Sequence[Trial], n_swept: int = 0) -> SearchCost:
+def search_cost(trials: Sequence[Trial], swept: int | SearchCost = 0) -> SearchCost:
     """The cost of a search in three units.
 
     Args:
-        n_swept: learning rates that were tried before it, each a training of its own.
+        swept: learning rates that were tried before it, each a training of its own; or what trying them cost, where
+            that was counted.
     """
     measured = [trial.measurement for trial in trials if trial.measurement is not None]
     shares = [m.extra["steps"] / m.extra["planned_steps"] if "planned_steps" in m.extra else 1.0 for m in measured]
     counts = [m.extra.get("n_processed") for m in measured]
     known = [count for count in counts if count is not None]
-    examples = sum(known) + n_swept * max(known, default=0) if len(known) == len(counts) else None
-    return SearchCost(math.fsum(shares) + n_swept, examples, math.fsum(m.seconds for m in measured))
+    before = swept if isinstance(swept, SearchCost) else SearchCost(swept, swept * max(known, default=0), 0.0)
+    # One count that is missing makes the sum unknown: half a cost would look like a cheap search.
+    is_known = len(known) == len(counts) and before.examples is not None
+    examples = sum(known) + (before.examples or 0) if is_known else None
+    seconds = math.fsum(m.seconds for m in measured) + before.seconds
+    return SearchCost(math.fsum(shares) + before.trainings, examples, seconds)
 
 
 @dataclass(frozen=True)

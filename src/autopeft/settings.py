@@ -101,14 +101,14 @@ class SpaceSettings:
     """The search space.
 
     Args:
-        name: a space of the papers (`autopeft.spaces.papers.NAMES`), or None to use `methods`.
+        name: a space of the papers, "recommended" (`autopeft.spaces.named`), or None to use `methods`.
         methods: method name to sizes and roles.
         sharing: "shared", "layer" or "placement".
         layers: "search", "all", or the 0-based layers that are on.
         budget: "0.5%", "1.39‱", a count, or a range; None for no limit.
         count: which count the budget limits.
         rate_factors: by name of a method, or "all" for everything that is trained, factors on its learning rate to
-            choose from; see `autopeft.spaces.dials.with_dials`.
+            choose from; see `autopeft.spaces.dials.with_dials`. The space "recommended" has 1/3, 1 and 3 for all.
         scales: by name of a method, or "all" for every one that has a scale, factors on it to choose from.
     """
 
@@ -149,12 +149,16 @@ class Settings:
         recipe: how every architecture is trained during the search (the fidelity).
         rungs: points of every training at which it is measured besides, such as 1 and 3 for epochs or "10%" for a share
             of the steps; the end is the last one.
-        learning_rates: what the proxy sweep tries; empty keeps the recipe's learning rate.
+        rates: "sweep" finds one learning rate for all before the search, "card" one for each method of the space; None
+            takes the card in the space "recommended" and the sweep elsewhere.
+        learning_rates: what is tried for that; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
         cost: what is minimised beside the metric, see `autopeft list costs`, or a dotted path to one of your own.
         trials: total number of trials; samplers that answer budgets need no more than they have answers.
-        initial: how many of them form the random initial design; None takes 20, or none where the sampler does not
-            read what was measured but answers budgets.
+        initial: how many of them form the initial design; None takes 20, 30 of those that start with baselines, or none
+            where the sampler does not read what was measured but answers budgets.
+        start: the initial design: "random", or "baselines", which begins with uniform architectures and then fills the
+            space evenly, see `autopeft.spaces.start`; None takes that in the space "recommended", else random ones.
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
@@ -179,12 +183,14 @@ class Settings:
     label_words: Flag = False
     recipe: Part[Recipe] = field(default_factory=Recipe)
     rungs: Many[Text] = ()
+    rates: Literal["sweep", "card"] | None = None
     learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
     sampler: Text = "saas-nehvi"
     sampler_options: Options = field(default_factory=dict)
     cost: Text = "nominal"
     trials: Count = 60
     initial: Natural | None = None
+    start: Literal["random", "baselines"] | None = None
     seed: Natural = 42
     max_retries: Natural = 3
     workers: Count = 1
@@ -249,6 +255,8 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "cost": "nominal",
         "consistency": 0.0,
         "rate_factors": {},
+        "rates": "sweep",
+        "start": "random",
         "scales": {},
         "rungs": [],
         "label_words": False,

@@ -31,7 +31,7 @@ from autopeft.reports.rows import front_rows, retrained_in, search_seconds
 from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.study import Study
-from autopeft.training.rate_sweep import ProxySignal
+from autopeft.training.rate_card import RateCard, Signal, signal_from
 
 if TYPE_CHECKING:
     from autopeft.finals import Entry, Verdict
@@ -145,10 +145,7 @@ def write_front_picture(study: Study, folder: Path, path: Path, by: Objective | 
 def report_of(study: Study, folder: Path, by: Objective | None = None) -> ReportData:
     """Everything a report tells of the study in `folder`, and of what was retrained from it."""
     settings = settings_module.load(folder / "settings.yaml", trust_remote_code=True)  # no model is loaded here
-    stored = study.fact("proxy")
-    signal = None if stored is None else ProxySignal.from_dict(dict(stored))
-    cost = by or study.cost
-    rows = [{"learning rate": rate, signal.objective: value} for rate, value in signal.values] if signal else []
+    signal, cost = signal_from(study.fact), by or study.cost
     return ReportData(
         title=f"{settings.task or 'own files'}, {settings.model}",
         facts=_facts(study, settings, signal),
@@ -157,7 +154,9 @@ def report_of(study: Study, folder: Path, by: Objective | None = None) -> Report
         f"{database_option(study, folder)}",
         splits={"search": "validation", "report": "test"},
         retrained=retrained_in(folder),
-        signal=rows,
+        signal=() if signal is None else signal.rows(),
+        swept=None if signal is None else signal.cost,
+        card=signal if isinstance(signal, RateCard) else None,
         verdict=() if signal is None else (str(signal),),
         largest=study.fact(largest_fact(cost)),
         cost=cost,
@@ -181,9 +180,9 @@ def _failed_proposals(study: Study) -> list[str]:
     ]
 
 
-def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapping[str, Any]:
-    """What was done. The recipe is that of the trials: at the learning rate that the sweep chose."""
-    chosen = {} if signal is None else {"learning_rate": signal.chosen}
+def _facts(study: Study, settings: Settings, signal: Signal | None) -> Mapping[str, Any]:
+    """What was done. The recipe is that of the trials: at the learning rates that were found before them."""
+    chosen = {} if signal is None else signal.recipe_changes()
     facts: dict[str, Any] = {
         "model": settings.model,
         "task": settings.task or (", ".join(settings.files.parts()["train"]) if settings.files else ""),
@@ -193,6 +192,7 @@ def _facts(study: Study, settings: Settings, signal: ProxySignal | None) -> Mapp
         "sampler settings": study.settings.get("sampler_settings", {}),
         "trials": settings.trials,
         "initial design": settings.initial,
+        "start": settings.start or "random",
         "search seed": settings.seed,
         "recipe": {**settings.recipe.as_dict(), **chosen},
         "versions": dict(study.versions),

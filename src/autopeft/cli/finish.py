@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,11 +67,14 @@ def finish(
     from autopeft.finals import Plan, hold_finals
     from autopeft.finals.finalists import USUAL
     from autopeft.session import Session
-    from autopeft.training.retraining import write_cell
+    from autopeft.session.rates import carded
+    from autopeft.training.rate_card import signal_from
 
-    plan = Plan(tuple(settings.learning_rates) or Plan().learning_rates, widen, first, last)
     session = Session.build(settings)
-    trials, n_swept = _searched(folder, storage)
+    with opened(folder, storage) as study:
+        trials, signal = study.trials(), signal_from(study.fact)
+        session, usual = carded(session, study)
+    plan = Plan((settings.learning_rates if rates else usual) or Plan().learning_rates, widen, first, last)
     found = hold_finals(
         session.evaluator,
         session.space,
@@ -81,21 +84,22 @@ def finish(
         n=each,
         baselines=_names(baselines) or USUAL,
         folder=folder / FOLDER,
-        n_swept=n_swept,
+        swept=0 if signal is None else signal.cost,
         on_invited=_show_invited,
         on_run=_show_run,
     )
-    write_cell(folder / RESULTS, {**found.as_dict(), "recipe": session.evaluator.recipe.as_dict()})
+    _keep(found, session.evaluator.recipe.as_dict(), folder, as_json=as_json)
+
+
+def _keep(found: Finals, recipe: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Write what came of it into the study's folder, and tell it."""
+    from autopeft.training.retraining import write_cell
+
+    write_cell(folder / RESULTS, {**found.as_dict(), "recipe": dict(recipe)})
     if as_json:
         print_json(found.as_dict())
     else:
         show(found, folder)
-
-
-def _searched(folder: Path, storage: str | None) -> tuple[tuple[Trial, ...], int]:
-    """The trials of the study, and how many learning rates were tried before them."""
-    with opened(folder, storage) as study:
-        return study.trials(), len((study.fact("proxy") or {}).get("values", ()))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

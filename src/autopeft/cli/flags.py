@@ -40,6 +40,12 @@ Budgets = Annotated[
     list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
 ]
 MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")]
+Start = Annotated[
+    str | None, typer.Option(help="Initial design: random, or baselines and then points that fill the space.")
+]
+Rates = Annotated[
+    str | None, typer.Option(help="Learning rates before the search: sweep (one for all) or card (one a method).")
+]
 TruncationSide = Annotated[
     str | None, typer.Option(help="Where texts that are too long are cut: right (the default) or left.")
 ]
@@ -71,7 +77,9 @@ def asked(
         str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
-    initial: Annotated[int | None, typer.Option(help="How many of them are the random initial design.")] = None,
+    initial: Annotated[int | None, typer.Option(help="How many of them are the initial design.")] = None,
+    start: Start = None,
+    rates: Rates = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
     truncation_side: TruncationSide = None,
     train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
@@ -91,9 +99,8 @@ def asked(
     """
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
-        "initial": initial, "train_limit": train_limit, "seed": seed, "max_retries": max_retries, "workers": workers,
-        "batch": batch,
-        "device": device,
+        "initial": initial, "start": start, "rates": rates, "train_limit": train_limit, "seed": seed,
+        "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "recipe.truncation_side": truncation_side,

@@ -42,7 +42,7 @@ def ask() -> Listing:
     from autopeft import backbones, methods, objectives, samplers, tasks
     from autopeft.kinds import members
     from autopeft.objective import Objective
-    from autopeft.spaces import papers as spaces
+    from autopeft.spaces import named as spaces
     from autopeft.tasks import PROTOCOLS
     from autopeft.training.retraining import BASELINES
 

@@ -47,9 +47,7 @@ def search(
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
-            signal = session.proxy(
-                study, lambda rate, value: show.say(f"learning rate {rate:g}: {_score(value)}"), folder
-            )
+            signal = session.proxy(study, show.say, folder)
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
             # One process says what it does trial by trial; of several only the ends are seen.
@@ -179,10 +177,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _score(value: float | None) -> str:
-    return "failed" if value is None else f"{value:.4f}"
 
 
 def _name(settings: Settings) -> str:

@@ -73,7 +73,7 @@ def train(
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
-    session = Session.build(settings, is_begun=source.is_dir())
+    session, usual = _with_card(Session.build(settings, is_begun=source.is_dir()), source, storage)
     name, chosen = _chosen(session, source, pick := _Pick(storage, at, trial, by), architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
     _say_tokens(session)
@@ -83,7 +83,7 @@ def train(
         name,
         chosen,
         DEFAULT_SEEDS[:seeds],
-        learning_rates=settings.learning_rates,
+        learning_rates=usual if rates is None else settings.learning_rates,
         widen=widen,
         save_to=save,
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
@@ -92,6 +92,17 @@ def train(
     told = {**_retrained(session, found, baseline), "search": _searched(source, pick, found.seconds)}
     _write_all(files, told)
     _show_retrained(told, as_json, save)
+
+
+def _with_card(session: Session, source: Path, storage: str | None) -> tuple[Session, tuple[float, ...]]:
+    """The session at the rates by method of the study's card, and the rates that are tried; see `carded`."""
+    from autopeft.session.rates import carded
+
+    # Whatever is trained, a baseline too, gets the card's rates; only a study with a card has to be opened for that.
+    if session.settings.rates != "card" or not source.is_dir():
+        return session, session.settings.learning_rates
+    with opened(source, storage) as study:
+        return carded(session, study)
 
 
 @dataclass(frozen=True)

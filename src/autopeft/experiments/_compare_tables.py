@@ -15,6 +15,7 @@ from autopeft.pictures.hypervolume import hypervolume_data
 from autopeft.pictures.points import Picture
 from autopeft.reports.markdown import markdown_table
 from autopeft.reports.tables import Table
+from autopeft.training.rate_card import RateCard
 from autopeft.training.rate_sweep import ProxySignal
 
 _SCALES: tuple[Scale, ...] = ("linear", "log")
@@ -30,7 +31,7 @@ _EXPLAINED = (
 )
 
 
-def page(found: Comparison, names: Sequence[str], seeds: Sequence[int], sweep: ProxySignal | None) -> Page:
+def page(found: Comparison, names: Sequence[str], seeds: Sequence[int], sweep: ProxySignal | RateCard | None) -> Page:
     """The page of finished searches.
 
     Args:

@@ -204,7 +204,7 @@ class Heats:
         """What decides the outcome of a run, as a file name: a run of other data or another recipe is another one."""
         about = {
             "candidate": candidate.as_dict(),
-            "recipe": {**self.evaluator.recipe.as_dict(), "learning_rate": rate},
+            "recipe": {**self.evaluator.recipe.of_run(), "learning_rate": rate},
             "data": self.evaluator.splits.describe(),
             "model": self.evaluator.backbone.identity(),
             "seed": seed,
@@ -229,10 +229,7 @@ class Heats:
 
 def examples_of_a_run(evaluator: Evaluator) -> int:
     """Training examples that a run of the evaluator's recipe processes when nothing stops it."""
-    n, recipe = evaluator.n_train, evaluator.recipe
-    # The last batch of an epoch may be smaller than the others.
-    epochs, steps = divmod(recipe.n_steps(n), math.ceil(n / recipe.batch_size))
-    return epochs * n + steps * recipe.batch_size
+    return evaluator.recipe.n_processed(evaluator.n_train)
 
 
 def _stored(path: Path) -> Result | None:

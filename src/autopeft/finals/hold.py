@@ -11,7 +11,7 @@ from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.finals.finalists import USUAL, Finalist, bands, invite
 from autopeft.finals.heats import Entry, Heats, OnRun, Plan, examples_of_a_run
 from autopeft.finals.verdict import Verdict, judge
-from autopeft.rungs import search_cost
+from autopeft.rungs import SearchCost, search_cost
 from autopeft.samplers._bayes.smoothing import smooth
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.evaluator import Evaluator
@@ -72,7 +72,7 @@ def hold_finals(
     n: int = 3,
     baselines: Sequence[str] = USUAL,
     folder: Path | None = None,
-    n_swept: int = 0,
+    swept: int | SearchCost = 0,
     on_invited: OnInvited | None = None,
     on_run: OnRun | None = None,
 ) -> Finals:
@@ -84,7 +84,7 @@ def hold_finals(
         budgets: one band of cost each, see `bands`.
         n: searched finalists a band.
         folder: where runs are kept, so that the same call goes on; None keeps none.
-        n_swept: learning rates that were tried before the search, as part of its cost.
+        swept: what finding learning rates before the search cost, as part of its cost; see `search_cost`.
         on_invited: told, before anything is trained, who is in the finals.
         on_run: told of every run.
 
@@ -108,5 +108,5 @@ def hold_finals(
     entries = tuple(heats.hold(finalists) for finalists in invited)
     n_test = len(evaluator.splits.test)
     verdicts = tuple(judge(band, evaluator.task.objective, n_test) for band in entries)
-    searched = search_cost(trials, n_swept).examples
+    searched = search_cost(trials, swept).examples
     return Finals(entries, verdicts, searched, examples_of_a_run(evaluator), plan.seeds)

@@ -18,6 +18,7 @@ from autopeft.pictures.labels import metric_label
 from autopeft.pictures.layers import layers_data
 from autopeft.pictures.learning import learning_data
 from autopeft.pictures.points import MarkedPicture, Picture
+from autopeft.pictures.rates import rates_data
 from autopeft.pictures.results import results_data
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
 from autopeft.reports.tables import (
@@ -33,7 +34,8 @@ from autopeft.reports.tables import (
     timing_table,
     trials_table,
 )
-from autopeft.rungs import rung_correlations, search_cost
+from autopeft.rungs import SearchCost, rung_correlations, search_cost
+from autopeft.training.rate_card import RateCard
 from autopeft.trial import Trial, TrialState, lacking, with_cost
 
 _COUNTS_RULE = (
@@ -60,6 +62,9 @@ class ReportData:
         retrained: architectures trained again on several seeds, baselines among them; see
             `autopeft.reports.rows.retrained_in`.
         signal: the sweep that shows whether a trial says anything: one mapping a learning rate.
+        swept: what finding the learning rates cost, see `autopeft.rungs.search_cost`; None for a training for each row
+            of `signal`.
+        card: the learning rates by method, where there are such.
         verdict: what the sweep says, in sentences.
         notes: further remarks, put first.
         largest: cost of the largest architecture of the space, a corner of every hypervolume; None takes
@@ -76,11 +81,18 @@ class ReportData:
     splits: Mapping[str, str] = field(default_factory=dict)
     retrained: Sequence[RetrainSummary] = ()
     signal: Sequence[Mapping[str, Any]] = ()
+    swept: int | SearchCost | None = None
+    card: RateCard | None = None
     verdict: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     largest: float | None = None
     is_answering: bool = False
     cost: Objective = NOMINAL
+
+    @property
+    def search_cost(self) -> SearchCost:
+        """What the search trained, the learning rates that were tried before it included."""
+        return search_cost(self.trials, len(self.signal) if self.swept is None else self.swept)
 
     @property
     def baselines(self) -> tuple[RetrainSummary, ...]:
@@ -218,12 +230,14 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     if learning.curves:
         parts.append(Section("Learning curves", (), (learning,)))
     if data.signal:
-        parts.append(Section("Does the proxy have signal?", data.verdict, (), (records_table(data.signal),)))
+        title = "Does the proxy have signal?" if data.card is None else "Learning rates by method"
+        shown_rates = () if data.card is None else (rates_data(data.card),)
+        parts.append(Section(title, data.verdict, shown_rates, (records_table(data.signal),)))
     failures = failures_table(data.trials)
     none_failed = () if failures.rows else ("No trial failed.",)
     parts.append(Section("Failures", none_failed, (), (failures,) if failures.rows else ()))
     parts.append(Section("Time", (), (), (timing_table(data.trials, data.retrained, is_answering=data.is_answering),)))
-    parts.append(Section("Cost", (), (), (cost_table(search_cost(data.trials, len(data.signal))),)))
+    parts.append(Section("Cost", (), (), (cost_table(data.search_cost),)))
     if correlations := rung_correlations(data.trials):
         parts.append(Section("Rungs", (), (), (rungs_table(correlations),)))
     parts.append(Section("All trials", (), (), (trials_table(data.trials, cost=data.cost),), is_folded=True))

@@ -13,7 +13,7 @@ from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
-from autopeft.rungs import rung_correlations, search_cost
+from autopeft.rungs import rung_correlations
 from autopeft.trial import Trial
 from autopeft.writing import write_whole
 
@@ -60,9 +60,10 @@ def as_json(data: ReportData) -> str:
         "retrained": [summary.as_dict() for summary in data.retrained],
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),
-        "search_cost": asdict(search_cost(data.trials, len(data.signal))),
+        "search_cost": asdict(data.search_cost),
         "rungs": [one.as_dict() for one in rung_correlations(data.trials)],
         "signal": list(data.signal),
+        "rate_card": None if data.card is None else data.card.as_dict(),
         "hypervolume": curves
         and {
             "reference": curves.reference,

@@ -14,10 +14,14 @@ from autopeft import methods, samplers, tasks
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
+from autopeft.samplers.random import initial_design as random_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.build import stands_at
 from autopeft.spaces.dials import with_dials
-from autopeft.spaces.lattice import Axis, SearchSpace
+from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
+from autopeft.spaces.recommended import NAME as RECOMMENDED
+from autopeft.spaces.recommended import RATE_FACTORS
+from autopeft.spaces.start import baselines_first
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset
@@ -25,8 +29,8 @@ from autopeft.tasks._task import Task
 
 log = logging.getLogger(__name__)
 
-_INITIAL = 20
-"""Random configurations before a sampler that learns from what was measured is asked."""
+_INITIAL = {"random": 20, "baselines": 30}
+"""Configurations of an initial design before a sampler that learns from what was measured is asked."""
 
 
 def answers_budgets(sampler: str) -> bool:
@@ -47,9 +51,12 @@ def resolved(settings: Settings) -> Settings:
         UnknownNameError: there is no such sampler.
     """
     is_answering = answers_budgets(settings.sampler)
+    is_recommended = settings.space.name == RECOMMENDED
+    rates = settings.rates or ("card" if is_recommended else "sweep")
+    start = settings.start or ("baselines" if is_recommended and not is_answering else "random")
     initial = settings.initial
     if initial is None:
-        initial = 0 if is_answering else _INITIAL
+        initial = 0 if is_answering else _INITIAL[start]
     space = settings.space
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
         space = replace(space, name=samplers.lookup(settings.sampler).default_space)
@@ -58,7 +65,7 @@ def resolved(settings: Settings) -> Settings:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
         workers = 1
     device = settings.devices[0] if settings.devices else settings.device
-    return settings.with_changes(initial=initial, space=space, workers=workers, device=device)
+    return settings.with_changes(initial=initial, start=start, rates=rates, space=space, workers=workers, device=device)
 
 
 def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
@@ -68,9 +75,19 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
         InputError: a method, layer or name does not exist, or nothing satisfies the budget.
     """
     space = _own_or_named(backbone, wanted)
-    if wanted.rate_factors or wanted.scales:
-        space = with_dials(space, rate_factors=wanted.rate_factors, scales=wanted.scales)
+    rate_factors = wanted.rate_factors
+    if wanted.name == RECOMMENDED:
+        rate_factors = {**RATE_FACTORS, **rate_factors}
+    if rate_factors or wanted.scales:
+        space = with_dials(space, rate_factors=rate_factors, scales=wanted.scales)
     return space
+
+
+def initial_design(space: SearchSpace, settings: Settings) -> list[Configuration]:
+    """The initial design that the settings, resolved, ask for."""
+    n = min(settings.initial or 0, settings.trials)
+    make = baselines_first if settings.start == "baselines" else random_design
+    return make(space, settings.seed, n)
 
 
 def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
@@ -78,7 +95,7 @@ def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     if wanted.budget is not None:
         budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
     if wanted.name is not None:
-        from autopeft.spaces import papers as spaces  # named spaces build on the methods
+        from autopeft.spaces import named as spaces  # named spaces build on the methods
 
         plain = SpaceSettings()
         given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]

@@ -15,7 +15,7 @@ from autopeft.session.session import Session, has_begun
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
 from autopeft.study.study import Study
-from autopeft.training.rate_sweep import ProxySignal
+from autopeft.training.rate_card import Signal
 from autopeft.workers import run_workers
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
 def carry_out(
     session: Session,
     study: Study,
-    signal: ProxySignal | None,
+    signal: Signal | None,
     folder: str | Path,
     on_event: Callable[[Event], None] | None = None,
     storage: str | None = None,

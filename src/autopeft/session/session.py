@@ -16,8 +16,8 @@ from autopeft.backbones._identity import differences
 from autopeft.errors import SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.rungs import rung_correlations
-from autopeft.samplers.random import initial_design
-from autopeft.session.parts import answers_budgets, build_space, load_data, resolved
+from autopeft.session.parts import answers_budgets, build_space, initial_design, load_data, resolved
+from autopeft.session.rates import find_rates
 from autopeft.settings import Settings
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.events import Event
@@ -28,7 +28,7 @@ from autopeft.tracking import tracked
 from autopeft.training.bench import EvaluatorBench
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.rate_sweep import ProxySignal, middle, sweep
+from autopeft.training.rate_card import Signal
 from autopeft.training.tokens import check_known
 from autopeft.workers import check_devices
 from autopeft.writing import STUDY as STUDY_FOLDER
@@ -36,8 +36,6 @@ from autopeft.writing import check_folder
 
 STUDY = "search"
 """The name of the study in a file of its own."""
-
-_PROXY = "proxy"
 
 _MODEL = "model"
 _LABELS = "labels"
@@ -98,10 +96,10 @@ class Session:
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
         check_known(evaluator)
-        initial = initial_design(space, settings.seed, min(settings.initial or 0, settings.trials))
+        initial = initial_design(space, settings)
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 
-    def sampler(self, signal: ProxySignal | None = None, folder: str | Path | None = None) -> samplers.Sampler:
+    def sampler(self, signal: Signal | None = None, folder: str | Path | None = None) -> samplers.Sampler:
         """The sampler that the settings name; one that trains does so at the learning rate that the sweep chose.
 
         Args:
@@ -216,36 +214,27 @@ class Session:
     def proxy(
         self,
         study: Study,
-        on_value: Callable[[float, float | None], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
         folder: str | Path | None = None,
-    ) -> ProxySignal | None:
-        """The proxy's learning-rate sweep: read from the study, or run and stored. None when none is wanted.
+    ) -> Signal | None:
+        """The learning rates: read from the study, or found and stored. None when none are wanted.
+
+        A sweep finds one for all (`rates: sweep`), a card one a method (`rates: card`).
 
         Args:
-            on_value: told of every learning rate and what it gave.
-            folder: of the study, where the trainings of an interrupted sweep are kept; None to keep nothing.
+            on_line: told of every run in a line.
+            folder: of the study, where the trainings of what is interrupted are kept; None to keep nothing.
         """
-        stored = study.fact(_PROXY)
-        if stored is not None:
-            return ProxySignal.from_dict(dict(stored))
-        if not self.settings.learning_rates:
-            return None
-        kept = None if folder is None else Checkpoints(Path(folder) / _CHECKPOINTS / _PROXY, is_held=True)
-        evaluator = self.evaluator.with_checkpoints(kept)
-        signal = sweep(evaluator, middle(self.space), self.settings.learning_rates, self.settings.seed, on_value)
-        study.note(_PROXY, signal.as_dict())
-        if kept is not None:
-            kept.clear()
-        return signal
+        return find_rates(self, study, on_line, folder)
 
-    def tuned(self, signal: ProxySignal | None) -> Evaluator:
-        """The evaluator at the learning rate that the sweep chose."""
-        return self.evaluator if signal is None else self.evaluator.with_recipe(learning_rate=signal.chosen)
+    def tuned(self, signal: Signal | None) -> Evaluator:
+        """The evaluator at the learning rate, or the rates by method, that were found."""
+        return self.evaluator if signal is None else self.evaluator.with_recipe(**signal.recipe_changes())
 
     def run(
         self,
         study: Study,
-        signal: ProxySignal | None,
+        signal: Signal | None,
         on_event: Callable[[Event], None] | None = None,
         folder: str | Path | None = None,
     ) -> None:

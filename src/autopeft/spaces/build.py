@@ -63,11 +63,18 @@ def stands_at(method: MethodLike, site: SiteLike, roles: Sequence[str] | None = 
 
 @dataclass(frozen=True)
 class Axis:
-    """One method of a space. `sizes` and `roles` default to the method's own; 0 among the sizes means absent."""
+    """One method of a space, or of two with different labels one part of its places.
+
+    Args:
+        sizes: those that are usual for the method when None; 0 among them means absent.
+        roles: where it stands; the method's own when None.
+        label: what its choices of a size are called; the method's name when empty.
+    """
 
     method: MethodLike
     sizes: tuple[int, ...] | None = None
     roles: tuple[str, ...] | None = None
+    label: str = ""
 
 
 def binary_logarithmic_sizes(hidden_size: int) -> tuple[int, ...]:
@@ -120,7 +127,7 @@ class Builder:
         for site in sites:
             self._switch(site)
         for site in sites:
-            self._add_slot(method, site, sizes)
+            self._add_slot(axis, site, sizes)
 
     def _misplaced(self, method: MethodLike, sites: Sequence[SiteLike]) -> list[str]:
         """What `attach` would refuse at the first trial: to be told before there is a study."""
@@ -139,9 +146,10 @@ class Builder:
             return None
         return self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
 
-    def _add_slot(self, method: MethodLike, site: SiteLike, sizes: tuple[int, ...]) -> None:
+    def _add_slot(self, axis: Axis, site: SiteLike, sizes: tuple[int, ...]) -> None:
         suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
-        size = self._index(method.name + suffix, sizes)
+        method = axis.method
+        size = self._index((axis.label or method.name) + suffix, sizes)
         self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._switch(site)))
 
     def _index(self, name: str, values: tuple[int, ...]) -> int:

@@ -291,7 +291,7 @@ class Evaluator:
             {
                 "architecture": architecture.as_dict(),
                 "seed": seed,
-                "recipe": self.recipe.as_dict(),
+                "recipe": self.recipe.of_run(),
                 "rungs": self.rung_steps(),
                 "train": self._train.digest(),
                 "validation": self._encoded_validation.digest(),

@@ -69,6 +69,19 @@ class ProxySignal:
             f"needed {self.threshold:.4f}: {verdict}. Learning rate {self.chosen:g}."
         )
 
+    @property
+    def cost(self) -> int:
+        """Full trainings, see `autopeft.rungs.search_cost`."""
+        return len(self.values)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was tried, a row a rate, for a table."""
+        return [{"learning rate": rate, self.objective: value} for rate, value in self.values]
+
+    def recipe_changes(self) -> dict[str, Any]:
+        """What a recipe takes from it."""
+        return {"learning_rate": self.chosen}
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping; `from_dict` is its inverse."""
         return {**asdict(self), "has_signal": self.has_signal}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -31,8 +32,10 @@ class Recipe:
 
     Args:
         learning_rate: peak learning rate of AdamW (β 0.9 and 0.999, ε 1e-8).
-        rate_factors: by name of a method, what its modules' learning rate is multiplied by; 1 for all others and the
-            head. Searches in a supernet train without.
+        rate_factors: by name of a method, what its modules' learning rate is multiplied by; 1 for all others. Searches
+            in a supernet train without.
+        head_rate: the learning rate of the head: "own" takes `learning_rate` as it is, "mean" the geometric mean of
+            those of the methods that the architecture holds.
         epochs: passes over the training part; a fraction is allowed. The schedule spans exactly the run.
         steps: optimiser steps instead of `epochs`, or None.
         data_fraction: share of the training part that is used (fixed subset, drawn once from the data seed).
@@ -55,6 +58,7 @@ class Recipe:
 
     learning_rate: Positive = 1e-3
     rate_factors: dict[str, Positive] = field(default_factory=dict)
+    head_rate: Literal["own", "mean"] = "own"
     epochs: Positive = 1.0
     steps: Count | None = None
     data_fraction: PositiveShare = 1.0
@@ -83,6 +87,18 @@ class Recipe:
         per_epoch = math.ceil(n_examples / self.batch_size)
         return self.steps if self.steps is not None else max(1, round(self.epochs * per_epoch))
 
+    def n_processed(self, n_examples: int) -> int:
+        """Training examples that a run which nothing stops goes through, repetitions counted."""
+        # The last batch of an epoch may be smaller than the others.
+        epochs, steps = divmod(self.n_steps(n_examples), math.ceil(n_examples / self.batch_size))
+        return epochs * n_examples + steps * self.batch_size
+
+    def head_factor(self, methods: Iterable[str]) -> float:
+        """What the head's learning rate is multiplied by beside modules of these methods; 1 where there are none."""
+        factors = [math.log(self.rate_factors.get(name, 1.0)) for name in sorted(set(methods))]
+        # A head that learns beside one method alone then does so at that method's rate, as when that rate was chosen.
+        return math.exp(fmean(factors)) if factors and self.head_rate == "mean" else 1.0
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of every setting."""
         return asdict(self)
@@ -94,6 +110,14 @@ class Recipe:
         """
         return {name: value for name, value in self.as_dict().items() if (name, value) not in CAME_LATER.items()}
 
+    def of_run(self) -> dict[str, Any]:
+        """`as_dict`, without the rate of the head where that has its default.
 
-CAME_LATER: Mapping[str, Any] = MappingProxyType({"truncation_side": "right"})
+        Runs are named by it that were written down before that could be chosen.
+        """
+        told = self.as_dict()
+        return {name: value for name, value in told.items() if (name, value) != ("head_rate", "own")}
+
+
+CAME_LATER: Mapping[str, Any] = MappingProxyType({"truncation_side": "right", "head_rate": "own"})
 """Settings that searches begun before them lack, with the value that they then had."""

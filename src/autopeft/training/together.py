@@ -85,7 +85,8 @@ def rated_parameters(
 ) -> tuple[list[nn.Parameter], list[float]]:
     """What is trained, the head last, and what the learning rate of each is multiplied by."""
     named = attached.parameters_by_method()
-    factors = [recipe.rate_factors.get(method, 1.0) for method, _ in named] + [1.0] * len(head)
+    of_head = recipe.head_factor(method for method, _ in named)
+    factors = [recipe.rate_factors.get(method, 1.0) for method, _ in named] + [of_head] * len(head)
     return [*(parameter for _, parameter in named), *head], factors
 
 

@@ -1,0 +1,87 @@
+"""Learning rates before a search: one for all by a sweep, or one a method by a card, stored with the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.study.study import Study
+from autopeft.training.checkpoint import Checkpoints
+from autopeft.training.rate_card import (
+    CARD,
+    PROXY,
+    CardMaker,
+    CardRun,
+    RateCard,
+    Signal,
+    alone,
+    runs_of,
+    signal_from,
+)
+from autopeft.training.rate_sweep import ProxySignal, middle, sweep
+
+if TYPE_CHECKING:
+    from autopeft.session.session import Session
+
+_CARD_RUNS = "rate_card_runs"
+"""The fact that keeps the runs of a card that is not done."""
+
+
+def find_rates(
+    session: Session, study: Study, on_line: Callable[[str], None] | None = None, folder: str | Path | None = None
+) -> Signal | None:
+    """Read it from the study, or find it out and store it. None when the settings want the recipe's own rate.
+
+    Args:
+        on_line: told of every run in a line.
+        folder: of the study, where the trainings of what is interrupted are kept; None to keep nothing.
+    """
+    stored = signal_from(study.fact)
+    if stored is not None or not session.settings.learning_rates:
+        return stored
+    is_card = session.settings.rates == "card"
+    name, find = (CARD, _make_card) if is_card else (PROXY, _sweep)
+    kept = None if folder is None else Checkpoints(Path(folder) / "checkpoints" / name, is_held=True)
+    found = find(session, study, kept, on_line or _ignore)
+    study.note(name, found.as_dict())
+    if kept is not None:
+        kept.clear()
+    return found
+
+
+def _sweep(session: Session, study: Study, kept: Checkpoints | None, say: Callable[[str], None]) -> ProxySignal:
+    def tell(rate: float, value: float | None) -> None:
+        say(f"learning rate {rate:g}: {'failed' if value is None else f'{value:.4f}'}")
+
+    settings = session.settings
+    evaluator = session.evaluator.with_checkpoints(kept)
+    return sweep(evaluator, middle(session.space), settings.learning_rates, settings.seed, tell)
+
+
+def _make_card(session: Session, study: Study, kept: Checkpoints | None, say: Callable[[str], None]) -> RateCard:
+    def keep(run: CardRun, runs: Sequence[CardRun]) -> None:
+        # Run by run, so that a card that is interrupted goes on where it was, on whichever machine.
+        study.note(_CARD_RUNS, [asdict(one) for one in runs])
+        say(str(run))
+
+    settings = session.settings
+    done = list(runs_of(study.fact(_CARD_RUNS, ())))
+    evaluator, parts = session.evaluator.with_checkpoints(kept), alone(session.space)
+    return CardMaker(evaluator, parts, settings.learning_rates, settings.seed, on_run=keep, runs=done).make()
+
+
+def _ignore(line: str) -> None:
+    """The listener of those who want no lines."""
+
+
+def carded(session: Session, study: Study) -> tuple[Session, tuple[float, ...]]:
+    """For a retraining: `session` with the rates by method of the study's card, and the rates that are tried with them.
+
+    Without a card they are as they were.
+    """
+    found = signal_from(study.fact)
+    if not isinstance(found, RateCard):
+        return session, session.settings.learning_rates
+    return replace(session, evaluator=session.tuned(found)), found.around()

@@ -1,0 +1,126 @@
+"""The recommended space, and the design that begins with baselines and fills a space evenly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import BertConfig, MPNetConfig
+
+import tiny
+from autopeft.architecture import ParameterBudget
+from autopeft.backbones import Backbone, families
+from autopeft.errors import UnknownNameError
+from autopeft.methods import lookup
+from autopeft.samplers.random import initial_design
+from autopeft.session.parts import build_space
+from autopeft.settings import SpaceSettings
+from autopeft.spaces import named, papers
+from autopeft.spaces.lattice import Axis, SearchSpace
+from autopeft.spaces.start import baselines, baselines_first, layers_of
+from autopeft.training.retraining import baseline
+
+NAMES = ("lora", "lora_all", "dora", "serial", "parallel", "prefix", "bitfit", "lnfit")
+
+
+def minilm(layers: int = 6) -> Backbone:
+    config = BertConfig(hidden_size=384, num_hidden_layers=layers, num_attention_heads=12, intermediate_size=1536)
+    return Backbone.from_config(config, device="meta")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return minilm()
+
+
+@pytest.fixture(scope="module")
+def space(backbone: Backbone) -> SearchSpace:
+    return build_space(backbone, SpaceSettings(name="recommended"))
+
+
+def test_every_uniform_baseline_is_a_point_of_the_space(backbone: Backbone, space: SearchSpace) -> None:
+    for name in NAMES:
+        size = {"bitfit": "", "lnfit": "", "serial": ":24", "parallel": ":24"}.get(name, ":8")
+        assert space.configuration(baseline(name + size, backbone)) is not None, name + size
+    assert [choice.name for choice in space.choices][-1] == "rate.all"
+    assert space.choices[-1].values == pytest.approx((1 / 3, 1, 3))
+
+
+def test_mpnet_has_all_of_it_and_every_family_some(caplog: pytest.LogCaptureFixture) -> None:
+    mpnet = Backbone.from_config(MPNetConfig(num_hidden_layers=2), device="meta")
+    held = {slot.method for slot in named.named("recommended", mpnet).slots}
+    assert held == {"lora", "dora", "serial", "parallel", "prefix", "bitfit", "lnfit"}
+    assert "recommended" not in caplog.text
+    for name in families():
+        assert len({slot.method for slot in named.named("recommended", tiny.backbone(name)).slots}) >= 4, name
+
+
+def test_what_a_family_lacks_falls_out_with_a_line_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    # The attention of no family refuses a prefix today, so one is made that does.
+    bert = tiny.backbone("bert")
+    bert.__dict__["reached"] = frozenset()
+    space = named.named("recommended", bert)
+    assert "prefix" not in {slot.method for slot in space.slots}
+    assert "The recommended space is without prefix: no place on bert." in caplog.text
+
+
+def test_names_are_those_of_the_papers_and_the_recommended_one() -> None:
+    assert named.NAMES == (*papers.NAMES, "recommended")
+    assert "LoRA" in named.about("recommended")
+    with pytest.raises(UnknownNameError):
+        named.about("pony")
+
+
+# -- the start ------------------------------------------------------------------------------------------------------
+
+
+def test_it_begins_with_every_baseline_at_three_sizes_in_all_layers(backbone: Backbone, space: SearchSpace) -> None:
+    design = baselines_first(space, 0, 30)
+    first = [space.candidate(one) for one in design[:20]]
+    assert all(one.changes.is_empty for one in first)
+    assert set(layers_of(space, design[:20])) == {6}
+    assert {one.architecture for one in first[:8]} == {
+        baseline(name, backbone)
+        for name in ("lora", "lora_all", "dora", "serial:24", "parallel:24", "prefix:8", "bitfit", "lnfit")
+    }
+    sizes = {item.size for one in first for item in one.architecture if one.architecture.methods == ("serial",)}
+    assert sizes == {3, 24, 96}
+    assert len({space.identity(one) for one in design}) == 30
+
+
+def test_it_is_a_prefix_of_a_longer_one_and_depends_on_the_seed(space: SearchSpace) -> None:
+    longer, other = baselines_first(space, 0, 40), baselines_first(space, 1, 40)
+    assert longer[:25] == baselines_first(space, 0, 25)
+    assert longer[:20] == other[:20]
+    assert longer[20:] != other[20:]
+    assert baselines_first(space, 0, 0) == []
+
+
+def test_it_fills_costs_and_layers_where_random_points_do_not(backbone: Backbone, space: SearchSpace) -> None:
+    filled, drawn = baselines_first(space, 0, 60), initial_design(space, 0, 400)
+    cheap = backbone.n_parameters / 1000
+
+    def shares(design: list) -> tuple[float, float]:  # type: ignore[type-arg]
+        costs = np.array([space.cost(one) for one in design])
+        return float((costs < cheap).mean()), float((layers_of(space, design) == 6).mean())
+
+    assert min(shares(filled)) > 0.25
+    assert max(shares(drawn)) < 0.05  # by chance 0.001 and 0.016 of very many
+    layers = list(layers_of(space, filled[20:]))
+    assert min(layers.count(n) for n in range(1, 6)) >= 4
+
+
+@pytest.mark.parametrize("sharing", ["shared", "layer", "placement"])
+def test_it_keeps_to_a_budget_in_spaces_of_every_kind(backbone: Backbone, sharing: str) -> None:
+    axes = [Axis(lookup("lora"), (0, 1, 2, 4)), Axis(lookup("bitfit"))]
+    wide = SearchSpace.build(backbone, axes, sharing=sharing, layers="search")  # type: ignore[arg-type]
+    tight = wide.within(ParameterBudget(20_000))
+    design = baselines_first(tight, 3, 25)
+    assert len(design) == 25
+    assert all(tight.is_feasible(one) for one in design)
+    assert set(layers_of(tight, design)) >= {1, 2, 3}
+
+
+def test_a_space_that_holds_less_gives_less(backbone: Backbone) -> None:
+    small = SearchSpace.build(backbone, [Axis(lookup("serial"), (1, 2))], layers="all")
+    assert len(list(baselines(small))) == 2
+    assert len(baselines_first(small, 0, 10)) == 2
