@@ -40,6 +40,14 @@ def space_of(model: Backbone, roles: tuple[str, ...] = ("q", "k", "v", "o")) -> 
     )
 
 
+def _change(rank: int | None, generator: torch.Generator) -> Tensor:
+    """A random matrix of about unit gain; of a lower rank all have one norm, so that all sites need theirs alike."""
+    if rank is None:
+        return torch.randn(WIDTH, WIDTH, generator=generator) / WIDTH**0.5
+    change = torch.randn(WIDTH, rank, generator=generator) @ torch.randn(rank, WIDTH, generator=generator)
+    return change * (WIDTH**0.5 / change.norm())
+
+
 class Planted:
     """Outputs of the planted sites are to be a random linear change of what they are; everything else is noise.
 
@@ -48,14 +56,17 @@ class Planted:
     every batch, which nothing can lower below its floor but which gives every other placement noisy gradients.
     """
 
-    def __init__(self, model: Backbone, sites: Sequence[str], seed: int, noise: float = 0.01) -> None:
+    def __init__(
+        self, model: Backbone, sites: Sequence[str], seed: int, noise: float = 0.01, rank: int | None = None
+    ) -> None:
+        """Args:
+        rank: of every change; None for full.
+        """
         self.model, self.seed, self.noise = model, seed, noise
         self.head: Sequence[nn.Parameter] = ()
         self.steps_per_epoch = 20
         generator = torch.Generator().manual_seed(seed)
-        self.changes = {
-            model.site(site).exit: torch.randn(WIDTH, WIDTH, generator=generator) / WIDTH**0.5 for site in sites
-        }
+        self.changes = {model.site(site).exit: _change(rank, generator) for site in sites}
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def loss(self, half: int, step: int) -> Tensor:

@@ -119,7 +119,7 @@ def test_ablations_without_a_budget(evaluator: Evaluator, variant: str) -> None:
     assert over.is_feasible(configuration)
 
 
-@pytest.mark.parametrize("preset", ["paper", "released", "recommended"])
+@pytest.mark.parametrize("preset", ["paper", "released", "recommended", "earlier"])
 def test_every_preset_runs(evaluator: Evaluator, preset: str) -> None:
     sampler = build(evaluator, space(evaluator, "S1"), preset=preset, budgets=2000)
     (configuration,) = sampler.ask([])

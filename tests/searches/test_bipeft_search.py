@@ -43,7 +43,7 @@ def planted_share(found: BipeftResult) -> float:
     return len(sites & {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}) / 2
 
 
-@pytest.mark.parametrize("preset", ["recommended", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preset", ["earlier", pytest.param("paper", marks=pytest.mark.slow)])
 def test_a_planted_architecture_is_found(preset: str) -> None:
     """Eight LoRA, room for two of rank 8 (256 parameters each) and some smaller modules.
 
@@ -256,6 +256,7 @@ def interrupt(search: BilevelSearch, at: int) -> None:
 
 
 INTERRUPTED = [
+    PRESETS["recommended"],
     BipeftSettings(),
     PRESETS["paper"],
     PRESETS["released"],
@@ -264,7 +265,9 @@ INTERRUPTED = [
 ]
 
 
-@pytest.mark.parametrize("settings", INTERRUPTED, ids=["recommended", "paper", "released", "mixture", "entangled"])
+@pytest.mark.parametrize(
+    "settings", INTERRUPTED, ids=["recommended", "earlier", "paper", "released", "mixture", "entangled"]
+)
 @pytest.mark.parametrize("at", [7, 14])
 def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
     settings: BipeftSettings, at: int, tmp_path: Path

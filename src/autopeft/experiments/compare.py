@@ -119,7 +119,8 @@ class Compare:
 
         folder = place.work / cell.name
         with session.begin(folder) as study:
-            study.run(evaluate, session.sampler(folder=folder), session.total, session.initial)
+            sampler = session.sampler(folder=folder, begun=study.settings)
+            study.run(evaluate, sampler, session.total, session.initial)
             return search_result(self.origin.title, session, study)
 
     def page(self, found: Mapping[str, Result], place: Place) -> Page:

@@ -8,7 +8,7 @@ proposes what the uninterrupted one would have. To add one, add a file here that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,6 +65,18 @@ class AnswersBudgets(Protocol):
     def n_answers(self) -> int: ...
     @property
     def earlier_seconds(self) -> float: ...
+
+
+@runtime_checkable
+class TellsMore(Protocol):
+    """A sampler that tells how its own searches went.
+
+    Attributes:
+        told: by budget, facts of its search, JSON-ready; only of budgets that were answered.
+    """
+
+    @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,24 @@ def check_cost(name: str, cost: Objective) -> None:
             "Leave `cost` out, or choose a sampler that reads trials; `autopeft front --cost` shows what any search "
             "found by another cost."
         )
+
+
+def as_begun(name: str, options: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` completed by what they meant when a study began, whatever the presets of `name` say today.
+
+    Only for samplers that answer budgets, whose presets are frozen dataclasses of plain values.
+
+    Args:
+        resolved: the sampler's settings as that study stored them; an option that came later has its default.
+    """
+    found = lookup(name)
+    if found.reads_trials or not resolved:
+        return dict(options)
+    # A field's default never changes, as the values of a preset may: it is what there was before the field.
+    known = {
+        item.name: item.default for item in fields(next(iter(found.presets.values()))) if item.default is not MISSING
+    }
+    return {**known, **{key: value for key, value in resolved.items() if key in known}, **options}
 
 
 def settings_of(sampler: Sampler) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 ScoreRule = Literal["train", "validation", "sum", "cosine", "cosine_sum"]
-StabilityRule = Literal["consecutive", "overrun", "lagged"]
+StabilityRule = Literal["consecutive", "overrun", "lagged", "split"]
 Misfits = Literal["stop", "skip"]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION = 0, 1
 """The halves of the training part: the weights are trained on the first, the gates on the second."""
+
+
+LATER: Mapping[str, bool] = MappingProxyType({"is_later": True})
+"""Metadata of a field of settings that came after the first studies: at its default it is what there was before."""
+
+
+def facts_of(settings: DataclassInstance) -> dict[str, Any]:
+    """What makes two searches the same: every setting, but those that came later only where they say something."""
+    # Studies and checkpoints of before do not know the newer fields, and must stay the same searches.
+    found = {item.name: (item.metadata.get("is_later", False), item.default) for item in fields(settings)}
+    return {name: value for name, value in asdict(settings).items() if found[name] != (True, value)}
 
 
 class Problem(Protocol):
@@ -92,5 +104,5 @@ class Plan:
 
     def identity(self, settings: DataclassInstance, candidates: Candidates) -> str:
         """What a checkpoint must share with this search: sixteen hexadecimal digits."""
-        text = json.dumps([asdict(settings), repr(self), candidates.keys, candidates.counts.tolist()])
+        text = json.dumps([facts_of(settings), repr(self), candidates.keys, candidates.counts.tolist()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, taken, with_options
 from autopeft.searches._candidates import Candidates
+from autopeft.searches._problem import facts_of
 from autopeft.searches._supernet import Supernet
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.training.evaluator import Evaluator
@@ -44,12 +45,15 @@ class BudgetSearch(Protocol):
     Attributes:
         per_budget: the most architectures that one budget is answered with.
         earlier_seconds: wall-clock time that processes before this one spent on the last answer.
+        told: what is to be kept of how the last answer was found, JSON-ready; empty where there is nothing to tell.
     """
 
     @property
     def per_budget(self) -> int: ...
     @property
     def earlier_seconds(self) -> float: ...
+    @property
+    def told(self) -> Mapping[str, Any]: ...
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """Architectures of the space within `limit`, none of them empty; it depends on nothing that changes.
 
@@ -107,6 +111,7 @@ class BudgetedSampler:
 
     Attributes:
         earlier_seconds: what processes before this one spent on the searches behind the last `ask`.
+        told: by budget, what its search has to tell of how it went; see `BudgetSearch`.
     """
 
     def __init__(self, name: str, context: SearchContext, settings: Mapping[str, Any], search: BudgetSearch) -> None:
@@ -114,6 +119,7 @@ class BudgetedSampler:
         self._answers: dict[int, Sequence[Architecture]] = {}
         self._spent: dict[int, float] = {}  # by number of the budget, seconds that no trial has been charged with
         self.earlier_seconds = 0.0
+        self.told: dict[str, Mapping[str, Any]] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -171,9 +177,11 @@ class BudgetedSampler:
         began = time.perf_counter()
         found = self._search.answer(self._context.limits[number])
         self._spent[number] = self._search.earlier_seconds
+        self._tell(number, self._search.told)
         if path := self._file(number):
             seconds = time.perf_counter() - began + self._spent[number]
             answer = {"architectures": [one.as_dict() for one in found], "seconds": seconds}
+            answer |= {"told": dict(self._search.told)} if self._search.told else {}
             with write_whole(path) as part:
                 part.write_text(json.dumps(answer))
         return found
@@ -186,9 +194,14 @@ class BudgetedSampler:
         data = read_json(path, "The kept answer", StudyMismatchError)
         try:
             self._spent[number] = float(data["seconds"])
+            self._tell(number, data.get("told", {}))
             return tuple(map(Architecture.from_dict, data["architectures"]))
         except (KeyError, TypeError, ValueError) as error:
             raise StudyMismatchError(f"{str(path)!r} is not what a search keeps: {error}. Move it away.") from error
+
+    def _tell(self, number: int, told: Mapping[str, Any]) -> None:
+        if told:
+            self.told[str(self._context.limits[number])] = told
 
     def _file(self, number: int) -> Path | None:
         context = self._context
@@ -277,7 +290,7 @@ class BudgetedFactory:
         limits = limits_of(self.name, space, wanted, count, evaluator.backbone.n_parameters)
         folder = None if checkpoint is None else Path(checkpoint)
         context = SearchContext(evaluator, space, seed, limits, folder, checkpoint_every)
-        return BudgetedSampler(self.name, context, asdict(settings), self.start(context, settings))
+        return BudgetedSampler(self.name, context, facts_of(settings), self.start(context, settings))
 
 
 def limits_of(

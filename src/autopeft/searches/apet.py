@@ -7,8 +7,10 @@ half of the budget; that is no architecture of modules, so all of the budget goe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +75,7 @@ class ApetSearch:
     """Draws for each budget, from the seed and the budget alone."""
 
     earlier_seconds = 0.0
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: ApetSettings) -> None:
         self._context, self._settings = context, settings

@@ -15,7 +15,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -281,6 +282,7 @@ class PruneSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: PruneSettings) -> None:
         self._context, self._settings = context, settings

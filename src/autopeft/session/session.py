@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from autopeft import objectives, samplers, tracking
 from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
-from autopeft.errors import SettingsError, StudyMismatchError
+from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.rungs import rung_correlations
 from autopeft.session.parts import answers_budgets, build_space, initial_design, load_data, resolved
@@ -46,6 +46,12 @@ _CHECKPOINTS = "checkpoints"
 
 _RUNGS = "rungs"
 """The fact that keeps how well the order at each rung agrees with that at the later ones."""
+
+_RESOLVED = "sampler_settings"
+"""The setting of a study that holds every option of its sampler, those too that nobody named."""
+
+_TOLD = "told by searches"
+"""The fact that keeps, by budget, how a sampler's own search went: steps, triggers, how far its gates have moved."""
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
@@ -99,17 +105,25 @@ class Session:
         initial = initial_design(space, settings)
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 
-    def sampler(self, signal: Signal | None = None, folder: str | Path | None = None) -> samplers.Sampler:
+    def sampler(
+        self,
+        signal: Signal | None = None,
+        folder: str | Path | None = None,
+        begun: Mapping[str, Any] | None = None,
+    ) -> samplers.Sampler:
         """The sampler that the settings name; one that trains does so at the learning rate that the sweep chose.
 
         Args:
             folder: of the study, where an interrupted search of such a sampler is kept; None to keep nothing.
+            begun: the settings of a study that has begun: what they do not name is as it was then.
 
         Raises:
             SettingsError: it does not know one of its options.
         """
         settings = self.settings
         options = dict(settings.sampler_options)
+        if begun is not None:
+            options = samplers.as_begun(settings.sampler, options, begun.get(_RESOLVED, {}))
         if answers_budgets(settings.sampler):
             kept = None if folder is None else Path(folder) / _SEARCHES
             options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
@@ -141,17 +155,29 @@ class Session:
             SettingsError: the folder cannot be made, or holds something else than a study.
         """
         path = Path(folder)
-        identity = {**self.settings.identity(), "sampler_settings": samplers.settings_of(self.sampler())}
+        where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
+        sampler = self.sampler(begun=self._begun(where, name))
+        identity = {**self.settings.identity(), _RESOLVED: samplers.settings_of(sampler)}
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
         check_folder("A study", path, STUDY_FOLDER)
         if storage is None:
             _make(path)
-        where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
         rules, seed = LeaseRules(max_retries=self.settings.max_retries), self.settings.seed
         return Study.create_or_resume(
             where, name, self.space, self.task.objective, identity, seed, rules=rules, folder=path
         )
+
+    def _begun(self, storage: str | Path, name: str) -> Mapping[str, Any] | None:
+        """The settings that a study of this name was made with; None where there is no such study."""
+        if not answers_budgets(self.settings.sampler):
+            return None
+        try:
+            with Study.open(storage, name) as study:
+                return study.settings
+        except InputError:
+            # Whatever is wrong with the storage is told by who makes the study there.
+            return None
 
     def begin(self, folder: str | Path, storage: str | None = None) -> Study:
         """`study`, and beside it the resolved settings and facts of data and weights, for workers and readers.
@@ -251,8 +277,10 @@ class Session:
         evaluator = self.tuned(signal).with_checkpoints(kept)
         with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
             together = partial(evaluator.measure_all, batch=settings.batch)
-            sampler = self.sampler(signal, folder)
+            sampler = self.sampler(signal, folder, study.settings)
             study.run(evaluator, sampler, self.total, self.initial, tell, evaluate_all=together, batch=settings.batch)
+        if isinstance(sampler, samplers.TellsMore) and sampler.told:
+            study.note(_TOLD, {**(study.fact(_TOLD) or {}), **sampler.told})
         if kept is not None:  # all trials have ended: what workers that were lost have left is of no use any more
             kept.clear()
         if settings.rungs:

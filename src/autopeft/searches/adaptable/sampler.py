@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._candidates import Candidates
@@ -22,6 +24,7 @@ class AdaptableSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: AdaptableSettings) -> None:
         """Raises:

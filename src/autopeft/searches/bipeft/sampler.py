@@ -7,10 +7,13 @@ order, give a front; evaluated like every other proposal, they can be compared w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._halves import HalvedTask, check_halves
+from autopeft.searches._problem import Plan
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches.bipeft.search import BilevelSearch, BipeftResult
 from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
@@ -33,19 +36,21 @@ class BipeftSearch:
             SettingsError: there are not two training examples.
         """
         self._context, self._settings = context, settings
+        self.told: Mapping[str, Any] = {}
         check_halves(context.evaluator, "BIPEFT")
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
         found = self.search(limit)
         self.earlier_seconds = found.earlier
+        self.told = {"steps": found.steps, "triggers": len(found.history), "gates": asdict(found.movement)}
         return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> BipeftResult:
         """The whole outcome of the search for `limit`."""
         evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
-        plan = problem.plan(settings, limit.most)
+        plan = self._long_enough(problem.plan(settings, limit.most))
         with supernet_of(evaluator, self._context.space, seed, limit.count) as supernet:
             search = BilevelSearch(supernet, problem, settings, plan)
             found = search.run(self._context.file(NAME, search.identity), self._context.checkpoint_every)
@@ -54,6 +59,14 @@ class BipeftSearch:
             limit, len(found.architecture), found.parameters, found.steps, found.seconds,
         )  # fmt: skip
         return found
+
+    def _long_enough(self, plan: Plan) -> Plan:
+        """`plan` with the least steps that the settings ask for, where one training by the recipe has as many."""
+        settings, evaluator = self._settings, self._context.evaluator
+        if settings.steps is not None or settings.least_steps is None:
+            return plan
+        least = min(settings.least_steps, evaluator.recipe.n_steps(evaluator.n_train))
+        return replace(plan, steps=max(plan.steps, least))
 
 
 MEMBERS = {

@@ -22,7 +22,8 @@ from autopeft.architecture import Architecture
 from autopeft.searches._candidates import Ints, project
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
-from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers
+from autopeft.searches.bipeft.movement import Movement, told
+from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers, scaled
 from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.searches.bipeft.weights import Weights, restored
 from autopeft.training.checkpoint import Checkpoint, read, write
@@ -43,6 +44,7 @@ class BipeftResult:
         seconds: wall-clock time, that of interrupted runs before this one included.
         earlier: seconds of those before.
         history: every trigger.
+        movement: of the gates, those of removed placements as they were left.
     """
 
     architecture: Architecture
@@ -51,6 +53,7 @@ class BipeftResult:
     seconds: float
     earlier: float
     history: tuple[Trigger, ...]
+    movement: Movement
 
 
 class BilevelSearch:
@@ -65,7 +68,9 @@ class BilevelSearch:
         """Raises:
         BudgetError: there is no budget to select for, or not even the smallest placement fits it.
         """
-        self.supernet, self.problem, self.settings, self.plan = supernet, problem, settings, plan
+        self.supernet, self.problem, self.plan = supernet, problem, plan
+        self._asked, self.settings = settings, scaled(settings, plan.steps)
+        settings = self.settings
         self.done, self.candidates, self._watch = 0, supernet.candidates, Stopwatch()
         self._warm = math.floor(settings.warmup * plan.steps)
         self.selector = self._make_selector()
@@ -89,7 +94,7 @@ class BilevelSearch:
         n = len(self.candidates)
         self._state = State(np.ones(n, dtype=bool), np.full(n, -1, dtype=np.int64))
         if self.selector is not None:
-            self._state = State(self.selector.alive, self.selector.fixed)
+            self._state = self.selector.decided()
 
     def _make_selector(self) -> Selector | None:
         if not self.settings.is_selecting:
@@ -144,6 +149,10 @@ class BilevelSearch:
 
     def step(self) -> bool:
         """One step of algorithm 1; whether it triggered."""
+        if self.settings.is_warmup_whole and self.selector is not None and self.done < self._warm:
+            self.selector.warm(self._weight_pass(is_whole=True))
+            self.done += 1
+            return False
         if self.settings.first == "weights":
             train = self._weight_pass()
             validation = self._architecture_passes()
@@ -163,6 +172,7 @@ class BilevelSearch:
         # Taken off the model and not merely masked: from here on every step is cheaper, which is half of the method.
         self.supernet.remove(fired.removed)
         self._weights.remove(fired.removed)
+        self._state = selector.decided()
         _log.debug("BIPEFT: step %d of %d, trigger %d of %d: %d removed, %d fixed, %.0f parameters expected.",
                    self.done, self.plan.steps, len(selector.history), selector.triggers,
                    len(fired.removed), len(fired.fixed), fired.expected)  # fmt: skip
@@ -170,12 +180,14 @@ class BilevelSearch:
 
     # -- passes ------------------------------------------------------------------------------------------------
 
-    def _weight_pass(self) -> Pass:
-        """Update the weights on the first half, with gates drawn as in a binary pass."""
+    def _weight_pass(self, *, is_whole: bool = False) -> Pass:
+        """Update the weights on the first half, with gates drawn as in a binary pass, or with everything on."""
         keep, sizes = (part.detach() for part in self._draw(self._weight_kind(), 1))
         whole = np.array(hard_sizes(self.candidates, keep, sizes), dtype=np.int64)
+        if is_whole:
+            whole = self.candidates.sizes.max(axis=1)
         # Hard draws are whole numbers of units: what is off is then not computed at all.
-        if self.settings.gumbel:
+        if self.settings.gumbel or is_whole:
             self.supernet.take([int(size) for size in whole])
         else:
             self.supernet.gate(keep, sizes)
@@ -232,6 +244,8 @@ class BilevelSearch:
             return ("joint",)
         if self._stage() is not None:
             return (self._weight_kind(),)
+        if self.settings.is_by_worth:
+            return ("binary",)
         if self.settings.updates == "both":
             return ("binary", "size")
         return ("binary",) if self.done % 2 == 0 else ("size",)
@@ -256,6 +270,8 @@ class BilevelSearch:
         sampling: Literal["gumbel", "mixture"] = "gumbel" if self.settings.gumbel else "mixture"
         epoch, epochs = self.done // self.problem.steps_per_epoch, self.plan.steps / self.problem.steps_per_epoch
         heat = temperature(epoch, max(1, math.ceil(epochs)))
+        if self.settings.temperature_by == "step":
+            heat = temperature(self.done, self.plan.steps)
         keep = self._idle_keep(generator) if kind == "size" else self.gates.draw_keep(heat, generator, sampling)
         sizes = self._idle_sizes() if kind == "binary" else self.gates.draw_sizes(heat, generator, sampling)
         return self.gates.combine(keep, sizes, self._state)
@@ -314,15 +330,16 @@ class BilevelSearch:
             stable = [trigger.stability for trigger in history]
             _log.info("BIPEFT: %d triggers in %d of %d steps, at stabilities from %.2f to %.2f.",
                       len(history), self.done, self.plan.steps, min(stable), max(stable))  # fmt: skip
-        architecture = self.supernet.architecture(sizes)
-        return BipeftResult(architecture, parameters, self.done, self._watch.seconds, self._watch.earlier, history)
+        architecture, movement = self.supernet.architecture(sizes), told(self._beliefs(), self.done)
+        watch = self._watch
+        return BipeftResult(architecture, parameters, self.done, watch.seconds, watch.earlier, history, movement)
 
     # -- state -------------------------------------------------------------------------------------------------
 
     @property
     def identity(self) -> str:
         """What a checkpoint must share with this search."""
-        return self.plan.identity(self.settings, self.candidates)
+        return self.plan.identity(self._asked, self.candidates)
 
     def state(self) -> Checkpoint:
         """Everything that `load` needs to go on as if nothing had happened."""
@@ -353,7 +370,7 @@ class BilevelSearch:
                 self._adam.state[parameter] = restored(moments, parameter)
         if self.selector is not None:
             self.selector.load(Checkpoint(found.under("selector/"), found.facts["selector"]))
-            self._state = State(self.selector.alive, self.selector.fixed)
+            self._state = self.selector.decided()
             # The supernet was built whole, and what had been removed before must go again.
             gone = [int(index) for index in np.flatnonzero(~self.selector.alive)]
             self.supernet.remove(gone)

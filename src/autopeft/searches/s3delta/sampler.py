@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.searches._candidates import Candidates
@@ -32,6 +33,7 @@ class S3DeltaSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: S3DeltaSettings) -> None:
         """Raises:
