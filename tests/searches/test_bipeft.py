@@ -133,8 +133,8 @@ def test_a_folder_keeps_an_interrupted_search(
     evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = space(evaluator, "S1")
-    options = {"budgets": 2000, "checkpoint": str(tmp_path), "checkpoint_every": 4}
-    expected = build(evaluator, over, budgets=2000).ask([])
+    options = {"budgets": 2000, "checkpoint": str(tmp_path), "checkpoint_every": 4, "preset": "earlier"}
+    expected = build(evaluator, over, budgets=2000, preset="earlier").ask([])
     original, calls = HalvedTask.loss, []
 
     def loss(self: HalvedTask, half: int, step: int) -> Any:

@@ -51,7 +51,7 @@ _RESOLVED = "sampler_settings"
 """The setting of a study that holds every option of its sampler, those too that nobody named."""
 
 _TOLD = "told by searches"
-"""The fact that keeps, by budget, how a sampler's own search went: steps, triggers, how far its gates have moved."""
+"""The fact that keeps, by budget, how a sampler's own search went, in its own words."""
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""

@@ -102,7 +102,9 @@ class BilevelSearch:
         budget, left = self.plan.limit(self.candidates), self.plan.steps - self._warm
         # Only what is left after the warm-up can hold triggers.
         wanted, spacing = self.settings.triggers, self.settings.spacing
-        triggers = n_triggers(wanted, left, self.settings.horizon, spacing)
+        # Where rules scale with the steps, they leave the end of the search to what has survived themselves.
+        share = {"share": 1.0} if self.settings.is_scaled else {}
+        triggers = n_triggers(wanted, left, self.settings.horizon, spacing, **share)
         return Selector(self.candidates, self.settings, budget, triggers)
 
     # -- the loop ----------------------------------------------------------------------------------------------

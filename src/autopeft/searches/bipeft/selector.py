@@ -103,10 +103,10 @@ def scaled(settings: BipeftSettings, steps: int) -> BipeftSettings:
     )
 
 
-def n_triggers(wanted: int, steps: int, horizon: int, spacing: int = 1) -> int:
-    """`wanted`, or fewer when `steps` are few: `spacing` apart they take at most 70 % of the steps and leave
+def n_triggers(wanted: int, steps: int, horizon: int, spacing: int = 1, share: float = _MOST_OF_STEPS) -> int:
+    """`wanted`, or fewer when `steps` are few: `spacing` apart they take at most a `share` of the steps and leave
     `horizon` of them before the first."""
-    most = max(1, min(math.floor(_MOST_OF_STEPS * steps), steps - horizon) // spacing)
+    most = max(1, min(math.floor(share * steps), steps - horizon) // spacing)
     if most < wanted:
         _log.warning(
             "BIPEFT: %d steps are too few for %d triggers, so there are %d; train for more epochs to have all.",
