@@ -43,6 +43,7 @@ class Line:
 
     def at(self, size: int) -> int:
         """The count at `size` units."""
+        # A bias that a module has once is gone with the module, so that the line does not go through its value at 0.
         return self.fixed + self.per_unit * size if size else 0
 
 
@@ -126,6 +127,8 @@ class Placement:
 
     def as_row(self) -> list[Any]:
         """A JSON-ready ``[method, site, size]``, with the scale at the end where it is not the method's own."""
+        # A scale of 1 is left out: rows of before there were scales are the same bytes and so have the same
+        # fingerprint.
         return [self.method, self.site, self.size, *([] if self.scale == 1 else [self.scale])]
 
 
@@ -154,6 +157,8 @@ class Architecture:
     placements: tuple[Placement, ...] = ()
 
     def __post_init__(self) -> None:
+        # Sorted, so that the order in which somebody names placements makes no second architecture with a fingerprint
+        # of its own.
         ordered = tuple(sorted(self.placements))
         times = Counter((item.site, item.method) for item in ordered)
         twice = [f"{method}@{site}" for (site, method), n in times.items() if n > 1]
@@ -180,6 +185,8 @@ class Architecture:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify the architecture, stable across processes and machines."""
+        # Through JSON and not through `hash`, which is seeded anew in every process. Stored studies compare these
+        # digits, so this text must never change.
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -241,6 +248,7 @@ def describe(architecture: Architecture) -> list[str]:
     groups: dict[tuple[str, str, int, float], list[str]] = {}
     for item in architecture:
         parts = item.site.split(".")
+        # Most models have an encoder alone, whose name would stand in every phrase and tell nothing.
         where = ".".join([*([] if parts[0] == "encoder" else parts[:1]), parts[-1]])
         layer = [str(int(parts[1]) + 1)] if len(parts) == 3 and parts[1].isdecimal() else []
         groups.setdefault((item.method, where, item.size, item.scale), []).extend(layer)
@@ -296,8 +304,10 @@ class ParameterBudget:
         Raises:
             BudgetError: the text is not of these forms.
         """
+        # A hyphen between digits is a range, and one behind an "e" belongs to a number such as 1e-3.
         low, _, high = re.sub(r"(?<=[0-9%‱])\s*(?:\.\.|-)\s*(?=[0-9.])", " to ", str(text)).partition(" to ")
         unit = re.search(r"[%‱]+\s*$", high)
+        # "0.1-0.5%" means two shares: a lower end of a tenth of a parameter would be no limit at all.
         if unit and not re.search(r"[%‱]\s*$", low):
             low += unit.group()
         least, most = (_amount(low, backbone, text) if high else 0), _amount(high or low, backbone, text)
@@ -325,6 +335,7 @@ def _amount(text: str, backbone: int, whole: str | float) -> int:
             f"('0.1%-0.5%'), but got {whole!r}."
         )
     scale = {"%": backbone / 100, "‱": backbone / 10_000, "%%": backbone / 10_000}.get(match.group(2), 1.0)
+    # A share is not exact in floating point, and what is meant as a whole number must not fall below it.
     return int(number * scale + 1e-9)
 
 

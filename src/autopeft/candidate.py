@@ -62,6 +62,7 @@ class Changes:
             raise ArchitectureError(f"Rates and their factors are finite and above 0, but got {wrong[0]!r:.99}.")
         if len(given) < len(self.rate_factors):
             raise ArchitectureError(f"A method has one factor, but got {self.rate_factors!r:.99}.")
+        # As for placements: what is trained alike must be equal, whoever wrote it down and in which order.
         kept = sorted((str(name), float(factor)) for name, factor in given.items() if factor != 1)
         object.__setattr__(self, "rate_factors", tuple(kept))
 
@@ -76,11 +77,13 @@ class Changes:
             return recipe
         rate = recipe.learning_rate if self.learning_rate is None else self.learning_rate
         own = dict(recipe.rate_factors)
+        # Multiplied and not replaced, so that a space of factors can be searched around factors that the recipe has.
         factors = own | {name: own.get(name, 1.0) * factor for name, factor in self.rate_factors}
         return replace(recipe, learning_rate=rate * self.rate_factor, rate_factors=factors)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of what is changed alone; `from_dict` is its inverse."""
+        # Only what is changed: an architecture without changes has the bytes that it had before there were any.
         found: dict[str, Any] = {}
         if self.learning_rate is not None:
             found["learning_rate"] = self.learning_rate
@@ -167,6 +170,7 @@ class Candidate:
             ArchitectureError: the file is missing or is not such JSON.
         """
         data = read_json(path, "The architecture file", ArchitectureError)
+        # Both forms are read: a bare architecture is what `Architecture.save` writes.
         return cls.from_dict(data if isinstance(data, dict) and "architecture" in data else {"architecture": data})
 
     def __str__(self) -> str:

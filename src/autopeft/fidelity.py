@@ -86,7 +86,9 @@ def rungs_of(given: Sequence[Any]) -> tuple[Fidelity, ...]:
     Raises:
         SettingsError: one cannot be read, or those of one unit do not increase.
     """
+    # Every run is measured at its end anyhow.
     found = tuple(fidelity for fidelity in map(Fidelity.parse, given) if fidelity != FULL)
+    # Epochs and shares can only be compared for a run of known length, which `rung_steps` does.
     for unit in ("epochs", "share"):
         amounts = [fidelity.amount for fidelity in found if fidelity.unit == unit]
         if any(second <= first for first, second in itertools.pairwise(amounts)):

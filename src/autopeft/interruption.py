@@ -38,6 +38,7 @@ def signals_interrupt() -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
+        # Python raises `KeyboardInterrupt` for the first by itself.
         for number in SIGNALS[1:]:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 stack.callback(signal.signal, number, signal.signal(number, _interrupt))
@@ -64,6 +65,7 @@ def uninterrupted() -> Iterator[None]:
             yield
     finally:  # a block that failed was asked to end, too
         if held.number is not None:
+            # By now the handlers of before are back, so that the signal does what it would have done at once.
             signal.raise_signal(held.number)
 
 
@@ -77,6 +79,7 @@ class _Held:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number, self._since = number, time.monotonic()
+        # Not at once: a terminal and a launcher may both pass on the one signal that a person gave.
         elif time.monotonic() > self._since + _PATIENCE_SECONDS:
             _interrupt(number, frame)
 

@@ -38,6 +38,7 @@ def members(*packages: str) -> Mapping[str, Any]:
 
 
 def _files(package: str) -> list[str]:
+    # The package says where its files are, so that one that is installed as an archive works as well.
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return sorted(info.name for info in found if not info.name.startswith("_"))
 

@@ -33,6 +33,7 @@ def escape(value: object) -> Markdown:
 def code(text: str) -> Markdown:
     """`text` as code within a line, whatever it holds."""
     line = " ".join(text.split())
+    # One more than the longest run inside: no other fence is sure not to be ended by the text.
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     inner = f" {line} " if line[:1] == "`" or line[-1:] == "`" else line
     return Markdown(f"{fence}{inner}{fence}")
@@ -48,6 +49,7 @@ def _escape(value: str, always: str) -> Markdown:
     text = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", value).split())
     text = re.sub(always, r"\\\g<0>", text)
     text = re.sub(r"&(?=[#\w])", "&amp;", text).replace("<", "&lt;")
+    # Inside a word an underscore means nothing, and names of files and metrics are full of them.
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
     # What would begin a block of its own at the start of an item, or end a heading at its end.
     text = re.sub(r"^(?:>|[-+](?= |$)|#+(?= |$)|=+$|-{2,}$|\+{2,}$)", r"\\\g<0>", text)
@@ -83,6 +85,7 @@ def html_templates(folder: Path) -> Environment:
 def _environment(folder: Path, **options: Any) -> Environment:
     found = Environment(
         loader=FileSystemLoader(folder),
+        # A name that is misspelt in a template is an error in its tests, not a gap in somebody's report.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

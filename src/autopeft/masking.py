@@ -117,6 +117,7 @@ class Secrets:
     def of(cls, *storages: str) -> Secrets:
         """The secrets of database URLs, in every form in which a driver may repeat them."""
         found = {form for storage in storages for secret in _secrets_in(storage) for form in _forms(secret)}
+        # The longest first: a shorter form inside of a longer one would leave the rest of it to be read.
         return cls(tuple(sorted(found, key=len, reverse=True)))
 
     @classmethod
@@ -143,6 +144,7 @@ class Secrets:
         while seen is not None:
             if self.hide(str(seen)) != str(seen):
                 return None
+            # Python prints the whole chain, and a driver's own exception may name what the wrapper around it does not.
             seen = seen.__cause__ or seen.__context__
         return error
 
@@ -152,6 +154,7 @@ def _cut_query(rest: str) -> tuple[str, str | None]:
     head, mark, query = rest.partition("?")
     if not mark:
         return rest, None
+    # Some options of a query may hold an at sign themselves, such as a user's name at a cloud's database.
     if "@" not in query or (_WHOLE.fullmatch(head) and all(map(_is_plausible, query.split("&")))):
         return head, query
     end = rest.find("?", rest.rfind("@"))

@@ -83,6 +83,7 @@ class Objective:
 
     def of(self, measurement: Measurement) -> float | None:
         """Its value of a measured trial; None where the trial has not stored it."""
+        # What was recorded when the trial ran comes first: a count can be computed again, a clock cannot be read again.
         if (record := measurement.costs.get(self.name)) is not None:
             return float(record["value"])
         if self.counted is not None:
@@ -131,6 +132,8 @@ class Objective:
         """
         if self.counted is not None:
             budget = ParameterBudget.parse(text, counts.backbone)
+            # A budget is read as a count and turned into the objective's own unit, so that each of them takes all ways
+            # of writing one.
             return self.counted(replaced(counts, budget.least)), self.counted(replaced(counts, budget.most))
         number, unit = r"([0-9.]+(?:e[-+]?\d+)?)", rf"\s*(?:{re.escape(self.unit)})?\s*"
         found = re.fullmatch(rf"\s*(?:{number}{unit}-\s*)?{number}{unit}", text, re.IGNORECASE)
@@ -210,6 +213,8 @@ class Measurement:
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Here and not in each evaluator, since a measurement without its value would be stored and found out by
+        # readers.
         if self.objective not in self.metrics:
             raise NonFiniteFailure(f"The metric {self.objective!r} was not measured; there are {sorted(self.metrics)}.")
         if not math.isfinite(self.value):
@@ -261,6 +266,7 @@ class ParetoFront:
     def of(cls, points: Iterable[FrontPoint], cost: Objective | None = None) -> ParetoFront:
         """Keep the non-dominated points; of points equal in both objectives the one with the lowest key."""
         kept: list[FrontPoint] = []
+        # By cost, and the better first: one pass then suffices, and of equal points the oldest trial stays.
         for point in sorted(points, key=lambda item: (item.cost, -item.value, item.key)):
             if not kept or point.value > kept[-1].value:
                 kept.append(point)
@@ -275,6 +281,7 @@ class ParetoFront:
         Raises:
             BudgetError: no point of the front costs that.
         """
+        # The limit was turned into the unit of the cost, which may miss a point by its last bit.
         fitting = [point for point in self.points if least * (1 - 1e-12) <= point.cost <= cost * (1 + 1e-12)]
         if not fitting:
             said = self.cost.text
@@ -282,6 +289,7 @@ class ParetoFront:
             there = f"the cheapest costs {ends[0]}, the dearest {ends[1]}" if ends else "the front is empty"
             wanted = f"at most {said(cost)}" if not least else f"{said(least)} to {said(cost)}"
             raise BudgetError(f"No point of the front costs {wanted}: {there}.")
+        # Along a front the metric rises with the cost, so that the dearest that fits is the best.
         return fitting[-1]
 
     def hypervolume(self, reference: tuple[float, float]) -> float:
@@ -300,6 +308,7 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
     inside = sorted((cost, value) for cost, value in points if cost < worst_cost and value > worst_value)
     area, best = 0.0, worst_value
     for index, (cost, value) in enumerate(inside):
+        # Dominated points are allowed: the height at a cost is that of the best so far.
         best = max(best, value)
         right = inside[index + 1][0] if index + 1 < len(inside) else worst_cost
         area += (right - cost) * (best - worst_value)
@@ -319,6 +328,7 @@ def hypervolume_curve(
         free: a cost below this counts as this where logarithms are taken, see `Objective.free`.
     """
     if scale == "log":
+        # An architecture that costs nothing has no logarithm, and would have an area without end.
         *points, reference = [(math.log10(max(cost, free)), value) for cost, value in (*points, reference)]
     # A dominated point adds nothing, so only the front so far is summed: time grows with its length, which is short.
     found: list[float] = []
@@ -344,4 +354,5 @@ def reference_point(initial: Sequence[tuple[float, float]], largest_cost: float)
     """
     values = [value for _, value in initial]
     width = max(0.1 * (max(values) - min(values)), 1e-6)
+    # A hair beyond the largest, so that the largest architecture itself dominates some area.
     return largest_cost * (1 + 1e-9), min(values) - width

@@ -112,6 +112,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
+        # A corrected value is never below an earlier one: a claim cannot be surer than one with a smaller p value.
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return tuple(corrected)

@@ -38,6 +38,8 @@ def read_json(path: str | Path, what: str, error: type[InputError], *, most_byte
     place = Path(path)
     try:
         with place.open("rb") as file:
+            # One byte more than is allowed tells a file that is too large, whatever its size is said to be, from one
+            # that just fits.
             raw = file.read(most_bytes + 1)
         if len(raw) > most_bytes:
             raise ValueError(f"it is larger than {most_bytes:,} bytes")
@@ -70,6 +72,7 @@ def parse_json(raw: str | bytes, *, is_finite: bool = True) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python keeps the last of two equal keys, other readers the first: what a file means would depend on its reader.
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -88,6 +91,7 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
+    # Turning digits into a number takes time that grows with the square of their number.
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"it holds a whole number of {len(text)} digits")
     return int(text)
@@ -105,6 +109,7 @@ def _check_nesting(found: Any) -> None:
 def _inside(item: Any) -> Iterable[Any]:
     if isinstance(item, dict):
         return (*item, *item.values())
+    # Half of a pair passes through Python's reader and fails later, where the text is printed or written.
     if isinstance(item, str) and not item.isascii():
         try:
             item.encode()

@@ -207,6 +207,8 @@ def described(kind: Any) -> dict[str, str]:
     """What the docstring of a settings class says of its fields, below ``Args:``; one entry may be of several."""
     found: dict[str, str] = {}
     for section in re.findall(r"^ *Args:\n((?: {8}.*\n|\n)*)", f"{kind.__doc__}\n", flags=re.MULTILINE):
+        # The docstring is the one place where a field is described, so that editors, the reference and readers are told
+        # the same.
         for entry in re.split(r"^ {8}(?=\w)", section, flags=re.MULTILINE)[1:]:
             names, _, text = entry.partition(": ")
             found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
@@ -270,6 +272,7 @@ def _problems(kind: Any, error: Any, quote: str) -> Iterator[str]:
         if name in seen:  # what may be one of several things fails once for each
             continue
         seen.add(name)
+        # An inner class has checked itself and told it in this package's words already.
         if item["type"] == "value_error":
             yield f"{name}: {str(item['ctx']['error']).removesuffix('.')}"
         elif item["type"] == "missing":
@@ -289,6 +292,7 @@ def _place(kind: Any, loc: Sequence[str]) -> tuple[str, Any, Any]:
         if is_dataclass(base):
             path, owner = f"{path}.{part}".lstrip("."), base
             hint = _hints(owner).get(part, MISSING)
+        # pydantic names the key itself as the place where a key is wrong.
         elif get_origin(base) is dict and part != "[key]":
             path, hint = f"{path}.{part}", get_args(base)[1]
         elif get_origin(base) is tuple:

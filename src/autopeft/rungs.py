@@ -46,6 +46,7 @@ def search_cost(trials: Sequence[Trial], swept: int | SearchCost = 0) -> SearchC
             that was counted.
     """
     measured = [trial.measurement for trial in trials if trial.measurement is not None]
+    # Trials of before runs could be paused do not say how long they were planned, and were trained to their ends.
     shares = [m.extra["steps"] / m.extra["planned_steps"] if "planned_steps" in m.extra else 1.0 for m in measured]
     counts = [m.extra.get("n_processed") for m in measured]
     known = [count for count in counts if count is not None]
@@ -86,6 +87,7 @@ def rung_correlations(trials: Sequence[Trial]) -> tuple[RungCorrelation, ...]:
     for trial in trials:
         for one in trial.reached:
             values.setdefault(one.fidelity, {})[trial.number] = one.value
+    # Trials are measured at the lower rungs first, so that the keys stand in the order of the rungs.
     return tuple(_correlation(lower, upper, values) for lower, upper in itertools.combinations(values, 2))
 
 
@@ -101,5 +103,6 @@ def _correlation(lower: Fidelity, upper: Fidelity, values: dict[Fidelity, dict[i
 def _interval(value: float, n: int) -> tuple[float, float] | None:
     if n < _FEWEST or abs(value) == 1:
         return None
+    # Fisher's own variance, 1 / (n - 3), is that of Pearson's correlation and too small for ranks.
     wide = 1.96 * math.sqrt((1 + value**2 / 2) / (n - 3))
     return math.tanh(math.atanh(value) - wide), math.tanh(math.atanh(value) + wide)

@@ -217,6 +217,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
+        # How long, how fast and where it is searched may change between two calls.
         for name in ("trials", "max_retries", "workers", "batch", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
@@ -272,6 +273,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
 
 
 def _without_later(found: Mapping[str, Any]) -> dict[str, Any]:
+    # Only a default is left out: a study that asks for another value is another study.
     return {name: value for name, value in found.items() if (name, value) not in _CAME_LATER.items()}
 
 
@@ -286,6 +288,7 @@ def from_dict(data: Mapping[str, Any], *, trust_remote_code: bool = False) -> Se
     """
     # A file that comes from somebody else must not be able to have their code run.
     asked = data.get("trust_remote_code", False)
+    # Read with what the program allows, so that all other mistakes are told together with this one.
     found = read(Settings, {**data, "trust_remote_code": trust_remote_code if isinstance(asked, bool) else asked})
     mistakes = found if isinstance(found, list) else []
     if asked is True and not trust_remote_code:

@@ -61,6 +61,7 @@ def submit(
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(name="autopeft", **options)
+        # Jobs inherit the environment of the process that queues them, so that nothing of it has to stand in a script.
         with _environment(environment):
             jobs = [executor.submit(CommandFunction(list(command))) for _ in range(n)]
     except (NameError, TypeError, ValueError, RuntimeError, submitit.core.utils.FailedJobError) as error:

@@ -101,6 +101,8 @@ def values_of(trial: Trial) -> dict[str, float]:
 def _started(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
     kind: Any = tracking.LOGGER_TYPE_TO_CLASS[name]
     if kind.requires_logging_directory:
+        # With the process in its name: two writers of one run of TensorBoard would draw a curve that jumps between
+        # them.
         tracker = kind(f"{folder.resolve().name}-{os.getpid()}", folder / "logs")
     else:
         tracker = kind(PROJECT)

@@ -90,6 +90,7 @@ class Trial:
     @property
     def is_taken(self) -> bool:
         """Whether its architecture is not to be proposed again: measured, running, or failed for good."""
+        # Only the loss of a worker says nothing of the architecture: any other failure would most likely come again.
         return self.failure is None or self.failure.kind != "preempted"
 
     @property

@@ -71,6 +71,7 @@ class WorkerEnd:
     @property
     def is_death(self) -> bool:
         """Whether it neither came to a verdict nor was asked to end."""
+        # A process that a signal ends has its negative number, one that caught it and left the customary code.
         asked = {code for number in SIGNALS for code in (-number, 128 + number)}
         return self.code not in _VERDICTS and self.code not in asked
 
@@ -99,6 +100,7 @@ class _Worker:
 
     def end(self) -> WorkerEnd:
         """How it ended; waits for that."""
+        # Before waiting: the log is complete when the process has ended, which whoever asks has seen.
         tail = _tail(self._log, self._offset)
         return WorkerEnd(self.process.pid, self.process.wait(), self._log, tail, self._n_restarts)
 
@@ -180,6 +182,7 @@ def run_workers(
     limits = environment_of_workers(n, base)
     Path(folder).mkdir(parents=True, exist_ok=True)
     workers: list[_Worker] = []
+    # Handlers are installed before the first process: a signal in between would leave processes without a launcher.
     with _all_ended(workers), _signals(workers) as signals:
         for index in range(n):
             device = environment_of_device(devices[index % len(devices)], base) if devices else {}
@@ -211,6 +214,7 @@ def environment_of_device(device: str, base: Mapping[str, str]) -> dict[str, str
     kind, _, number = device.partition(":")
     if kind != "cuda" or not number.isdecimal():
         return {DEVICE_VARIABLE: device}
+    # The variable renumbers what a process sees, so that the worker's own device is number 0 to it, whichever it is.
     hidden = base.get("CUDA_VISIBLE_DEVICES")
     seen = None if hidden is None else [name.strip() for name in hidden.split(",") if name.strip()]
     if seen is not None and int(number) >= len(seen):
@@ -287,6 +291,8 @@ def _watch(signals: _Signals, grace_seconds: float, pauses: Sequence[float], on_
 
 def _tend(signals: _Signals, pauses: Sequence[float]) -> None:
     """Plan what becomes of workers that have ended, and start those whose pause is over."""
+    # Asked of all before one is started again, or a worker could be started although another has just finished the
+    # work.
     codes = [worker.process.poll() for worker in signals.workers]
     for worker, code in zip(signals.workers, codes, strict=True):
         if code is None:
@@ -321,6 +327,7 @@ def _signals(workers: Sequence[_Worker]) -> Iterator[_Signals]:
         return
     with ExitStack() as stack:
         for number in SIGNALS:
+            # The handler that was there is put back, whoever had installed it.
             stack.callback(signal.signal, number, signal.signal(number, handler))
         yield handler
 
@@ -354,6 +361,7 @@ def _raise_received(number: int) -> None:
 def _tail(log: Path, offset: int) -> str:
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
+        # A log may be large, and what earlier calls wrote into it is not this worker's end.
         file.seek(max(offset, size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
     return "\n".join(text.splitlines()[-_TAIL_LINES:])

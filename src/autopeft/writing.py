@@ -40,6 +40,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     Raises:
         WriteError: the file or its folder cannot be written, for example because the disk is full.
     """
+    # Resolved, or a link would be replaced by a file and what it led to would keep its old contents.
     target = Path(path).resolve()
     # A folder for the part, because libraries put temporary files of their own beside what they write.
     room = target.with_name(f".{target.name}.{_machine()}.{os.getpid()}.part")
@@ -49,8 +50,11 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         room.mkdir(exist_ok=True)
         part = room / target.name
         yield part
+        # Temporary files of libraries are private to their maker; a folder that has just been made has what the umask
+        # allows.
         part.chmod(room.stat().st_mode & 0o666)
         with part.open("rb") as written:
+            # Before the move: some file systems write names before contents, and a power cut would leave an empty file.
             os.fsync(written.fileno())
         part.replace(target)
         _keep_names(target.parent)
@@ -160,6 +164,7 @@ def _is_saved_model(folder: Path) -> bool:
 
 def _is_export(folder: Path) -> bool:
     with (folder / "adapter_model.safetensors").open("rb") as file:
+        # The header says its own length, which a file of somebody else's may say as it likes.
         header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 2**24)))
     return bool(header["__metadata__"]["producer"] == PRODUCER)
 
@@ -167,7 +172,9 @@ def _is_export(folder: Path) -> bool:
 def _is_study(folder: Path) -> bool:
     if (folder / "study.db").is_file():
         with (folder / "study.db").open("rb") as file:
+            # An empty file is what a search leaves that was killed as it began.
             return file.read(16) in (b"SQLite format 3\0", b"")
+    # Told by its top keys without reading YAML: a study in a database has nothing else in its folder.
     lines = {line.split(b":")[0] for line in (folder / "settings.yaml").read_bytes().splitlines()}
     return {b"model", b"protocol", b"space", b"recipe", b"learning_rates", b"sampler", b"trials", b"workers"} <= lines
 
@@ -342,6 +349,7 @@ def check_place(option: str, path: Path, *, is_folder: bool) -> None:
         raise SettingsError(f"{option} takes a {wanted}, but {str(path)!r} is {got}.")
     if path.exists() and not os.access(path, os.W_OK):
         raise SettingsError(f"{option} takes what can be written, but {str(path)!r} is protected.")
+    # The nearest folder that exists decides, since those below it are made only when something is written.
     above = path.resolve() if is_folder else path.resolve().parent
     there = next(place for place in (above, *above.parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -355,6 +363,7 @@ def _items(folder: Path) -> list[Path]:
 
 def _is_same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
+        # By what the system says: two names may lead to one file, and letters' case means nothing on some disks.
         return one.samefile(other)
     return one.resolve() == other.resolve()
 

@@ -59,6 +59,7 @@ def parse(text: str, what: str) -> Any:
             itself, gives a key twice, or holds a value that is none (a date in a 13th month); with line and column.
     """
     try:
+        # Scanned twice: the second reading builds objects, which the first has shown to be few.
         _check(text)
         return _unshared(yaml.load(text, Loader=_Loader))
     except UnicodeEncodeError as error:  # half a character, as a command line may hold it
@@ -68,6 +69,7 @@ def parse(text: str, what: str) -> Any:
 
 
 def _decoded(raw: bytes, what: str) -> str:
+    # Editors on Windows write it so when they are asked for Unicode.
     is_wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return raw.decode("utf-16" if is_wide else "utf-8-sig")
@@ -114,6 +116,7 @@ def _check(text: str) -> None:
         elif isinstance(event, yaml.NodeEvent):
             _check_place(event, inside)
             is_alias = isinstance(event, yaml.AliasEvent)
+            # An alias counts as much as what it repeats, aliases inside of it included.
             count += sizes.get(event.anchor or "", 1) if is_alias else 1
             if isinstance(event, yaml.CollectionStartEvent):
                 keys: dict[str, Any] | None = {} if isinstance(event, yaml.MappingStartEvent) else None

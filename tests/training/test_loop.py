@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.loop import autocast, fit
+from autopeft.training.loop import fit
+from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 
 

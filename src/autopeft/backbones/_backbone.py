@@ -71,6 +71,7 @@ class Backbone:
         Raises:
             BackboneError: the family is not described, or its description does not fit the model.
         """
+        # Before any model gets the name, as transformers looks it up the moment it is set.
         attention.register()
         self.family = family_of(str(model.config.model_type))
         if self.family.prepare is not None:
@@ -82,6 +83,7 @@ class Backbone:
         self.name, self._source = name or str(model.config.model_type), source
         model.set_attn_implementation(attention.IMPLEMENTATION)
         model.requires_grad_(False).eval()
+        # Tied embeddings count once, as in the papers' denominators.
         self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.hidden_size = int(model.config.hidden_size)
         self.sites = {site.key: site for site in find_sites(model, self.family, self.n_parameters)}
@@ -126,6 +128,7 @@ class Backbone:
         """A model with random weights; `device` "meta" builds none at all, which is enough to count."""
         family = family_of(str(config.model_type))
         auto = AutoModelForSeq2SeqLM if family.is_text_to_text else AutoModel
+        # Always drawn on the processor, so that a seed gives the same weights on every device.
         with seeded(seed), torch.device("meta" if device == "meta" else "cpu"):
             model = auto.from_config(config)
         return cls(model.to(device), tokenizer)
@@ -212,6 +215,7 @@ class Backbone:
             with torch.no_grad():
                 self.model.eval()(input_ids=tokens, **more)
         finally:
+            # It may be asked for in the middle of a training, whose dropout must go on.
             self.model.train(was_training)
             for module in modules.values():
                 attention.set_prefix(module, None)
@@ -238,6 +242,7 @@ class Backbone:
     def _weights_digest(self) -> str:
         """Computed once while nothing is written into the weights: PyTorch counts what is."""
         own = self.own_parameters()
+        # Tensors made in inference mode have no version, and cannot be written into outside of it.
         state = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in own.values()]
         if self._digested is None or self._digested[0] != state:
             self._digested = (state, weights_digest(own))
@@ -305,11 +310,13 @@ def _source(name: str) -> str:
     package = PACKAGED.get(plain)
     if package is None:
         return name
+    # Neither is preferred: whichever were taken, somebody would search on another model than they meant.
     if plain == name and (Path(name) / "config.json").exists():
         raise BackboneError(
             f"The name {name!r} may mean the model in the folder {name!r} here or the one that comes as a package: "
             f"write './{name}' for the folder, '{_FROM_PACKAGE}{name}' for the package."
         )
+    # Found and not imported: the package holds data, and its folder is all that is wanted.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise BackboneError(

@@ -33,8 +33,11 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     The same on every device and machine of one byte order. MiniLM's 22.7 million numbers take 0.2 s.
     """
     found = hashlib.sha256()
+    # In the order of their names, since that of a state is the order in which a version of transformers builds the
+    # model.
     for name in sorted(tensors):
         value = tensors[name].detach()
+        # With a separator that no name contains, or a name's end and a type's beginning could change places.
         found.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         if value.numel():
             found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -60,6 +63,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def config_facts(config: Any) -> dict[str, Any]:
     """The values of a transformers configuration that may change what is computed, JSON-ready."""
+    # Through JSON, as it will be read back from a file: tuples are lists there, and numbers that are keys are text.
     values = json.loads(json.dumps(config.to_dict(), default=str))
     return {name: value for name, value in values.items() if name not in _PASSING and not name.startswith("_")}
 

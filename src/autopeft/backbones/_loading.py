@@ -40,6 +40,7 @@ def load_model(
         BackboneError: the configuration cannot be meant (`autopeft.backbones._plausible`), or weights are missing,
             misshapen, truncated, no numbers, or a pointer to a file that was not fetched.
     """
+    # Before the model is built, since a pointer would only show as a broken header in the middle of loading.
     _check_files(name, Path(source))
     auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
     check_config(name, source, config, auto, **options)
@@ -173,6 +174,7 @@ def _check_vocabulary(name: str, folder: Path, tokenizer: Any, model: PreTrained
             f"The tokenizer of {name!r} does not belong to it: it has {known:,} tokens, but the embedding "
             f"has {rows:,} rows."
         )
+    # Vocabularies are padded to round numbers, so some rows without a token are usual; nine in ten are not.
     if rows and known < _LEAST_SHARE * rows:
         raise BackboneError(
             f"The tokenizer of {name!r} does not belong to it: it has {known:,} tokens for an embedding of "

@@ -99,6 +99,7 @@ def _odd_sizes(config: Mapping[str, Any], n_tensors: int) -> Iterator[str]:
             continue  # absent, or told by transformers, which knows the types
         if not math.isfinite(value) or not 1 <= value <= most:
             yield f"{key} {value:,}, which must be between 1 and {most:,}"
+        # Every layer has a tensor of its own at least; without this check a typing error builds layers for minutes.
         elif key in _LAYERS and n_tensors and value > n_tensors:
             yield f"{key} {value:,}, but its checkpoint has {n_tensors:,} tensors"
 

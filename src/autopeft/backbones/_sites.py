@@ -142,6 +142,7 @@ def find_sites(model: PreTrainedModel, family: Family, n_parameters: int) -> Ite
     Raises:
         BackboneError: the description does not fit the model.
     """
+    # Full fine-tuning stands at a site like any method, so that its cost and its identity need no case of their own.
     yield Site("", None, "model", "", "", None, n_parameters, n_parameters, "backbone")
     for name, stack in family.stacks.items():
         try:
@@ -223,6 +224,7 @@ def _heads(model: PreTrainedModel) -> tuple[int, int]:
     heads = int(config.num_attention_heads)
     # Where a configuration gives the width of a head it need not be the hidden size divided by the heads (T5, Llama).
     d_head = getattr(config, "d_kv", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+    # With grouped queries a prefix has keys and values for the groups alone.
     return int(getattr(config, "num_key_value_heads", None) or heads), int(d_head)
 
 

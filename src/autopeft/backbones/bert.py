@@ -14,6 +14,7 @@ _ENCODER = Stack(
         "kv": Role("attention.self", seam="kv"),
         "attention": Role(
             "attention",
+            # Behind the dropout and before the residual: `attention.output` itself adds and normalises already.
             exit="attention.output.dropout",
             norm="attention.output.LayerNorm",
             linear_in="attention.self.query",
@@ -25,6 +26,7 @@ _ENCODER = Stack(
         "ffn_out": Role("output.dense"),
         "ffn": Role(
             "intermediate",
+            # The feed-forward begins in one module and ends inside the next, which goes on to add and to normalise.
             exit="output.dropout",
             norm="output.LayerNorm",
             linear_in="intermediate.dense",

@@ -11,6 +11,8 @@ _ENCODER = Stack(
         "k": Role("attention.k_lin"),
         "v": Role("attention.v_lin"),
         "o": Role("attention.out_lin"),
+        # Attention and its output projection are one module here, without dropout or residual, so that both roles mean
+        # it.
         "kv": Role("attention", seam="kv"),
         "attention": Role(
             "attention", norm="sa_layer_norm", linear_in="attention.q_lin", linear_out="attention.out_lin"

@@ -7,6 +7,7 @@ from autopeft.backbones import Family, Role, Stack
 _DECODER = Stack(
     layers="h",
     roles={
+        # One map gives queries, keys and values, in this order; a module at one of them leaves the other two alone.
         "q": Role("attn.c_attn", part=(0, 3)),
         "k": Role("attn.c_attn", part=(1, 3)),
         "v": Role("attn.c_attn", part=(2, 3)),
@@ -20,6 +21,7 @@ _DECODER = Stack(
         "ffn": Role("mlp", linear_in="mlp.c_fc", linear_out="mlp.c_proj"),
         "ffn_norm": Role("ln_2"),
     },
+    # Pre-LN: the layers end without a norm, and one stands behind the last of them.
     outside={"final_norm": Role("ln_f")},
 )
 
@@ -27,6 +29,7 @@ MEMBERS = {
     "gpt2": Family(
         model_types=("gpt2",),
         stacks={"decoder": _DECODER},
+        # A causal decoder's first token has seen nothing but itself.
         pooling="last",
         positions="wpe",
         tiny={

@@ -14,6 +14,7 @@ _DECODER = Stack(
         "kv": Role("self_attn", seam="kv"),
         "attention": Role("self_attn", linear_in="self_attn.q_proj", linear_out="self_attn.o_proj"),
         "attention_norm": Role("input_layernorm"),
+        # Of the two inner maps the one that is not activated; the one that is has a role of its own.
         "ffn_in": Role("mlp.up_proj"),
         "ffn_gate": Role("mlp.gate_proj"),
         "ffn_hidden": Role("mlp.down_proj", is_before=True),
@@ -28,6 +29,7 @@ MEMBERS = {
     "llama": Family(
         model_types=("llama", "mistral", "qwen2", "qwen3"),
         stacks={"decoder": _DECODER},
+        # A causal decoder's first token has seen nothing but itself.
         pooling="last",
         tiny={
             "hidden_size": 32,

@@ -15,6 +15,7 @@ _ENCODER = Stack(
         "attention": Role("attn", linear_in="attn.Wqkv", linear_out="attn.Wo"),
         # The first layer has none: the embeddings end with one.
         "attention_norm": Role("attn_norm", is_optional=True),
+        # One map gives the input and what it is multiplied by, the former first.
         "ffn_in": Role("mlp.Wi", part=(0, 2)),
         "ffn_gate": Role("mlp.Wi", part=(1, 2)),
         "ffn_hidden": Role("mlp.Wo", is_before=True),

@@ -34,6 +34,8 @@ def _attend(
     shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
     query, key, value = (project(hidden_states).view(shape).transpose(1, 2) for project in (self.q, self.k, self.v))
     if position_bias is not None:
+        # It comes from an embedding, which autocast leaves in single precision, and the fused kernel takes one type
+        # alone.
         position_bias = position_bias.to(query.dtype)
     context, _ = prefixed_attention(
         self, query, key, value, attention_mask, position_bias, dropout=self.dropout.p if self.training else 0.0
@@ -47,6 +49,7 @@ def _prepare(model: PreTrainedModel) -> None:
             module.forward = MethodType(_attend, module)
             module.is_causal = False  # an attention that does not say is taken for a decoder's
         if type(module) is MPNetLayer:
+            # Its class and not a new layer: weights, names and hooks stay what they are.
             module.__class__ = _Layer
             module.gradient_checkpointing = False
     model.supports_gradient_checkpointing = True

@@ -18,6 +18,7 @@ def _attention(path: str, prefix: str = "") -> dict[str, Role]:
 def _feed_forward(path: str) -> dict[str, Role]:
     dense = f"{path}.DenseReluDense"
     return {
+        # The first release has one inner map, version 1.1 two of them, of which the first is activated.
         "ffn_in": Role(f"{dense}.wi", is_optional=True),
         "ffn_in_0": Role(f"{dense}.wi_0", is_optional=True),
         "ffn_in_1": Role(f"{dense}.wi_1", is_optional=True),

@@ -69,6 +69,7 @@ def bands(budgets: Sequence[str], backbone: Backbone) -> tuple[Band, ...]:
     found = []
     for text in budgets:
         budget = ParameterBudget.parse(text, backbone.n_parameters)
+        # Half of a budget to all of it: a candidate that costs a tenth of the limit answers another question.
         found.append(Band(text.strip(), budget.least or budget.most // 2, budget.most))
     if len({(band.least, band.most) for band in found}) < len(found):
         raise BudgetError(f"Every budget is given once, but got {', '.join(budgets)}.")
@@ -113,6 +114,7 @@ def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, 
         invited = Finalist(
             f"trial {trial.number}", candidate, band.name, trial.measurement.counts.nominal, trial.origin
         )
+        # One candidate may have been measured several times; it is invited once, by its best trial.
         found.setdefault(candidate, invited)
     return tuple(found.values())[:n]
 
@@ -127,6 +129,7 @@ def _uniform(backbone: Backbone, band: Band, names: Sequence[str]) -> tuple[Fina
         units, architecture = fitted
         label = f"{name}:{units}" if units else name
         nominal = count(backbone, architecture, 0).nominal
+        # Two baselines may come to the same architecture at a small size, which is trained once.
         found.setdefault(architecture, Finalist(label, Candidate.of(architecture), band.name, nominal, "baseline"))
     return tuple(found.values())
 

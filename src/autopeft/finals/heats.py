@@ -181,6 +181,7 @@ class Heats:
         is_last: bool,
     ) -> Entry:
         runs = tuple(self._run(finalist, rate, seed) for seed in seeds)
+        # All that was tried is charged, or whoever needs more rates would look cheaper than they are.
         others = [self._run(finalist, other, seeds[0]) for other, _ in tried if other != rate]
         examples = sum(run.examples for run in (*runs, *others))
         return Entry(finalist, tried, rate, runs, is_last, examples)

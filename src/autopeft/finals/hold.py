@@ -99,8 +99,10 @@ def hold_finals(
     for name in baselines:
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)
+    # One noisy run each is no order: the surrogate lends every trial what its neighbours tell.
     scores = smooth(space, trials)
     backbone = evaluator.backbone
+    # All bands before the first training, so that a band without candidates is told before hours are spent on others.
     invited = [invite(backbone, trials, scores, band, n, baselines) for band in bands(budgets, backbone)]
     if on_invited is not None:
         on_invited([finalist for finalists in invited for finalist in finalists])

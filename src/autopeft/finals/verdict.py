@@ -73,6 +73,8 @@ class Verdict:
         if self.rival is None:
             return False
         findings = {item.baseline: item.finding for item in self.comparisons}
+        # The best baseline on the validation part need not be the best on the test part, so none may be shown to be
+        # better.
         return findings[self.rival.finalist.name] == "better" and "worse" not in findings.values()
 
     @property
@@ -134,6 +136,7 @@ def judge(entries: Sequence[Entry], metric: str, n_test: int) -> Verdict:
     baselines = [entry for entry in entries if entry.finalist.is_baseline and entry.test]
     if not searched:
         raise AutopeftError(f"In the finals of {entries[0].finalist.band} no searched candidate could be trained.")
+    # By the validation part alone: chosen on the test part, the winner's lead there would be part luck.
     winner, rival = _best(searched), _best(baselines) if baselines else None
     pairs = [paired(winner.test, entry.test, 1 / n_test) for entry in baselines]
     known = [pair.p_value for pair in pairs if pair.p_value is not None]

@@ -189,6 +189,7 @@ def lookup(name: str) -> Method:
         SettingsError: what stands at the dotted path is no method.
     """
     method: Method = _lookup("method", name, PACKAGE)
+    # Asked at once and for all: a trait that is missing would otherwise be found out in the middle of a search.
     missing = [trait for trait in _DECLARED if not hasattr(method, trait)]
     if missing:
         raise SettingsError(

@@ -54,6 +54,7 @@ class Bottleneck(nn.Module):
         else:
             units = self.activation(self.down(u))  # (..., width)
             change = self.up(units) if mask is None else self._masked_up(units, mask)
+        # The scale is a plain number and no buffer, so that files of weights do not hold it and the card says it.
         return self.scale * change
 
     def _masked_up(self, units: Tensor, mask: Tensor) -> Tensor:

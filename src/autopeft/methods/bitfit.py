@@ -46,6 +46,7 @@ class BitFit(Traits):
 
     def cost(self, site: Site) -> Cost:
         """One number a coordinate of the site's output."""
+        # Fixed and not by unit: a bias has no size that could be chosen.
         return Cost(nominal=Line(site.d_out, 0), stored=Line(site.d_out, 0))
 
     def trained(self, placements: Sequence[tuple[Site, int]]) -> int:

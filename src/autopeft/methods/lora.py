@@ -24,6 +24,7 @@ class LowRank(nn.Module):
         super().__init__()
         self.down = nn.Linear(d_in, rank, bias=False)
         self.up = nn.Linear(rank, d_out, bias=False)
+        # One number instead of alpha and the rank, since papers differ in whether they divide by the rank at all.
         self.scale = scale
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)

@@ -68,6 +68,7 @@ class Prefix(nn.Module):
             keys, values = self._values()[:mask].permute(1, 2, 0, 3)  # (2, heads, mask, d_head)
             return keys, values, None
         keys, values = self._values().permute(1, 2, 0, 3)  # (2, heads, length, d_head)
+        # The mask is not multiplied in: a key of zeros would still draw attention, while a presence of zero draws none.
         return keys, values, mask
 
     def cut(self, size: int) -> dict[str, Tensor]:
@@ -105,6 +106,7 @@ class PrefixTuning(Traits):
         """The embedding and the linear maps of the reparametrisation; what is stored where there is none."""
         if self.hidden is None or not placements:
             return sum_of_stored(self, placements)
+        # All sites of a backbone have heads of one width in common, so the first tells it for all.
         d = placements[0][0].d_out
         # All sites read one embedding, which is as long as the longest of them.
         shared = max(size for _, size in placements) * d + d * self.hidden + self.hidden

@@ -90,10 +90,14 @@ class Attached:
         self._original: dict[str, Tensor] | None = None
         self._shown: nn.Module | None = None
         for module in self.modules.values():
+            # Drawn on the processor and moved afterwards, so that a seed gives the same weights whatever device they
+            # train on.
             module.to(device=backbone.device)
+        # Whoever is not hooked in is not detached either: its owner takes all away at once.
         self._hooks, self._is_attached = Hooks(backbone, self), is_hooked
         if not is_hooked:
             return
+        # Before the first hook, so that what fails half-way is taken away by the same `detach` as everything else.
         backbone.occupant = architecture
         try:
             self._hook()
@@ -109,6 +113,8 @@ class Attached:
 
     def parameters_by_method(self) -> list[tuple[str, nn.Parameter]]:
         """The same, each with the name of its method."""
+        # By parameter, since the prefixes of all layers share the trunk of their reparametrisation, which must not be
+        # handed to an optimiser twice.
         found: dict[nn.Parameter, str] = {}
         for (_, method), module in self.modules.items():
             found |= {parameter: method for parameter in module.parameters() if parameter not in found}
@@ -133,6 +139,7 @@ class Attached:
         self._hide()
         self._hooks.remove_all()
         if self._original is not None:
+            # Copied back into the same tensors: whoever shares the backbone holds on to these.
             self.backbone.model.load_state_dict(self._original)
             self.backbone.model.requires_grad_(False)
             self.backbone.model.zero_grad(set_to_none=True)
@@ -174,6 +181,8 @@ class Attached:
         for (site, method), module in self.modules.items():
             place: nn.Module = room
             for part in site.split("."):
+                # Not `hasattr`: a part of a site may be called like a method of `nn.Module`, and would then be taken
+                # for there.
                 if part not in place._modules:
                     place.add_module(part, nn.Module())
                 place = place.get_submodule(part)
@@ -215,6 +224,7 @@ class Attached:
         """
         self.fold()
         own = self.state()
+        # Names before shapes: with other names there is nothing to compare shapes with.
         wrong = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
         if wrong:
             raise ArchitectureError(
@@ -242,6 +252,7 @@ class Attached:
             self._hooks.at_deltas(self.backbone.site(key))
 
     def _unfreeze(self) -> None:
+        # The whole state and not the parameters alone: buffers, too, may move while the model trains.
         self._original = {name: value.clone() for name, value in self.backbone.model.state_dict().items()}
         self.backbone.model.requires_grad_(True)
 
@@ -279,6 +290,8 @@ class Attached:
 
     def change(self, site: Site, x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
         """What the deltas at `site` make of its output, see `autopeft.network.hooks.Changer`."""
+        # Kept apart from what the deltas make of it: a later delta that reads the sum means the frozen module's own
+        # output.
         own, norm = y, None if site.norm is None else self.backbone.module(site.norm)
         for method, key in self._deltas[site.key]:
             if self._is_out(key):
@@ -293,9 +306,11 @@ class Attached:
 
     def _is_out(self, key: Key) -> bool:
         mask = self.masks.get(key)
+        # A tensor of zeros is no reason to leave the module out: the gradient of the mask flows through it.
         return isinstance(mask, int) and mask == 0
 
     def _draws(self, method: Method, key: Key) -> AbstractContextManager[None]:
+        # In evaluation nothing is drawn, and setting the generator aside would cost every pass.
         is_random = method.is_random and self.modules[key].training
         return drawing_apart("/".join(key)) if is_random else nullcontext()
 
@@ -306,6 +321,7 @@ def _by_site(
     """By site the prefix, and the deltas in their order."""
     prefixes: dict[str, tuple[Method, Key]] = {}
     deltas: dict[str, list[tuple[Method, Key]]] = {}
+    # By the order that methods declare and not by how placements are sorted: deltas at one site do not commute.
     held = sorted(((methods.lookup(p.method), p) for p in architecture), key=lambda pair: pair[0].order)
     for method, placement in held:
         entry = (method, (placement.site, placement.method))

@@ -102,8 +102,10 @@ def _together(found: list[Keys], rows: int) -> tuple[Keys] | None:
     there = [item for item in found if item is not None]
     if not there:
         return (None,)
+    # Prefixes of unlike length could be padded and masked, but a mask makes the kernel compute what nobody sees.
     if len({keys.shape[-2] for keys, _, _ in there}) > 1 or len(there) < len(found):
         return None
+    # A presence has one value a position for the whole batch, so that those of several shares do not fit into one.
     if any(presence is not None for _, _, presence in there):
         return None
     keys = torch.cat([item.expand(rows, -1, -1, -1) for item, _, _ in there])
@@ -152,8 +154,10 @@ def _attention(
         keys, values, presence = found
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
+        # After the causal mask, which aligns queries with their own keys: the prefix lies before all of them.
         key, value = _in_front(keys, key), _in_front(values, value)
         attention_mask = _visible(attention_mask, keys.shape[-2])
+        # A bias of zero: a prefix has no position, so that no distance to it speaks for or against it.
         position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[-2], 0))
     if presence is not None or _is_fused_slower(module, query, key, kwargs):
         if attention_mask is None and _is_causal(module, query, kwargs):
@@ -191,11 +195,14 @@ def _explicit(
     # With grouped queries several heads share a key; the fused kernel knows, here it has to be spelt out.
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    # T5 gives a scaling of 1 on purpose, so that only an absent one has the usual value.
     scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+    # The queries are scaled and not the scores, which are larger and might overflow in half precision.
     scores = (query * scaling) @ key.transpose(2, 3)  # (batch, heads, queries, keys)
     if position_bias is not None:
         scores = scores + position_bias
     if mask is not None and mask.dtype == torch.bool:
+        # The least finite number: a row that sees nothing, as padding does, would become NaN with minus infinity.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
@@ -229,6 +236,7 @@ def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool
 
 def _causal_mask(query: Tensor, key: Tensor) -> Tensor:
     queries, keys = query.shape[2], key.shape[2]
+    # Aligned at the end: in decoding there are more keys, cached ones, than queries.
     mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
     return mask.view(1, 1, queries, keys)
 

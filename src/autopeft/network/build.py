@@ -32,6 +32,7 @@ def count(backbone: Backbone, architecture: Architecture, head: int = 0) -> Coun
     priced = prices(backbone, architecture)
     trained = head
     for method, sized in _by_method(backbone, architecture):
+        # By method and not by placement, since the trunk of a prefix's reparametrisation is trained once for all sites.
         trained += method.trained(sized)
     return Counts(total(priced, "nominal"), total(priced, "stored"), trained, backbone.n_parameters)
 
@@ -52,6 +53,7 @@ def build(backbone: Backbone, architecture: Architecture) -> dict[Key, nn.Module
     """
     _check(backbone, architecture)
     modules: dict[Key, nn.Module] = {}
+    # DoRA starts from the lengths of the frozen weight's rows, so that a method is given the modules it stands at.
     frozen = {key: backbone.module(backbone.site(key).entry) for key in {placement.site for placement in architecture}}
     for method, placed in _by_method(backbone, architecture):
         modules.update({(site, method.name): module for site, module in method.build(placed, frozen).items()})

@@ -36,10 +36,13 @@ def dropout(x: Tensor, p: float, training: bool, rows: int | None = None) -> Ten
         rows: where `x` is several shares of so many rows, one after the other, each share is given the same mask; on
             a CPU, which also draws it only once.
     """
+    # On other devices PyTorch draws and multiplies in one kernel, which nothing written in Python comes near.
     if x.device.type != "cpu" or not 0 < p < 1:
         return functional.dropout(x, p, training)
     if not training:
         return x
+    # Below the end of the trunk the rows are there once for all shares, and are given the mask that each share has
+    # above.
     if rows is None or x.shape[0] <= rows or x.shape[0] % rows:
         return x * _scale(x.shape, p, x.dtype)
     return (x.reshape(-1, rows, *x.shape[1:]) * _scale(torch.Size((rows, *x.shape[1:])), p, x.dtype)).flatten(0, 1)
@@ -47,11 +50,13 @@ def dropout(x: Tensor, p: float, training: bool, rows: int | None = None) -> Ten
 
 def _scale(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
     """0 where something is dropped, ``1 / (1 - p)`` elsewhere."""
+    # Neither nothing nor everything, however close to it the rate is.
     dropped, n = min(max(round(p * _LEVELS), 1), _LEVELS - 1), shape.numel()
     draws = torch.empty(-(-n // _LANES), dtype=torch.int64).random_(-(2**63), None, generator=_begun())
     lanes = draws.view(torch.int16)[:n].view(shape)
     # A comparison written straight into a floating-point tensor is several times as fast as one that makes Booleans.
     scale = torch.ge(lanes, dropped - _LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+    # By the probability as it was rounded, so that the mean is kept exactly.
     return scale.mul_(_LEVELS / (_LEVELS - dropped))
 
 
@@ -76,6 +81,7 @@ def drawing_apart(name: str) -> Iterator[None]:
     So what a module draws by itself, and whether there is such a module, changes nothing for anybody else.
     """
     state = torch.get_rng_state()
+    # A checksum and not `hash`, which differs from process to process; `next_draw` is inside what is put back.
     torch.default_generator.manual_seed(next_draw() ^ zlib.crc32(name.encode()))
     try:
         yield
@@ -100,6 +106,7 @@ def quick_dropout(model: nn.Module, p: float | None = None, rows: Rows = lambda:
         p: takes the place of every rate of the model, those of attention included; None leaves them.
         rows: how many rows one share of the batch has, asked at every pass.
     """
+    # No subclasses, which may compute something else, and nothing that writes into its input.
     layers = [layer for layer in model.modules() if type(layer) is nn.Dropout and not layer.inplace]
     rates = _rates(model)
     for layer in layers:

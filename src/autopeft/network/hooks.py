@@ -60,6 +60,8 @@ class Hooks:
             self._latest_visible = self._pass.visible
 
         module = self._backbone.module(self._backbone.family.padded)
+        # On the module that is given the mask itself: further inside, transformers has turned it into one for
+        # attention.
         self._handles[_PADDING] = [module.register_forward_pre_hook(note, with_kwargs=True)]
 
     @property
@@ -78,6 +80,7 @@ class Hooks:
             self._hold_input(site)
 
         def prefix() -> Keys | list[Keys]:
+            # Taken out when read, so that nothing of a pass is kept in memory beyond it.
             x = self._pass.inputs.pop(site.key) if holds_input else None
             return self._changer.put_in_front(site, x, self._visible)
 

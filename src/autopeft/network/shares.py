@@ -135,6 +135,7 @@ class Shares:
             self._hooks.watch_padding()
         for site in self.backbone.sites.values():
             if site.seam == "kv":
+                # Every attention is told, those without prefixes too: dropout in it must be the same for every share.
                 set_rows(self.backbone.module(site.entry), self.share_rows)
             if any(site.key in member.prefix_sites for member in self.members):
                 holds_input = any(member.holds_input(site.key) for member in self.members)
@@ -147,6 +148,7 @@ class Shares:
         """Repeat the rows at the layers where architectures stand, and whatever else is given to these layers."""
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # The rows of one alone are the batch, and repeating once would copy it at every layer.
             if len(self.active) == 1:
                 return None
             return self._with_all_shares(args), self._with_all_shares(kwargs)
@@ -179,6 +181,7 @@ class Shares:
         """
         if isinstance(value, dict):
             return {name: self._with_all_shares(item) for name, item in value.items()}
+        # The very types: a named tuple or a cache of transformers is not made from a list of its parts.
         if type(value) in (tuple, list):
             return type(value)(self._with_all_shares(item) for item in value)
         if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] != self.rows:
@@ -197,6 +200,7 @@ class Shares:
             if site.seam == "kv":
                 set_rows(self.backbone.module(site.entry), None)
         self._repeated.clear()
+        # A second call must not throw out whoever has been attached since.
         if self.backbone.occupant is self:
             self.backbone.occupant = None
 

@@ -49,6 +49,7 @@ def with_part(output: Tensor, site: Site, changed: Tensor) -> Tensor:
     if site.part is None:
         return changed
     start, stop = site.part
+    # A new tensor: writing into the output would change what autograd has kept of it.
     return torch.cat([output[..., :start], changed, output[..., stop:]], dim=-1)
 
 
@@ -63,6 +64,7 @@ def changed_by(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | Non
     follow(module, u.device)
     kind = u.device.type
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" knows no autocast
+        # Autocast chooses precisions by operation, so that within it nothing is converted by hand.
         u = u.to(next(module.parameters()).dtype)
     changed: Tensor = module(u, y, mask, **more)
     return changed.to(y.dtype)

@@ -61,4 +61,5 @@ def recorded(cost: Objective) -> tuple[Objective, ...]:
     All that is cheap to have is kept, so that a front can be tabulated by another cost later on.
     """
     every = {cost.name: cost, **members(PACKAGE)}
+    # What counts tell is computed from them when somebody asks, and need not be stored a second time.
     return tuple(one for one in every.values() if one.counted is None and (one.price or one.measure))

@@ -28,6 +28,7 @@ def price(bench: Bench, architecture: Architecture) -> float:
     Modules add up exactly, because each is a sum of matrix products beside those of the backbone. A module is counted
     once for all layers, for a search asks for thousands of architectures made of the same few.
     """
+    # A module that looks across tokens has the last layer computed whole, which then belongs to the base of all others.
     first = bench.deciding(architecture)
     base = _kept(bench, first)
     added = sum(_kept(bench, (*first, placement)) - base for placement in architecture if placement not in first)

@@ -16,11 +16,13 @@ from autopeft.markup import Markdown, fenced, markdown_templates
 def card(record: Mapping[str, Any]) -> str:
     """The model card of what ``architecture.json`` holds. Names, labels and facts of the user's stay text."""
     counts, head = record.get("counts"), {"library_name": "autopeft", "base_model": record["backbone"]["name"]}
+    # A label may hold a line break, which would end the line of Markdown that lists it.
     labels = ", ".join(map(_one_line, record["label_names"])) or "a number"
     return (
         markdown_templates(Path(__file__).parent)
         .get_template("card.md.jinja")
         .render(
+            # The head is read by the Hub, to which a name that is folded over two lines is another one.
             head=Markdown(yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=10**6)),
             name=record["backbone"]["name"],
             architecture=Architecture.from_dict(record["architecture"]),
@@ -48,6 +50,7 @@ def _source(record: Mapping[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     """A string of Python in double quotes."""
+    # A string of JSON is one of Python, and cannot end early whatever the task's name holds.
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -51,6 +51,7 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     architecture = Architecture.from_dict(record["architecture"])
     check_exportable(architecture)
     backbone = backbone or load_base(Path(folder), record)
+    # An adapter of another base would be loaded without complaint and compute nonsense.
     check_base(Path(folder), record, backbone)
     _check_paths(architecture, backbone)
     state = read_weights(Path(folder), record, backbone)
@@ -91,6 +92,7 @@ def _check_paths(architecture: Architecture, backbone: Backbone) -> None:
 def peft_config(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
     """The fields of ``peft.LoraConfig``; ranks and alphas are given module by module."""
     ranks = {_path(backbone, item): item.size for item in architecture}
+    # PEFT divides alpha by the rank, so that the scale here is multiplied by it.
     alphas = {_path(backbone, item): _scale(item) * item.size for item in architecture}
     largest = max(ranks.values())
     return {

@@ -65,6 +65,7 @@ def predictions(
     inputs = _inputs(texts)
     record = read_record(folder)
     task = _task(record)
+    # Checked before the model is loaded, which takes seconds and may have to be fetched.
     examples = _examples(task, inputs, is_encoder=bool(record["n_outputs"]))
     loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
     learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
@@ -87,6 +88,7 @@ def _inputs(texts: Any) -> list[tuple[str, ...]]:
     wanted = "Texts are a text, or a sequence whose items are texts or sequences of texts"
     if isinstance(texts, str):
         return [(texts,)]
+    # Both could be gone through, and would give numbers and keys for texts.
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise WrongTypeError(f"{wanted}, but got {type(texts).__name__}: {texts!r:.60}.")
     found: list[tuple[str, ...]] = []
@@ -132,6 +134,7 @@ def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     rows = [{name: item[name] for name in _WRITTEN} for item in found]
     with write_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         if path.suffix.lower() == ".csv":
+            # The module's default ends lines as on Windows, whatever the system.
             writer = csv.DictWriter(file, _WRITTEN, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**row, "label": label_text(row["label"])} for row in rows)
@@ -161,6 +164,7 @@ def lines_of(raw: bytes) -> list[str]:
         DataError: a line is not UTF-8, or lines are blank.
     """
     lines: list[str] = []
+    # Not `splitlines`, which also splits at characters that stand inside of texts, such as U+2028.
     for number, line in enumerate(raw.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n"), start=1):
         try:
             lines.append(line.decode().removesuffix("\r"))
@@ -177,6 +181,7 @@ def _task(record: Mapping[str, Any]) -> Task:
     """The task that the model was trained on, as far as reading and answering go."""
     facts = record["facts"]
     name, form = str(facts.get("task", "")), facts.get("format", "plain")
+    # A task that ships knows its own format by name; one of the user's is code, which no folder may have run.
     if name in tasks.names():
         known = tasks.lookup(name).format
     elif form == conversations.__name__:

@@ -113,15 +113,18 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     record = read_json(Path(folder) / RECORD, what, ArchitectureError)
     if not isinstance(record, dict):
         raise ArchitectureError(f"{what}: an object is wanted, but got {record!r:.60}.")
+    # Looked at before anything else: what a later format holds cannot be judged by these rules.
     version = record.get("format")
     if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT:
         raise ArchitectureError(f"{str(folder)!r} has format {version}; this version reads up to {FORMAT}.")
     given = {**{name: value for name, value in _DEFAULTS.items() if name not in record}, **record}
     wrong = [*_violations(given, _RULES, is_optional=False), *_violations(given, _OPTIONAL, is_optional=True)]
+    # Only of what is right by itself can be said whether it goes together.
     wrong = wrong or _mismatches(given)
     if wrong:
         raise ArchitectureError(f"{what}: {'; '.join(wrong[:5])}.")
     Architecture.from_dict(given["architecture"])
+    # The digest last: a mistake that can be named helps more than the news that something differs.
     if (own := given["digests"].get("record")) not in (None, record_digest(record)):
         raise ArchitectureError(
             f"{what} was changed since it was saved: its digest is {record_digest(record)[:16]}, not {own[:16]}. "
@@ -169,6 +172,7 @@ def _mismatches(record: Mapping[str, Any]) -> list[str]:
 def record_digest(record: Mapping[str, Any]) -> str:
     """SHA-256 of a record as JSON in one form, its own digest left out."""
     digests = {name: value for name, value in record.get("digests", {}).items() if name != "record"}
+    # Of the values and not of the file's bytes, so that whoever formats the file anew has changed nothing.
     text = json.dumps({**record, "digests": digests}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -200,6 +204,7 @@ def folders_of(name: str, folder: Path) -> list[str]:
     place = Path(name)
     if not place.is_dir():
         return []
+    # The relative place first: folders are moved and copied together, and a path from the root tells of one machine.
     return [Path(os.path.relpath(place.resolve(), folder.resolve())).as_posix(), str(place.resolve())]
 
 

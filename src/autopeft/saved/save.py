@@ -121,6 +121,7 @@ def load(
     path = Path(folder)
     record = read_record(path)
     backbone = backbone or load_base(path, record, model, device=device, trust_remote_code=trust_remote_code)
+    # Before the weights are read: they may have the shapes of many models, and compute nonsense on all but one.
     check_base(path, record, backbone)
     state = read_weights(path, record, backbone)
     attached = attach(backbone, Architecture.from_dict(record["architecture"]))
@@ -156,6 +157,7 @@ def load_base(
         ArchitectureError: the weights of the folder are not those that were saved; the backbone has not been loaded.
     """
     with suppress(OSError):  # told with the other mistakes of that file, when it is read
+        # Weights that were exchanged are told before a base of gigabytes is loaded for them.
         check_digest(folder, record)
     name = str(model) if model is not None else base_of(record, folder)
     hint = f"The base of {str(folder)!r} is looked for there; say where it is now with `model` (--model)."
@@ -186,6 +188,7 @@ def check_base(folder: Path, record: Mapping[str, Any], backbone: Backbone) -> N
     if "identity" not in about:
         return
     here = backbone.identity()
+    # Another precision is a choice that the user may make, and the digest of rounded weights says nothing.
     if here["dtype"] != about["identity"].get("dtype"):
         _log.warning("%s was trained in %s and is used in %s.", folder, about["identity"].get("dtype"), here["dtype"])
     if wrong := list(differences(about["identity"], here)):
@@ -244,4 +247,5 @@ def _with_head(backbone: Backbone, record: Mapping[str, Any], state: Mapping[str
 def _save_pretrained(backbone: Backbone, *args: Any, **kwargs: Any) -> None:
     """That of a model that writes, where nothing is attached."""
     check_savable(backbone)
+    # Through the class, as the instance's own attribute is what is being run.
     type(backbone.language_model).save_pretrained(backbone.language_model, *args, **kwargs)

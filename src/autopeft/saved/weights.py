@@ -45,6 +45,7 @@ def read_weights(folder: Path, record: Mapping[str, Any], backbone: Backbone) ->
             found = {name: file.get_tensor(name) for name in wanted}
     except (OSError, SafetensorError) as error:
         raise ArchitectureError(f"The weights {str(path)!r} cannot be read: {error}.") from error
+    # One NaN makes every answer NaN, which would be shown as a prediction.
     odd = [name for name, value in found.items() if not bool(value.isfinite().all())]
     if odd:
         raise ArchitectureError(f"The weights {str(path)!r} hold numbers that are not finite, in {', '.join(odd[:5])}.")
@@ -80,6 +81,7 @@ def _differences(file: Any, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
     found = [f"{name} is missing" for name in wanted if name not in names]
     found += [f"{name:.99} is not wanted" for name in sorted(names - wanted.keys())]
     for name in [name for name in wanted if name in names]:
+        # From the header alone: a file that claims terabytes is refused before memory is asked for.
         header = file.get_slice(name)
         shape, kind = tuple(header.get_shape()), header.get_dtype()
         if shape != wanted[name]:

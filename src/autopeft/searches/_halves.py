@@ -21,7 +21,7 @@ from autopeft.network.dropout import quick_dropout
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan
 from autopeft.training.batches import collate, training_order
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.loop import autocast
+from autopeft.training.precision import autocast
 
 
 def check_halves(evaluator: Evaluator, name: str) -> None:

@@ -58,6 +58,7 @@ def resolved(settings: Settings) -> Settings:
     if initial is None:
         initial = 0 if is_answering else _INITIAL[start]
     space = settings.space
+    # Compared without what every space has: a budget alone does not say that a person chose a space.
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
         space = replace(space, name=samplers.lookup(settings.sampler).default_space)
     workers = max(settings.workers, len(settings.devices))
@@ -98,6 +99,7 @@ def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
         from autopeft.spaces import named as spaces  # named spaces build on the methods
 
         plain = SpaceSettings()
+        # Told instead of left out, as a setting that changes nothing is taken for one that does.
         given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
         if given:
             raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
@@ -151,6 +153,7 @@ def load_data(settings: Settings, is_begun: bool = False) -> tuple[Task, Splits]
     limit, whole = settings.validation_limit, splits.validation
     if limit is None or limit >= len(whole):
         return task, splits
+    # Drawn by the seed of the data and not of the search, so that several searches are measured on the same examples.
     return task, replace(splits, validation=draw_subset(whole, limit, np.random.default_rng(settings.data_seed)))
 
 

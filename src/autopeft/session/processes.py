@@ -38,6 +38,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     """
     session = Session.build(settings, is_begun=has_begun(folder))
     study = session.begin(folder)
+    # In this process and before there are workers, who read from the study which rate was chosen.
     signal = session.proxy(study, folder=folder)
     if signal is not None:
         log.info("%s", signal)
@@ -66,6 +67,7 @@ def carry_out(
         devices=session.settings.devices,
         on_poll=ends.look_again,
     )
+    # Workers may have ended trials since the last look.
     ends.look()
 
 
@@ -74,6 +76,7 @@ class _Ends:
 
     def __init__(self, study: Study, notify: Callable[[Event], None]) -> None:
         self._study, self._notify = study, notify
+        # A search that goes on does not tell again what earlier calls have told.
         self._known = {trial.number for trial in study.trials(with_history=False) if trial.finished is not None}
         self._last = time.monotonic()
 
@@ -127,6 +130,7 @@ def join(
         SettingsError: the folder holds no settings.
     """
     settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
+    # Which worker has which device was settled by whoever started it, so that none is looked for here.
     session = Session.build(settings.with_changes(device=device or settings.device, devices=()), is_begun=True)
     study = session.study(folder, storage)
     try:

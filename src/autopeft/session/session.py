@@ -90,6 +90,7 @@ class Session:
             InputError: something that the settings name does not exist or does not fit.
         """
         settings = resolved(settings)
+        # What is quick to check comes first, so that a slip is told before a model is loaded.
         check_devices(settings.devices, os.environ)
         tracking.check(settings.trackers)
         cost = objectives.lookup(settings.cost)
@@ -102,6 +103,7 @@ class Session:
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
         check_known(evaluator)
+        # From the seed and the space alone, and so the same for every sampler: comparisons of samplers are paired.
         initial = initial_design(space, settings)
         return cls(settings, backbone, task, space, evaluator, tuple(initial))
 
@@ -155,8 +157,10 @@ class Session:
             SettingsError: the folder cannot be made, or holds something else than a study.
         """
         path = Path(folder)
+        # A database holds many studies, so that there the folder's name tells them apart.
         where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
         sampler = self.sampler(begun=self._begun(where, name))
+        # Resolved, so that a default that a later version changes does not change a study that has begun.
         identity = {**self.settings.identity(), _RESOLVED: samplers.settings_of(sampler)}
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
@@ -189,6 +193,7 @@ class Session:
         try:
             self.check_inputs(study)
             _make(Path(folder))
+            # Only when the inputs are right: workers take a folder with settings for a search that they may join.
             settings_module.save(self.settings, Path(folder) / "settings.yaml")
         except BaseException:
             study.close()
@@ -230,9 +235,11 @@ class Session:
             raise StudyMismatchError(
                 f"The study was measured on something else: {'; '.join(wrong)}. Give a new folder."
             )
+        # Noted when all has been compared, and never again, so that what the first trials saw stands.
         for name, value in here.items():
             if study.fact(name) is None:
                 study.note(name, value)
+        # The cost of the largest architecture is the reference point of hypervolumes, and readers have no model to ask.
         price, largest = self.costing.price, objectives.largest_fact(self.evaluator.cost)
         if price is not None and study.fact(largest) is None:
             study.note(largest, price(self.space.decode(self.space.largest())))

@@ -79,6 +79,8 @@ class Axis:
 
 def binary_logarithmic_sizes(hidden_size: int) -> tuple[int, ...]:
     """0 and the halvings of the hidden size down to 1: 11 values for 768, 12 for 1024 (AutoPEFT, section 3.1)."""
+    # The paper prints the values for two models and no rule; both lists are the halvings, rounded down, without
+    # repeats.
     halvings = {max(1, hidden_size >> k) for k in range(hidden_size.bit_length())}
     return (0, *sorted(halvings))
 
@@ -120,6 +122,7 @@ class Builder:
                 f"but this backbone has only {', '.join(known)}."
             )
         default = binary_logarithmic_sizes(backbone.hidden_size) if method.is_sized else (0, 1)
+        # Sorted, as samplers take the next index for the next larger size.
         sizes = tuple(sorted(set(axis.sizes or default)))
         wrong = [*self._misplaced(method, sites), *_misfitting(method, sizes)]
         if wrong:
@@ -153,6 +156,7 @@ class Builder:
         self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._switch(site)))
 
     def _index(self, name: str, values: tuple[int, ...]) -> int:
+        # The name is the identity: slots that share a choice ask for it by one name, and a dictionary keeps the order.
         self._choices.setdefault(name, Choice(name, values))
         return list(self._choices).index(name)
 

@@ -20,6 +20,7 @@ class Choice:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        # Surrogates and neighbourhoods treat an index as a place on a line, which it is only if values increase.
         if not self.values or list(self.values) != sorted(set(self.values)) or self.values[0] < 0:
             raise SettingsError(f"The values of {self.name!r} must increase from at least 0, but got {self.values}.")
 

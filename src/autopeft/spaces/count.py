@@ -14,6 +14,8 @@ def n_valid(choices: Sequence[Choice], slots: Sequence[Slot]) -> int:
     used = {position for slot in slots for position in (slot.size, slot.switch)}
     idle = math.prod(len(choice.values) for n, choice in enumerate(choices) if n not in used)
     n_points = math.prod(len(choice.values) for choice in choices)
+    # The empty points are counted and taken away: a point is empty when every slot is, which factorises over
+    # components.
     return n_points - idle * math.prod(_n_empty(choices, part) for part in _components(slots))
 
 
@@ -33,6 +35,7 @@ def _n_empty(choices: Sequence[Choice], slots: Sequence[Slot]) -> int:
     """Settings of the choices of one component at which none of its slots holds a module."""
     sizes = sorted({slot.size for slot in slots})
     switches = sorted({slot.switch for slot in slots if slot.switch is not None})
+    # Subsets of the fewer kind of choice are gone through, since their number doubles with each.
     if len(switches) < len(sizes):
         return _n_empty_by_switch(choices, slots, sizes, switches)
     empty = 0

@@ -26,6 +26,7 @@ def identity_at(space: SearchSpace, configuration: Configuration) -> tuple[int, 
     if not space.dials:
         return sizes
     held = {slot.method for slot, size in zip(space.slots, sizes, strict=True) if size}
+    # A dial of a method that is absent changes nothing, and two points that differ in it alone are one candidate.
     turned = (configuration.indices[d.choice] if not d.methods or held & set(d.methods) else -1 for d in space.dials)
     return (*sizes, *turned)
 
@@ -57,6 +58,7 @@ def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration 
     for slot in space.slots:
         size = wanted.get((slot.method, slot.site), 0)
         if size:
+            # A shared size is told by any slot that is on; whether they agree is seen when the point is decoded again.
             sizes[slot.size] = max(size, sizes.get(slot.size, 0))
         if slot.switch is not None:
             switches[slot.switch] = switches.get(slot.switch, False) or bool(size)
@@ -89,4 +91,5 @@ def _factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
 
 def resting(choice: Choice) -> int:
     """The index of the factor that changes least: 1, or what is nearest to it as a ratio."""
+    # As a ratio: a half and a double are equally far from 1.
     return min(range(len(choice.values)), key=lambda index: abs(math.log(choice.values[index])))

@@ -55,6 +55,7 @@ def _with_dial(
     space: SearchSpace, target: Literal["rate", "scale"], name: str, turned: tuple[str, ...], factors: Sequence[float]
 ) -> SearchSpace:
     choice = Choice(f"{target}.{name}", tuple(sorted({float(factor) for factor in factors})))
+    # Behind the space's own choices, so that indices of its configurations mean what they meant without dials.
     dial = Dial(target, turned, len(space.choices))
     return replace(space, choices=(*space.choices, choice), dials=(*space.dials, dial))
 

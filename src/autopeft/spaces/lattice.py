@@ -58,6 +58,7 @@ class SearchSpace:
     slots: tuple[Slot, ...]
     budget: ParameterBudget | None = None
     dials: tuple[Dial, ...] = ()
+    # A search asks for the costs of thousands of points: by table each is a few look-ups and additions.
     _tables: dict[CountKind, tuple[NDArray[np.int64], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -114,6 +115,7 @@ class SearchSpace:
         if budget.least <= low:
             return space  # the cheapest configuration satisfies it
         try:
+            # Whether costs reach a band is a knapsack problem, so that a point is looked for and not proved.
             space.sample(np.random.default_rng(0), 1)
         except SpaceExhaustedError as error:
             raise BudgetError(f"No architecture of this space was found that has {budget}.") from error
@@ -162,6 +164,7 @@ class SearchSpace:
 
     def feasible(self, indices: Indices) -> NDArray[np.bool_]:
         """Which configurations train something and satisfy the budget. `indices`: ``(n, d)``; returns ``(n,)``."""
+        # By what is stored, as biases alone have no nominal parameters and train all the same.
         stored = self.costs(indices, "stored")
         if self.budget is None:
             return stored > 0
@@ -179,6 +182,7 @@ class SearchSpace:
         """
         found: list[Configuration] = []
         counts = np.array([len(choice.values) for choice in self.choices])
+        # A first block that is small serves a space where most points fit; only a tight budget pays for large ones.
         few = min(_BLOCK, max(64, 4 * n))
 
         def keep(block: Indices) -> bool:
@@ -231,6 +235,7 @@ class SearchSpace:
         counts = np.array([len(choice.values) for choice in self.choices], dtype=np.float64)
         if style == "unit":
             return np.asarray(rows / np.maximum(counts - 1, 1))
+        # The library maps a whole number so that both ends keep half a step from the border.
         return np.asarray((counts - 1 - rows + 0.49999) / (counts - 1 + 0.99998))
 
     def decode_row(self, row: Sequence[float] | NDArray[np.float64]) -> Configuration:
@@ -259,6 +264,7 @@ class SearchSpace:
         for size, switch in {(slot.size, slot.switch) for slot in self.slots}:
             row = base.copy()
             values = self.choices[size].values
+            # The smallest size above absence: the cheapest point that trains anything has one module alone.
             row[0, size] = 1 if values[0] == 0 and len(values) > 1 else 0
             if switch is not None:
                 row[0, switch] = len(self.choices[switch].values) - 1
@@ -304,6 +310,7 @@ class SearchSpace:
             SpaceExhaustedError: every feasible architecture has been seen, or no other was found in a large space.
         """
         known = set(seen)
+        # Almost always one of these is new, and listing what is left takes a second in a space of a million points.
         for configuration in self.sample(rng, 256):
             if self.identity(configuration) not in known:
                 return configuration

@@ -80,6 +80,7 @@ def named(
         raise UnknownNameError("space", name, NAMES)
     chosen = None if sizes is None else tuple(sizes)
     if name == _SWITCH:
+        # 128 on BERT-large, the size of all those in the paper's table 6 that leave layers out.
         axis = Axis(methods.lookup("serial"), chosen or (0, backbone.hidden_size // 8))
         return SearchSpace.build(backbone, [axis], sharing="placement", layers="all", budget=budget)
     if name in _BIPEFT:
@@ -88,6 +89,7 @@ def named(
         )
     axes = [Axis(methods.lookup(method), chosen) for method in _AUTOPEFT[name]]
     if name == "Scaling":
+        # The budget comes last, as it is about the points of the one coordinate and not about those it was made of.
         return _in_step(SearchSpace.build(backbone, axes, layers="all")).within(budget)
     return SearchSpace.build(backbone, axes, layers="all" if name == "SA" else "search", budget=budget)
 

@@ -90,6 +90,7 @@ def _resized(item: Placement, ratio: float) -> Placement:
     method = lookup(item.method)
     if not method.is_sized or method.seam == "kv":
         return item
+    # A module that is there stays there, however small it becomes: whether it stands at a layer was what was found.
     return replace(item, size=max(1, round(item.size * ratio)))
 
 

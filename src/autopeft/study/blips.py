@@ -30,6 +30,7 @@ def is_passing(error: Exception) -> bool:
     inner = _of_database(error)
     if not isinstance(inner, DBAPIError):
         return False
+    # SQLAlchemy has thrown the connection away, so that the next try begins with a new one.
     if inner.connection_invalidated:
         return True
     if _module_of(inner.orig) == "sqlite3":
@@ -37,6 +38,8 @@ def is_passing(error: Exception) -> bool:
     state = _state_of(inner.orig)
     if state is None:  # said by the driver, which had no answer from the server
         return isinstance(inner, OperationalError | InterfaceError)
+    # A full disk is of the class of missing resources, but waiting does not empty it: whoever can afford to wait says
+    # so.
     return state[:2] in _PASSING_STATES and not is_full(error)
 
 

@@ -96,7 +96,10 @@ class AdvisoryClaimLock:
     def take(self) -> bool:
         """See `ClaimLock`; raises `SQLAlchemyError` where the database cannot be reached."""
         if self._connection is None:
+            # An open transaction would keep the server from cleaning up for as long as a proposal takes.
             self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        # One try that does not wait: waiting in the server would keep a connection that cannot notice that it has
+        # broken.
         question = sqlalchemy.text("SELECT pg_try_advisory_lock(:space, :key)")
         return bool(self._connection.execute(question, {"space": _SPACE, "key": self._key}).scalar_one())
 
@@ -104,6 +107,7 @@ class AdvisoryClaimLock:
         """See `ClaimLock`; raises `SQLAlchemyError` where the connection has broken, which ends the lock."""
         if self._connection is None:
             return False
+        # The lock belongs to the session, so that as long as the session answers it is held.
         self._connection.execute(sqlalchemy.text("SELECT 1"))
         return True
 

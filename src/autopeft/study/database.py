@@ -61,8 +61,10 @@ class Store:
         self.path = path
         self.patience_seconds = 600.0
         self.on_return: Callable[[], None] = _ignore
+        # The thread that renews leases writes through the same engine, and must not be made to take the write lock.
         self._local = threading.local()
         if backend.engine.name == "sqlite":
+            # The driver begins a transaction with the first change, too late to protect the look before it.
             sqlalchemy.event.listen(backend.engine, "begin", self._begin)
 
     @contextmanager
@@ -179,6 +181,7 @@ def storage_errors(store: Store, doing: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What the database itself said, without SQL and parameters."""
+    # SQLAlchemy's own text repeats the statement with its parameters, which are pages of JSON here.
     inner = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
     return " ".join(str(getattr(inner, "orig", inner)).split()).rstrip(".")
 

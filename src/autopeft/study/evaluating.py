@@ -26,6 +26,7 @@ def results_of(
         else:
             yield from checked
             return
+    # Evaluated as they are asked for, so that each is stored before the next one is trained.
     for trial in trials:
         result: Measurement | Exception
         try:

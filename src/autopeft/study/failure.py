@@ -53,6 +53,7 @@ class CrashWatch:
         frames = traceback.extract_tb(error.__traceback__)
         last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
         self._places.append((type(error).__name__, *last))
+        # A shortage of memory or a NaN is the architecture's own, and tells nothing of `evaluate`.
         self._is_over |= failure.kind != "crash" or len(set(self._places)) > 1
         if not self._is_over and len(self._places) == _SAME_CRASHES:
             raise AutopeftError(

@@ -65,11 +65,13 @@ class Holder:
         if record is None:
             return None
         number = record.trial.number
+        # The numbers decide, which the database gives in one order that all see, and not clocks, which differ.
         before = [r for r in self._ledger.records.values() if r.trial.number < number and r.is_taken]
         if len(before) >= n_trials or any(r.fingerprint == record.fingerprint for r in before):
             _logger.info("Trial %d is withdrawn: another worker was first.", number)
             self._ledger.withdraw(record)
             return None
+        # Only now: a trial that is withdrawn has no lease to renew.
         self._hearts[number] = Heart(partial(self._ledger.renew, record), self._rules.beat_seconds)
         return record
 
@@ -92,11 +94,13 @@ class Holder:
     @contextmanager
     def given_back_if_interrupted(self) -> Iterator[None]:
         """Give back what was claimed within the block and is still held, when anything ends it early."""
+        # What was held when the block began belongs to a block around it, which gives it back itself.
         before = set(self._hearts)
         try:
             yield
         except BaseException as error:
             reason = Failure("preempted", f"The worker was interrupted: {reason_of(error)}.")
+            # A batch system soon kills what does not end at its signal, so that tidying up must not wait for long.
             with uninterrupted(), self._store.hurried(_TIDYING_SECONDS):
                 for number in sorted(set(self._hearts) - before):
                     self._give_back(number, reason)
@@ -113,6 +117,7 @@ class Holder:
     def give_up_lost(self) -> None:
         """Let the trials end whose workers are lost."""
         others = [r for r in self._ledger.records.values() if r.is_running and not self.is_holding(r.trial.number)]
+        # The clock of a database is a query, which a worker that is alone need not make.
         if others:
             now = self._store.attempt("reading the clock", self._store.now)
             for record in others:
@@ -130,11 +135,14 @@ class Holder:
     def lose(self, record: Record) -> None:
         """Let a trial end whose worker is lost: to be tried again, or "gave_up" where that was done often enough."""
         same = [r for r in self._ledger.records.values() if r.fingerprint == record.fingerprint]
+        # Losses before somebody reopened the trial are forgiven, or it would be given up again at once.
         again = max((r.trial.number for r in same if r.trial.number in self._ledger.reopened), default=-1)
         n_lost = 1 + sum(r.is_preempted and not r.is_given_back for r in same if r.trial.number > again)
         who = f"process {record.lease.pid} on {record.lease.host}"
         failure = Failure("preempted", f"The worker was lost: {who}.")
         if n_lost > self._rules.max_retries:
             failure = Failure("gave_up", f"The worker was lost {n_lost} times, lastly {who}: not tried again.")
+        # Several workers notice a loss at the same time; the database lets one of them end the trial, who alone tells
+        # it.
         if self._ledger.end(record, {"failure": asdict(failure), "lost": True}, StoredState.FAIL):
             _logger.warning("Trial %d: %s", record.trial.number, failure.message)

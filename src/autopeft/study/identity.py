@@ -96,6 +96,7 @@ def versions() -> dict[str, str]:
 
 def differences(stored: Identity, asked: Identity) -> list[str]:
     """What keeps the study that is asked for from being the stored one, a phrase each; empty when they agree."""
+    # The fingerprint only says that spaces differ; a person has to know in which choice.
     found = [*_space_differences(stored.space, asked.space)]
     if not found and stored.fingerprint != asked.fingerprint:
         found.append(f"the search space's fingerprint is {stored.fingerprint} there, {asked.fingerprint} here")
@@ -239,6 +240,8 @@ def _write(store: Store, key: int, identity: Identity) -> None:
 def _read(store: Store, key: int, name: str, asked: Identity | None) -> Identity:
     """The stored identity. One that its maker has yet to write is waited for; if the maker died, `asked` is written."""
     patience = time.monotonic() + _PATIENCE_SECONDS
+    # Optuna makes a study in one transaction and its attributes in the next, so that another worker may come in
+    # between.
     while (facts := store.backend.get_study_user_attrs(key).get(_KEY)) is None:
         is_ours = store.backend.get_study_directions(key) == _directions()
         if asked is None or not is_ours or store.backend.get_all_trials(key, deepcopy=False):
@@ -246,6 +249,7 @@ def _read(store: Store, key: int, name: str, asked: Identity | None) -> Identity
         if time.monotonic() > patience:
             _write(store, key, asked)
         time.sleep(0.05)
+    # A newer format may mean other things by the same words, and whoever wrote on would spoil it for its maker.
     if facts["format"] > FORMAT:
         raise InputError(f"The study {name!r} was written by a newer autopeft: {facts['versions'].get('autopeft')}.")
     return Identity(**facts)

@@ -176,6 +176,7 @@ class Watch:
         before, since = self._seen.get(key, (None, 0.0))
         if before == lease.beat:
             return self._monotonic() - since
+        # Any change of the beat is a sign of life, even one that goes back because a clock was set.
         self._seen[key] = lease.beat, self._monotonic()
         # A first look proves nothing about a clock: the lease may simply be old.
         if before is not None and not lease.clock == clock == "database":
@@ -209,6 +210,7 @@ class Heart:
     def __init__(self, beat: Callable[[], bool], seconds: float) -> None:
         self._beat, self._seconds = beat, seconds
         self._stop = threading.Event()
+        # A daemon: a process that ends must not wait for its own heart, nor must a crashed one look alive.
         self._thread = threading.Thread(target=self._run, name="autopeft-lease", daemon=True)
         self._thread.start()
 
@@ -239,4 +241,5 @@ def _place() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
+        # In minutes, since systems without this file compute the boot from the clock, which is corrected by fractions.
         return f"{platform.node()} {int(psutil.boot_time()) // 60}"

@@ -157,6 +157,7 @@ class Ledger:
 
     def _take_in(self, rows: Sequence[FrozenTrial]) -> None:
         for row in rows:
+            # Rows that are not ours count, too, or they would be read again every time.
             self._n_read = max(self._n_read, row.number + 1)
             record = _as_it_stands(read_trial(row, with_history=False), self.reopened)
             if record is not None:
@@ -166,6 +167,7 @@ class Ledger:
         """The study's rows for which `where` holds, by number: state, times and attributes, and nothing else."""
         chosen = sqlalchemy.and_(_TRIALS.c.study_id == self._key, where)
         facts: dict[int, dict[str, Any]] = {}
+        # Joined instead of listing the trials' keys, of which a database takes only so many in one query.
         joined = _FACTS.join(_TRIALS, _TRIALS.c.trial_id == _FACTS.c.trial_id)
         of_facts = sqlalchemy.select(_FACTS).select_from(joined).where(chosen)
         with self._store.backend.engine.connect() as connection:

@@ -103,6 +103,7 @@ def file_system_of(path: Path, table: Iterable[tuple[str, str]]) -> tuple[str, s
     """
     found = ("", "")
     for point, kind in table:
+        # The longest mount point holds the path, and of two equal ones the later covers the earlier.
         if path.is_relative_to(point) and len(point) >= len(found[0]):
             found = (point, kind)
     return found
@@ -115,6 +116,7 @@ def check_is_local(path: Path, table: Iterable[tuple[str, str]]) -> None:
         StorageError: `path` lies on one; the message names it and the ways out.
     """
     point, kind = file_system_of(path, table)
+    # File systems in user space give themselves this prefix, whichever protocol they speak.
     if kind.lower().removeprefix("fuse.") in _NETWORK:
         raise StorageError(
             f"A SQLite file must lie on a local disk, because network file systems do not keep its locks, but {path} "

@@ -57,6 +57,8 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
         _prepare_file(path, is_new_allowed)
         if not is_new_allowed and not may_write(path):
             return _reading(path)
+        # Made of its parts, since a path may hold characters that mean something in a URL. Absolute, as workers may
+        # change their folder.
         url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string()
         return Store(_connected(url, str(path), Secrets()), str(path), path=path.absolute())
     label, secrets = masked(str(storage)), Secrets.of(str(storage))
@@ -64,6 +66,7 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
 
 
 def _prepare_file(path: Path, is_new_allowed: bool) -> None:
+    # Resolved, since a link on a local disk may lead to a network's.
     check_is_local(path.resolve(), mounts())
     if path.is_dir():
         raise StorageError(f"A storage is a file or a URL, but {path} is a folder.")
@@ -80,6 +83,7 @@ def _prepare_file(path: Path, is_new_allowed: bool) -> None:
 def _keep_write_ahead_log(path: Path) -> None:
     """Have the file keep a write-ahead log, with which readers and one writer do not wait for each other."""
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        # The mode is written into the file, so that every later connection, Optuna's too, finds it so.
         connection.execute("PRAGMA journal_mode=WAL")
 
 
@@ -88,6 +92,7 @@ def _reading(path: Path) -> Store:
     way = for_reading(path)
     try:
         kwargs = {"creator": way.connect}
+        # The URL only names the dialect: connections are made by the function that is given.
         backend = RDBStorage("sqlite:///read-only", engine_kwargs=kwargs, skip_table_creation=True)
     except (RuntimeError, SQLAlchemyError, StorageInternalError) as error:
         way.close()
@@ -144,6 +149,7 @@ def _retried(action: Callable[[], _T]) -> _T:
         except (sqlite3.OperationalError, SQLAlchemyError, StorageInternalError) as error:
             if not _is_collision(error):
                 raise
+        # Drawn by the unseeded generator: workers of one seed would otherwise collide again at the same moment.
         time.sleep(0.1 * 2**attempt * (1 + random.random()))
     return action()
 

@@ -53,9 +53,11 @@ class Proposer:
             ProposalFailure: the sampler ran into NaN or out of memory; that is stored.
         """
         taken = {record.fingerprint for record in self._ledger.records.values() if record.is_taken}
+        # What was lost comes first, so that a search that is stopped and resumed trains what it would have trained.
         for record in self._ledger.records.values():
             if record.is_preempted and record.fingerprint not in taken:
                 return self.retry(record.fingerprint)
+        # In their order, and by what they decode to: two configurations may mean one architecture.
         for configuration in initial:
             candidate = self.space.candidate(configuration)
             if candidate.fingerprint not in taken:
@@ -91,6 +93,7 @@ class Proposer:
             return Proposal(found[0], candidate, sampler.name, seconds)
         _logger.warning("%r proposed what is taken or not allowed; a random one takes its place.", sampler.name)
         seen = {self.space.identity(trial.configuration) for trial in trials}
+        # From the number of trials, so that a resumed search draws the same and two draws of one search differ.
         drawn = self.space.unseen(seen, np.random.default_rng([self._seed, len(trials)]))
         return Proposal(drawn, self.space.candidate(drawn), "random", seconds)
 

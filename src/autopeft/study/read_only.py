@@ -60,10 +60,12 @@ def for_reading(path: Path) -> ReadOnly:
         plain.has_studies()
         return plain
     except sqlite3.OperationalError as error:
+        # Whatever else SQLite says, such as that the file is no database, is not mended by another way to read it.
         if may_write(path) or ("unable to open" not in str(error) and "readonly" not in str(error)):
             raise
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or not log.stat().st_size:
+        # Only where the log is empty: SQLite would read past whatever it holds.
         return ReadOnly(f"{plain.uri}&immutable=1")
     return _copied(path, log)
 

@@ -90,6 +90,7 @@ def write_trial(proposal: Proposal, choices: tuple[Choice, ...], seed: int, leas
         value=None,
         datetime_start=datetime.now(),
         datetime_complete=None,
+        # For Optuna's dashboard alone, which plots by parameters.
         params={choice.name: choice.values[index] for choice, index in pairs},
         distributions={choice.name: distribution(choice) for choice in choices},
         user_attrs=attributes,
@@ -146,6 +147,7 @@ def reopened(record: Record) -> Record:
 def distribution(choice: Choice) -> BaseDistribution:
     """A choice as Optuna shows it: whole numbers where its values are consecutive, categories otherwise."""
     first, last = choice.values[0], choice.values[-1]
+    # A category for each would lose their order in the dashboard's plots.
     if all(isinstance(value, int) for value in choice.values) and last - first + 1 == len(choice.values):
         return IntDistribution(int(first), int(last))
     return CategoricalDistribution(choice.values)
@@ -161,6 +163,7 @@ def _plain_value(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return dict(value)
+    # Sorted, as the order of a set differs between processes and a study would differ from itself.
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 

@@ -262,6 +262,7 @@ class Study:
         with self._holder.given_back_if_interrupted(), turn(lock, patience, self._ledger.newest) as mine:
             while True:
                 self._ledger.refresh()
+                # Before anything is given up: what was measured and not told is a result, not a loss.
                 self._teller.tell_waiting()
                 self._holder.give_up_lost()
                 if sum(record.is_taken for record in self._ledger.records.values()) >= n_trials:

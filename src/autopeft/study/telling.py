@@ -55,6 +55,7 @@ class Teller:
         if asked.cost.of(measurement) is None:
             raise InputError(f"The study minimises {asked.cost.name!r}, but the measurement does not say it.")
         item = Untold(self._name, trial.number, self._ledger.record(trial.number).lease, measurement)
+        # Written down before the database is asked, which may take the measurement and break before it says so.
         path = self._shelf.keep(item)
         try:
             told = self.complete(trial, measurement)
@@ -87,6 +88,7 @@ class Teller:
         values = (measurement.value, self._identity.cost.told(measurement))
         record: Record | None = self._ledger.record(trial.number)
         assert record is not None
+        # The trial may have been given up while it trained, as happens to a machine that sleeps.
         if not self._ledger.end(record, facts, StoredState.COMPLETE, values):
             record = self._enter_late(record)
             if record is None:
@@ -103,4 +105,5 @@ class Teller:
         self._ledger.refresh()
         if any(r.is_taken and r.fingerprint == record.fingerprint for r in self._ledger.records.values()):
             return None
+        # Whatever the total: the training has been paid for, and its trial counted before it was given up.
         return self._holder.enter(self._proposer.retry(record.fingerprint), self._proposer.space, sys.maxsize)

@@ -99,6 +99,7 @@ class Shelf:
         for path in sorted(self._folder.glob("trial-*.json")):
             try:
                 found.append(Untold.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+            # Another worker has told it between the listing and the reading.
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -106,5 +107,6 @@ class Shelf:
         return sorted((item for item in found if item.study == study), key=lambda item: item.number)
 
     def _path(self, item: Untold) -> Path | None:
+        # In the name, so that a folder that serves two databases keeps both trials of one number.
         token = item.lease.token or "old"
         return None if self._folder is None else self._folder / f"trial-{item.number}-{token}.json"

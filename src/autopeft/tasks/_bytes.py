@@ -80,6 +80,7 @@ def text_of(path: Path, encoding: str | None = None) -> str:
         text = raw.decode(name)
     except UnicodeError as error:
         raise DataError(_undecoded(path, raw, name, error, is_said=encoding is not None)) from error
+    # A mark that stands although an encoding was said would become part of the first column's name.
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -92,6 +93,7 @@ def _unpacked(path: Path) -> bytes:
 
     try:
         with _OPENERS.get(path.suffix.lower(), _open_as_is)(path) as stream:
+            # One byte more than is allowed tells a file that unpacks to too much without unpacking the rest.
             raw: bytes = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException, ValueError) as error:
         raise DataError(f"The data file {str(path)!r} cannot be read: {error}.") from error
@@ -109,6 +111,7 @@ def _looks_wide(raw: bytes) -> str | None:
     start = raw[:_LOOKED_AT]
     pairs = len(start) // 2
     even, odd = start[0::2].count(0), start[1::2].count(0)
+    # Text of Latin letters has a zero in every pair; other bytes with zeros have them at both places.
     if pairs and max(even, odd) > _WIDE_SHARE * pairs and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
     return None

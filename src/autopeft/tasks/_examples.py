@@ -44,6 +44,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         sizes = {name: len(getattr(self, name)) for name in (*_PARALLEL, "labels")}
+        # Found here instead of in a batch, where a sequence that is too long would shift texts against labels.
         wrong = {name: size for name, size in sizes.items() if size not in (0, len(self.labels))}
         if wrong:
             raise ValueError(f"Parallel sequences need one length, {len(self.labels)}, but got {wrong}.")
@@ -93,8 +94,10 @@ class Examples:
         """Sixteen hexadecimal digits of the texts and labels in their order, stable across processes."""
         sha = hashlib.sha256()
         for label in self.labels.tolist():
+            # By `repr`, which writes a float with all its digits and tells 1 from 1.0.
             sha.update(f"{label!r}\n".encode())
         for parts in self.segments():
+            # A separator that no text holds, or two texts and one long text would be the same.
             sha.update("\x1f".join(parts).encode("utf-8", "surrogatepass") + b"\n")
         return sha.hexdigest()[:16]
 

@@ -138,6 +138,7 @@ def from_files(
     tables = {role: _with_lists(table, label, label_separator) for role, table in tables.items()}
     wish = replace(wish, is_chat=all(BEFORE in table.columns for table in tables.values()))
     answers, own = _decided(tables, wish, is_begun)
+    # Labels and texts are both looked at before anything is told: whoever mends a file wants to do so once.
     mistakes = [*own.mistakes, *(item for table in tables.values() for item in _text_mistakes(table, wish))]
     _fail_on([*mistakes, *_metric_mistakes(metrics, answers, own), *_weight_mistakes(class_weights, answers, own)])
     task = Task(
@@ -162,6 +163,7 @@ def from_files(
 
 
 def _source(task: Task, tables: Mapping[str, Table]) -> Source:
+    # Made at once, unlike those of a benchmark: every mistake in the test part, too, is to be found before training.
     parts = {role: task.examples(table) for role, table in tables.items()}
     return Source({role: table.source for role, table in tables.items()}, lambda role: parts[role])
 

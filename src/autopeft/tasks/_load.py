@@ -99,6 +99,7 @@ def _hub(task: Task, hub: Hub) -> Source:
 
 
 def _local(task: Task, data: Path) -> Source:
+    # The most exact first: a folder that holds many tasks may have another task's files at its top.
     folders = [data / task.name, data / task.short_name, data]
     tried = []
     for folder in folders:
@@ -107,6 +108,7 @@ def _local(task: Task, data: Path) -> Source:
         if len(files) == len(task.parts):
             named = {role: str(path) for role, path in files.items()}
             return Source(named, partial(_read_part, task, files))
+        # A folder with some of the parts is the one that is meant, and going on to the next would mix two data sets.
         if files:
             missing = sorted(dict(task.parts)[role] for role in found.keys() - files.keys())
             raise DataError(f"The folder {str(folder)!r} lacks the part {', '.join(missing)} of {task.name}.")
@@ -119,6 +121,7 @@ def _local(task: Task, data: Path) -> Source:
 
 
 def _part(folder: Path, split: str) -> Path | None:
+    # MNLI alone has two validation splits; whoever keeps one of them calls it "validation".
     return find_part(folder, split) or find_part(folder, split.removesuffix("_matched"))
 
 

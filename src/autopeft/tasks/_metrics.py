@@ -58,6 +58,7 @@ def accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 def f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """F1 of class 1; 0 when class 1 is neither predicted nor present."""
+    # Over class 1 alone and not "binary", which refuses predictions that are no class at all.
     return float(scores.f1_score(labels, predictions, labels=[1], average="macro", zero_division=0.0))
 
 
@@ -86,6 +87,7 @@ def subset_accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 
 def _multi_f1(labels: NDArray[Any], predictions: NDArray[Any], average: str) -> float:
+    # scikit-learn takes rows of floats for another kind of target.
     return float(scores.f1_score(labels, predictions.astype(labels.dtype), average=average, zero_division=0.0))
 
 
@@ -177,12 +179,14 @@ def _lcs_f1(first: Sequence[str], second: Sequence[str]) -> float:
         diagonal = 0
         for column, other in enumerate(second, start=1):
             above = lengths[column]
+            # One row of the table is enough, as only the lengths are wanted and not the subsequence.
             lengths[column] = diagonal + 1 if word == other else max(above, lengths[column - 1])
             diagonal = above
     return 2 * lengths[-1] / (len(first) + len(second))
 
 
 def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:
+    # A word counts as often as both have it, so that repeating a right word does not pay.
     common = (Counter(prediction) & Counter(gold)).total()
     if not common:
         return float(prediction == gold)
@@ -245,6 +249,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 def measure(names: Sequence[str], predictions: NDArray[Any], examples: Examples) -> dict[str, float]:
     """Each metric of `names`; NaN throughout where there are no examples or a prediction is NaN or infinite."""
+    # A metric of broken predictions would be some number: NaN is what the caller turns into a failure of the trial.
     if len(examples) == 0 or not np.isfinite(predictions).all():
         return dict.fromkeys(names, math.nan)
     return {name: METRICS[name](predictions, examples) for name in names}

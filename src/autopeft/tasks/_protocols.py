@@ -143,6 +143,7 @@ def holdout(task: Task, source: Source, seed: int) -> Splits:
     whole = source.read("train")
     rest = np.arange(len(whole), dtype=np.int64)
     cuts: dict[str, Indices] = {}
+    # The test part first, so that it is the same whether a validation part was given or has to be cut as well.
     for role, stream in (("test", _TEST), ("validation", _VALIDATION)):
         if role not in source.names:
             # Two thousand tell two results apart to about a percent; more would only be taken from training.
@@ -249,8 +250,10 @@ def stratified(labels: NDArray[Any], size: int, generator: np.random.Generator, 
         raise DataError(
             f"{size} of {len(labels)} examples cannot be cut off so that each of {len(classes)} classes keeps one."
         )
+    # A class of one example stays in the training part, where alone it can be learnt.
     quota = np.minimum(quota, counts - spare)
     for _ in range(size - quota.sum()):
+        # By the largest remainder: what rounding down has left over goes to the classes that lost most by it.
         quota[np.argmax(np.where(quota < counts - spare, exact - quota, -np.inf))] += 1
     # A class that validation never sees could be forgotten without a cost.
     for rare in np.flatnonzero((quota == 0) & (counts > spare)):

@@ -94,6 +94,7 @@ def files_of(wanted: str | Path) -> list[Path]:
         is_many = True
     else:
         is_many = any(mark in str(wanted) for mark in "*?[")
+        # Sorted, as a file system lists names in an order of its own and rows are numbered through all files.
         found = sorted(Path(item) for item in glob(str(wanted), recursive=True)) if is_many else [place]
     if is_many and not found:
         raise DataError(f"{str(wanted)!r} holds no data file (its name ends in one of {', '.join(SUFFIXES)}).")
@@ -176,6 +177,7 @@ def _parquet(path: Path, wanted: Sequence[str] | None) -> Table:
     from pyarrow import parquet
 
     try:
+        # The file itself and not a data set of a folder, which would make columns of the names of folders.
         found = parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, ImportError) as error:
         raise DataError(f"The Parquet file {str(path)!r} cannot be read: {error}.") from error
@@ -198,6 +200,7 @@ def _text_rows(path: Path, suffix: str, delimiter: str | None, encoding: str | N
     text = text_of(path, encoding)
     if not text.strip():
         return Table(str(path), (), ())
+    # Files called .json hold one array or an object a line, and both are common.
     if suffix == ".json" and text.lstrip().startswith("["):
         return _json_array(path, text)
     if suffix in (".json", ".jsonl", ".ndjson"):
@@ -293,6 +296,8 @@ def _csv(path: Path, text: str, delimiter: str, quoting: Any) -> Table:
         header = next((cells for cells in reader if cells), [])
         width = _width(header)
         for cells in reader:
+            # Spreadsheets fill lines up with empty cells, which is no reason to refuse a file; a cell with something in
+            # it is.
             if width <= len(cells) and (len(cells) <= len(header) or not any(map(str.strip, cells[len(header) :]))):
                 lines.append(cells[:width])
             elif cells:
@@ -300,6 +305,7 @@ def _csv(path: Path, text: str, delimiter: str, quoting: Any) -> Table:
     except csv.Error as error:
         raise DataError(f"{str(path)!r} cannot be read as CSV: line {reader.line_num}: {error}.") from error
     finally:
+        # The limit is the module's own and would hold for whoever else reads CSV in this process.
         csv.field_size_limit(limit)
     if ragged:
         raise DataError(
@@ -321,6 +327,7 @@ def _width(header: Sequence[str]) -> int:
 
 def _guess(text: str) -> str:
     first = text.lstrip("\r\n").partition("\n")[0]
+    # By the first line alone: texts further down hold commas, too, and headings rarely do.
     return max(_DELIMITERS, key=first.count)
 
 

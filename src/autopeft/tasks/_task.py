@@ -101,6 +101,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.verbalisers and self.label_names:
+            # Digits, which BIPEFT's release has its models say; `in_words` takes the names instead.
             object.__setattr__(self, "verbalisers", tuple(str(number) for number in range(len(self.label_names))))
 
     @property
@@ -186,6 +187,7 @@ class Task:
         if len(source) == 0 or len(examples) == 0:
             return dict.fromkeys(self.metrics, math.nan)
         constants = self.answers.constants(source)
+        # Every constant is scored and none is reasoned about, since what is best differs from metric to metric.
         learnt = [self._always(constant, source) for constant in constants]
         scored = learnt if seen is None else [self._always(constant, examples) for constant in constants]
         best = {name: max(range(len(constants)), key=lambda i: learnt[i][name]) for name in self.metrics}

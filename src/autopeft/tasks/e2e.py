@@ -24,6 +24,7 @@ def facts_and_sentences(task: Task, table: Table) -> Examples:
         DataError: as `autopeft.tasks._task.one_per_row`.
     """
     table = _as_ours(task, table) if _FACTS in table.columns else table
+    # All references are right answers to the same facts: scoring against one of them would punish another wording.
     rows = [{**row, task.label: row.get("references") or row.get(task.label)} for row in table.rows]
     return one_per_row(task, Table(table.source, table.columns, rows))
 
@@ -49,6 +50,7 @@ def _as_ours(task: Task, table: Table) -> Table:
 
 
 def _first(own: str, every: Sequence[str]) -> list[str]:
+    # The row's own sentence first, since that is the one that is trained on.
     return list(dict.fromkeys([own, *every]))
 
 

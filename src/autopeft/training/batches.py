@@ -85,6 +85,7 @@ class Encoded:
         """Longest row of each example, in tokens."""
         if self.rows is None:
             return self.tokens.lengths
+        # The longest choice decides how wide a batch becomes, whichever of them it is.
         return np.maximum.reduceat(self.tokens.lengths, self.rows[:-1])
 
     def digest(self) -> str:
@@ -93,6 +94,7 @@ class Encoded:
         for part in (self.tokens, self.types, self.targets):
             for array in (part.flat, part.offsets) if part is not None else ():
                 found.update(array.tobytes())
+            # A mark between the parts, or tokens that move from one part to the next would give the same digest.
             found.update(b"|")
         found.update(str(self.labels.dtype).encode() + self.labels.tobytes())
         for places in (self.rows, self.starts):
@@ -143,10 +145,13 @@ def training_order(
 
     Only one batch may be smaller than `batch_size`.
     """
+    # Sorted within pools and not over all examples, or every epoch would begin with the short ones and the model would
+    # meet lengths one after the other.
     order = rng.permutation(len(lengths))
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), _POOL * batch_size):
         pool = order[start : start + _POOL * batch_size]
+        # Stable, as the default sort places examples of equal length differently on other processors.
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     for index in rng.permutation(len(batches)):
@@ -168,6 +173,8 @@ class TrainingOrder:
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
+        # Kept from before the epoch is drawn: from it the same batches are drawn again, so that a place is a few
+        # numbers and not a list of all batches.
         self._at_start = self._rng.bit_generator.state
         self._batches, self._given = list(training_order(self._lengths, self._batch_size, self._rng)), 0
 
@@ -190,6 +197,7 @@ class TrainingOrder:
         Raises:
             ValueError, KeyError, TypeError: it is none.
         """
+        # Read before anything changes, so that a state that is none leaves the order where it was.
         given = int(state["given"])
         self._rng.bit_generator.state = state["generator"]
         self._begin_epoch()

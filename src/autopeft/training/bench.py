@@ -16,7 +16,7 @@ from autopeft.methods import lookup
 from autopeft.network.attach import Attached, attach
 from autopeft.objective import Objective
 from autopeft.training.batches import collate
-from autopeft.training.loop import autocast
+from autopeft.training.precision import autocast
 
 if TYPE_CHECKING:
     from autopeft.training.evaluator import Evaluator
@@ -33,8 +33,10 @@ class EvaluatorProbe:
         self.architecture, self.counts = architecture, evaluator.counts(architecture)
         self.n_head, self.device = evaluator.learner.n_head, str(evaluator.backbone.device)
         part, size = evaluator.validation_part, evaluator.evaluation_batch
+        # The median length and not the first batch, which is the longest of all and would make every model look slow.
         order = np.argsort(part.lengths, kind="stable")
         half = len(order) // 2
+        # Operations are counted on a single example, where no padding is counted along.
         self._one = collate(part, order[half : half + 1], self._learner.pad, evaluator.backbone.device)
         indices = order[max(0, half - size // 2) : half + (size + 1) // 2]
         self._batch = collate(part, indices, self._learner.pad, evaluator.backbone.device)
@@ -77,6 +79,7 @@ class EvaluatorBench:
         """See `autopeft.objectives.Bench.kind_of`."""
         sites = self._evaluator.backbone.sites
         site = sites[placement.site]
+        # Sites that differ in their layer alone cost alike, so each kind is measured once and not once a layer.
         alike = replace(site, layer=None, entry="", exit="", norm=None)
         # A head reads one token, so that the last layer computes less than the others: see `autopeft.training.heads`.
         layers = [one.layer for one in sites.values() if one.stack == site.stack and one.layer is not None]

@@ -58,6 +58,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
+    # safetensors takes only tensors without holes, and whatever device goes on with the run reads them.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     facts = json.dumps(checkpoint.facts)
     with write_whole(path) as part:
@@ -111,6 +112,7 @@ def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Seen as bytes first: NumPy has no bfloat16, and the digest is about bits and not about values.
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
@@ -160,8 +162,11 @@ class RunFile:
 
     def is_due(self, *, is_evaluated: bool) -> bool:
         """Whether it is worth writing now."""
+        # Monotonic: a clock that is set back would otherwise keep a run unwritten for as long.
         passed = time.monotonic() - self._last
         is_wanted = is_evaluated or passed >= self._between
+        # The last writing stands for the next one: how long a disk takes is learnt by asking it, and may change during
+        # a run.
         return is_wanted and self._took <= self._share * passed
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -207,6 +212,7 @@ class Checkpoints:
 
         That is so when the block was interrupted, when the run was paused, and when ended runs are held.
         """
+        # Half of a digest names the file, since some systems bound the length of a path; the whole one inside decides.
         file = RunFile(
             self.folder / f"{identity[:32]}.safetensors", identity, is_held=self.is_held, **(self.pace or {})
         )
@@ -235,11 +241,13 @@ class Checkpoints:
         A run whose file is gone begins anew when it goes on: that costs time, and changes no result.
         """
         found = []
+        # Other workers remove files between the listing and the look at them, so each is looked at on its own.
         for path in self.folder.glob("*.safetensors"):
             with suppress(FileNotFoundError):  # another worker's trial has just ended
                 facts = path.stat()
                 found.append((facts.st_mtime, facts.st_size, path))
         total = sum(size for _, size, _ in found)
+        # Oldest first: a run that was written long ago is the one least likely to be taken up again.
         for _, size, path in sorted(found):
             if total <= most_bytes:
                 break

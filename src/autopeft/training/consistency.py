@@ -35,8 +35,10 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     """
     if first.dim() == 1:
         return functional.mse_loss(first.float(), second.float())
+    # The difference of two minus infinities is NaN, and so would be the gradient of the whole batch.
     is_absent = torch.isneginf(first)
     p, q = (
+        # In bf16 two answers that are almost alike differ by rounding alone.
         logits.float().log_softmax(-1).masked_fill(is_absent, 0)  # (rows, classes): both 0, so their difference is 0
         for logits in (first, second)
     )

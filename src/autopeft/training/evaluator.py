@@ -32,8 +32,9 @@ from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
-from autopeft.training.loop import EVALUATION_FACTOR, autocast, fit
+from autopeft.training.loop import EVALUATION_FACTOR, fit
 from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
+from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 from autopeft.training.run import Run
 from autopeft.training.together import Together, passes, rated_parameters
@@ -82,6 +83,8 @@ class Evaluator:
         _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
         self.data_seed, self.answer, self.cost = data_seed, answer, cost
+        # One subset for all trials: with one of its own each, candidates would differ by the luck of their examples,
+        # too.
         train = _fraction(splits.train, recipe.data_fraction, data_seed)
         self.learner: Learner = learner_for(backbone, task, answer, train)
         self._train = self.encode(train)
@@ -125,6 +128,8 @@ class Evaluator:
         """
         recipe = replace(self.recipe, **changes)
         _check_factors(recipe)
+        # A sweep of learning rates makes an evaluator a rate, and tokenising anew would cost more than some of its
+        # runs.
         if _read_by(recipe) != _read_by(self.recipe):
             more: dict[str, Any] = {"data_seed": self.data_seed, "answer": self.answer, "cost": self.cost}
             other = Evaluator(self.backbone, self.task, self.splits, recipe, **more)
@@ -133,6 +138,7 @@ class Evaluator:
         return self._with(recipe=recipe)
 
     def _with(self, **changes: Any) -> Evaluator:
+        # Past the constructor, which would tokenise; what is shared is never changed in place.
         other = object.__new__(Evaluator)
         other.__dict__.update(self.__dict__, **changes)
         return other
@@ -219,6 +225,7 @@ class Evaluator:
                 return self._measured_in_one_pass(candidates, seed, on_step)
         except OutOfMemoryFailure as failure:
             let_go(failure)
+        # Outside the handler: a failure that is being handled is alive, and its frames hold the memory of the pass.
         half = len(candidates) // 2
         return [
             result
@@ -277,6 +284,7 @@ class Evaluator:
         memory, evaluator = Memory(self.backbone.device), self._under(Candidate.of(candidate))
         architecture = Candidate.of(candidate).architecture
         with ExitStack() as stack:
+            # Entered first and so left last: memory is given back when what was attached is gone.
             stack.enter_context(memory_given_back())
             stack.enter_context(shortage_told())
             file = None
@@ -292,12 +300,15 @@ class Evaluator:
                 "architecture": architecture.as_dict(),
                 "seed": seed,
                 "recipe": self.recipe.of_run(),
+                # An evaluation at a rung may be the best one, so a run with rungs may keep other parameters than one
+                # without.
                 "rungs": self.rung_steps(),
                 "train": self._train.digest(),
                 "validation": self._encoded_validation.digest(),
                 "learner": self.learner.facts(),
                 "task": [self.task.name, self.task.kind, list(self.task.metrics), self.answer],
                 "backbone": self.backbone.identity(),
+                # Another kind of device rounds differently, so that a run that went on there would be neither's.
                 "device": self.backbone.device.type,
             }
         )
@@ -344,7 +355,9 @@ class Evaluator:
                 until=until,
                 file=file,
             )
+            # The attached modules are no children of the model, so that its own `eval` does not reach them.
             attached.train(False)
+            # What is measured is what is shipped: prefixes without the network that made them, and one expert of all.
             attached.fold()
             yield Run(self, attached, fitted, memory)
 
@@ -380,5 +393,6 @@ def _check_factors(recipe: Recipe) -> None:
 def _fraction(examples: Examples, fraction: float, seed: int) -> Examples:
     if fraction >= 1:
         return examples
+    # The beginning of one permutation: a larger fraction contains the smaller one, so that fidelities are nested.
     n = max(1, round(fraction * len(examples)))
     return examples.subset(np.sort(np.random.default_rng(seed).permutation(len(examples))[:n]))

@@ -39,6 +39,8 @@ class Generators:
             try:
                 yield
             finally:
+                # Taken before the fork puts the others' states back: what was drawn until now is where the next block
+                # goes on.
                 self._kept, self._is_installed = self._current(), False
 
     def states(self) -> dict[str, Tensor]:
@@ -52,6 +54,7 @@ class Generators:
             KeyError: a state is missing, as when a run on another kind of device gave them.
             ValueError: a state is of another length.
         """
+        # Checked whole before anything is taken over, since half a state would be neither run's.
         found = {name: states[name] for name in self._kept}
         wrong = [name for name, state in found.items() if state.shape != self._kept[name].shape]
         if wrong:

@@ -37,6 +37,7 @@ class LabelScale:
     @classmethod
     def of(cls, labels: NDArray[Any]) -> LabelScale:
         """That of the labels that are trained on; labels that are all one keep their unit."""
+        # Labels that are all one have a deviation of zero, and dividing by it would leave nothing to learn from.
         return cls(float(labels.mean()), float(labels.std()) or 1.0)
 
     def standardised(self, labels: Tensor) -> Tensor:
@@ -45,6 +46,7 @@ class LabelScale:
 
     def restored(self, given: Tensor) -> Tensor:
         """What a head gives in the unit of the labels, in float32 or better."""
+        # In bf16 a price of 300,000 would be rounded to steps of 2,048.
         return given.float() * self.deviation + self.mean
 
 
@@ -57,6 +59,8 @@ class Head(nn.Module):
         self.out = nn.Linear(d, n_outputs)
         self.dropout = nn.Dropout(dropout)
         for linear in (self.dense, self.out):
+            # BERT's initialisation, which the release applies to its head, instead of PyTorch's default for linear
+            # maps.
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
@@ -91,6 +95,8 @@ class HeadedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unt
         self.head = head
         self.pooling = backbone.family.pooling
         self.problem, self.scale = problem, scale
+        # transformers sets it in `post_init`, which is not called, as it would initialise the pretrained backbone anew;
+        # saving reads it.
         self.all_tied_weights_keys: dict[str, str] = {}
 
     def forward(
@@ -161,6 +167,7 @@ def only_first_token(backbone: Backbone) -> Iterator[None]:
     if not is_read_alone or is_chunked or _is_checkpointing(backbone.model):
         yield
         return
+    # A family that pools at its first token is an encoder and has one stack.
     last = list(backbone.module(next(iter(family.stacks.values())).layers).children())[-1]
     handle = last.get_submodule(family.mixing).register_forward_hook(_cut)
     try:
@@ -181,6 +188,7 @@ def _is_checkpointing(model: PreTrainedModel) -> bool:
 
 def _cut(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """``(batch, tokens, d)`` to ``(batch, 1, d)``."""
+    # Attention modules give a tuple with their weights, whole layers of some families a tensor.
     return (output[0][:, :1], *output[1:]) if isinstance(output, tuple) else output[:, :1]
 
 

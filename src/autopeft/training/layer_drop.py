@@ -24,8 +24,12 @@ class LayerDrop:
 
     def __call__(self, step: int) -> None:
         """Leave out what `step` leaves out; it depends on the seed and the step alone."""
+        # A generator a step and none that is kept: a run that goes on in another process draws what it would have
+        # drawn.
         n = int(np.random.default_rng([self._seed, step]).integers(self._most + 1))
         for key, (stack, layer) in self._layers.items():
+            # A step in which nothing at all takes part would have no gradient, and the head alone would be fitted to
+            # it.
             if layer < min(n, self._tops[stack]):
                 self._attached.masks[key] = 0
             else:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +28,7 @@ from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
+from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 from autopeft.training.stopwatch import Stopwatch
 
@@ -124,12 +125,16 @@ class Training:
         self.evaluate, self.objective, self.before_step = evaluate, objective, before_step
         self.per_epoch = math.ceil(len(encoded) / recipe.batch_size)
         self.planned, self.stops = recipe.n_steps(len(encoded)), frozenset(stops)
+        # Between two steps nothing changes, so that no distance between evaluations is shorter than one.
         self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
+        # A PEFT module is dozens of small tensors, for which starting a kernel each would take longer than the
+        # arithmetic: the fused step takes them all at once.
         self.optimiser = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.order = TrainingOrder(encoded.lengths, recipe.batch_size, seed)
         self.done, self.n_processed, self.losses = 0, 0, torch.zeros((), device=self.device)
+        # The sum of losses stays on the device, since adding it up on the host would wait for the device at every step.
         self.since, self.history, self.kept = 0, list[Epoch](), -1
         self.best: list[Tensor] | None = None
         self._generators = Generators(self.device, seed)
@@ -147,6 +152,7 @@ class Training:
     def is_over(self) -> bool:
         """Whether all steps are done and evaluated, or patience has run out."""
         patience = self.recipe.patience
+        # Patience counts from the evaluation that is kept, so evaluations at rungs count like those of the schedule.
         has_patience = patience is None or len(self.history) - 1 - self.kept < patience
         return not has_patience or (self.done == self.planned and self.since == 0)
 
@@ -212,12 +218,6 @@ class Training:
             self._step(collate(self.encoded, next(self.order), self.learner.pad, self.device))
             self._is_whole = True
 
-    def _factor(self, step: int) -> float:
-        warm = self.recipe.warmup * self.planned
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        return max(0.0, (self.planned - step) / max(1.0, self.planned - warm))
-
     def _step(self, batch: Batch) -> None:
         with autocast(self.recipe, self.device):
             loss = loss_with_consistency(lambda: self.learner.forward(batch), self.recipe.consistency)
@@ -233,10 +233,12 @@ class Training:
         # Not a scheduler of PyTorch: it and the optimiser refer to each other, so that the optimiser's state outlives
         # the run until the garbage collector happens to pass, and a search of many runs needs more memory.
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * group["factor"] * self._factor(self.done)
+            group["lr"] = self.recipe.learning_rate * group["factor"] * self.recipe.rate_at(self.done, self.planned)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimiser.step()
+        # None and not zero: AdamW passes over what has no gradient, so that a module that was left out of a step does
+        # not move on by its momentum.
         self.optimiser.zero_grad(set_to_none=True)
         self.losses += loss.detach()
         self.done, self.since = self.done + 1, self.since + 1
@@ -246,7 +248,6 @@ class Training:
 
     def _mean_loss(self) -> float:
         """Mean loss since the last evaluation; reading it waits for the device, so it is not read at every step."""
-        # Looked at now and then only: to read a number from an accelerator is to wait for all that it has been given.
         loss = float(self.losses) / self.since
         if not math.isfinite(loss):
             raise NonFiniteFailure(f"The training loss is {loss} at step {self.done} of {self.planned}.")
@@ -267,8 +268,11 @@ class Training:
             NonFiniteFailure: the loss or the objective is NaN or infinite.
         """
         loss = self._mean_loss()
+        # The loss is read first: it waits for the device, whose open work belongs to the training and not to the
+        # evaluation.
         before = time.perf_counter()
         metrics = dict(self.evaluate())
+        # The evaluation has switched the model over, and the steps that follow need their dropout back.
         self.learner.model.train()
         self._evaluating += time.perf_counter() - before
         if not math.isfinite(metrics[self.objective]):
@@ -291,7 +295,9 @@ class Training:
             self.kept = len(self.history) - 1
         elif self.best is not None:
             for parameter, value in zip(self.parameters, self.best, strict=True):
+                # Copied into place: the modules that are attached and the optimiser's groups hold these very tensors.
                 parameter.copy_(value)
+        # A run of another process may have evaluated, too, so both clocks hold what its file told.
         seconds = self._clock.seconds
         return Fit(
             tuple(self.history), self.kept, self.done, self.planned, self.n_processed, seconds,
@@ -323,6 +329,8 @@ class Training:
                 tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
         tensors |= {f"parameter/{number}": value for number, value in enumerate(values)}
         facts = {
+            # Whoever changes what is written raises the format, so that an older file begins anew instead of being
+            # misread.
             "format": _FORMAT,
             "planned": self.planned,
             "done": self.done,
@@ -382,14 +390,9 @@ class Training:
 
 def _groups(parameters: Sequence[nn.Parameter], factors: Sequence[float]) -> list[dict[str, Any]]:
     """The optimiser's groups: parameters of one factor together, in the order in which the factors come."""
+    # A dictionary keeps the order in which it was filled: the numbers under which moments are written down depend on
+    # it.
     found: dict[float, list[nn.Parameter]] = {}
     for parameter, factor in zip(parameters, factors, strict=True):
         found.setdefault(factor, []).append(parameter)
     return [{"params": together, "factor": factor} for factor, together in found.items()]
-
-
-def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """Automatic mixed precision in bf16, or nothing."""
-    if recipe.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()

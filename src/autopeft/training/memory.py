@@ -32,6 +32,7 @@ class Memory:
     def __init__(self, device: torch.device) -> None:
         self.device, self.is_own = device, True
         if device.type == "cuda":
+            # The allocator counts from here on what is in use, the frozen backbone included, since that must fit, too.
             torch.cuda.reset_peak_memory_stats(device)
         else:
             self.is_own = _forgotten()
@@ -51,6 +52,7 @@ def _forgotten() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     with suppress(OSError):
+        # Allowed to the process itself; some containers mount /proc read-only.
         _RESET.write_text(_FORGET)
         return True
     return False
@@ -66,6 +68,7 @@ def memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
+        # Looked up and not assumed: musl, another C library for Linux, does not have it.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
         if trim is not None:
             trim(0)
@@ -77,6 +80,7 @@ def shortage_told() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # The failure of an inner block is told once, in the words that it already has.
         if is_out_of_memory(error) and not isinstance(error, OutOfMemoryFailure):
             raise OutOfMemoryFailure(str(error) or type(error).__name__) from error
         raise
@@ -108,5 +112,6 @@ def let_go(failure: BaseException) -> None:
     """
     seen: BaseException | None = failure
     while seen is not None:
+        # Its own frames do not suffice: a typed failure is raised from PyTorch's error, whose frames hold the tensors.
         traceback.clear_frames(seen.__traceback__)
         seen = seen.__cause__ or seen.__context__

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A stricter test would forbid searches on small validation parts, of which two standard errors are several points
+# already.
 _STANDARD_ERRORS = 2.0
 
 
@@ -100,11 +102,14 @@ def middle(space: SearchSpace) -> Architecture:
     """
     indices = []
     for position, choice in enumerate(space.choices):
+        # A switch has no middle, and an architecture with layers off would tell the rate of a smaller model.
         is_switch = choice.values == (0, 1)
         middle = len(choice.values) - 1 if is_switch else len(choice.values) // 2
         indices.append(space.resting.get(position, middle))
     configuration = Configuration(tuple(indices))
     if not space.is_feasible(configuration):
+        # A fixed generator, so that every search of a space tries its rates on one architecture; an odd number has a
+        # median.
         drawn = sorted(space.sample(np.random.default_rng(0), 101), key=space.cost)
         configuration = drawn[len(drawn) // 2]
     return space.decode(configuration)
@@ -172,6 +177,7 @@ def try_rates(
         tried.append((rate, value))
         if on_value is not None:
             on_value(rate, value)
+        # Only when all given rates have been tried is it known on which end the best of them lies.
         beyond = None if pending or len(tried) >= len(rates) + widen else beyond_edge(tried)
         pending += [] if beyond is None else [beyond]
     return tried
@@ -183,11 +189,13 @@ def beyond_edge(values: Sequence[tuple[float, float | None]]) -> float | None:
     if len(rates) < 2 or best not in (rates[0], rates[-1]):
         return None
     inner = rates[1] if best == rates[0] else rates[-2]
+    # The same ratio beyond the best as between it and its neighbour, for rates are told apart by factors.
     return float(f"{best * best / inner:.2g}")
 
 
 def best_rate(values: Sequence[tuple[float, float | None]]) -> float | None:
     """The rate with the best metric, of several such the smallest; None where all failed."""
+    # On a tie the smaller rate: what works as well with smaller steps is farther from where training diverges.
     measured = [(value, -rate) for rate, value in values if value is not None]
     return -max(measured)[1] if measured else None
 

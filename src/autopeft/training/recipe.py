@@ -99,6 +99,15 @@ class Recipe:
         # A head that learns beside one method alone then does so at that method's rate, as when that rate was chosen.
         return math.exp(fmean(factors)) if factors and self.head_rate == "mean" else 1.0
 
+    def rate_at(self, step: int, planned: int) -> float:
+        """What `learning_rate` is multiplied by at a step, from 0, of so many: linear warm-up, then linear decay."""
+        warm = self.warmup * planned
+        if step < warm:
+            # The first step of the warm-up has a rate above zero, too, or its batch would be lost.
+            return (step + 1) / (warm + 1)
+        # It would reach zero at the step after the last, so that the last one still learns something.
+        return max(0.0, (planned - step) / max(1.0, planned - warm))
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of every setting."""
         return asdict(self)

@@ -133,9 +133,12 @@ def retrain(
         raise SettingsError("Retraining needs at least one seed.")
     candidate = Candidate.of(given)
     if "full" in candidate.architecture.methods:
+        # The whole model moves with every step, and at the rates of small modules it forgets what it was pretrained on.
         learning_rates = tuple(rate / FULL_DIVISOR for rate in learning_rates)
     chosen = None
     if learning_rates:
+        # By the validation part alone, and with the first of the seeds for all, or each seed would choose a recipe of
+        # its own.
         chosen = sweep(evaluator.with_recipe(**(tuning or {})), candidate, learning_rates, seeds[0], widen=widen)
         evaluator = evaluator.with_recipe(learning_rate=chosen.chosen)
     tests: list[Measurement] = []
@@ -148,6 +151,8 @@ def retrain(
 
     for seed in seeds:
         with evaluator.trained(candidate, seed) as run:
+            # Both parts are measured on one run: which of the runs is saved is decided by the validation part, never by
+            # the test part.
             found = run.measure("test", evaluator.splits.test)
             value = run.measure().value
             if save_to is not None and value > max(validation, default=float("-inf")):
@@ -157,6 +162,7 @@ def retrain(
         validation.append(value)
         if on_run is not None:
             on_run(so_far())
+    # All seeds are done; from now on the files would only be taken for those of a retraining that was interrupted.
     if evaluator.checkpoints is not None and evaluator.checkpoints.is_held:
         evaluator.checkpoints.clear()
     return so_far()
@@ -192,6 +198,7 @@ class Baseline:
         """The architecture on `backbone`."""
         placements = []
         sites = list(backbone.sites.values())
+        # Each stack is skipped by its own depth, as the layers of an encoder and of a decoder are numbered apart.
         depth = {site.stack: 1 + max(s.layer or 0 for s in sites if s.stack == site.stack) for site in sites}
         for name, size in self.parts:
             method = lookup(name)
@@ -199,6 +206,7 @@ class Baseline:
             for site in sites:
                 is_skipped = site.layer is not None and site.layer < int(self.skipped * depth[site.stack])
                 if stands_at(method, site, self.roles or None) and not is_skipped:
+                    # What has no size stands as one unit, by which costs and masks count it.
                     placements.append(Placement(site.key, name, units if method.is_sized else 1))
         return Architecture(tuple(placements))
 
@@ -240,6 +248,7 @@ def baseline(name: str, backbone: Backbone) -> Architecture:
         raise SettingsError(f"A baseline is one of {', '.join(BASELINES)}, perhaps with ':size', but got {name!r}.")
     chosen = BASELINES[known]
     if size:
+        # A combination is known by its first method; the sizes of the others are part of its definition.
         chosen = replace(chosen, parts=((chosen.parts[0][0], int(size)), *chosen.parts[1:]))
     return chosen.on(backbone)
 

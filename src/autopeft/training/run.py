@@ -38,9 +38,12 @@ class Run:
         """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
         evaluator, objective = self.evaluator, self.evaluator.task.metrics[0]
         steps, found = evaluator.rung_steps(), []
+        # A rung that falls onto the end of the run is its end.
         for fidelity, step in zip((*evaluator.rungs[: len(steps) - 1], FULL), steps, strict=True):
             if step > self.fitted.steps and not self.fitted.is_over:
                 break
+            # The best until there and not the value at the rung: that is what the run would have given had it ended
+            # there.
             until = [point for point in self.fitted.history if point.step <= step]
             values = [point.metrics[objective] for point in until]
             value = max(values) if evaluator.recipe.keep == "best" else values[-1]
@@ -56,6 +59,8 @@ class Run:
         """
         evaluator = self.evaluator
         if examples is None:
+            # The parameters are those of this evaluation again, so measuring once more would give the same at the price
+            # of a pass.
             metrics = self.fitted.history[self.fitted.kept].metrics
         else:
             encoded = evaluator.encode(examples)

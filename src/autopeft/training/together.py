@@ -30,8 +30,9 @@ from autopeft.training.consistency import divergence
 from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.layer_drop import LayerDrop
-from autopeft.training.loop import EVALUATION_FACTOR, Training, autocast
+from autopeft.training.loop import EVALUATION_FACTOR, Training
 from autopeft.training.memory import checkpointing, let_go
+from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 
 if TYPE_CHECKING:  # it puts candidates together with what is here
@@ -51,6 +52,7 @@ def passes(
     padding is (the last layer is computed for one token alone only where none does). Whoever trains the backbone itself
     has a pass of its own. Those with like lowest layers come together, so that much lies below all of them.
     """
+    # One by one the order of the candidates is theirs: nothing is grouped where nothing is shared.
     if most == 1:
         return [[place] for place in range(len(seeds))]
     groups: dict[str, list[int]] = {}
@@ -59,6 +61,7 @@ def passes(
         has_own = any(method.seam == "backbone" for method in methods)
         sees_padding = any(method.sees_padding for method in methods)
         common = {name: value for name, value in recipe.as_dict().items() if name not in _OWN}
+        # A backbone that is trained itself can be shared with nobody, which its place makes sure of.
         groups.setdefault(str((seed, sees_padding, common, place if has_own else None)), []).append(place)
     found = []
     for group in groups.values():
@@ -152,6 +155,7 @@ class Together:
                 _Member(evaluator, attached, seed)
                 for evaluator, attached in zip(evaluators, self.shares.members, strict=True)
             ]
+        # Whoever fails to construct a context manager never comes to its exit, and the backbone would stay occupied.
         except BaseException:
             self.shares.detach()
             raise
@@ -221,12 +225,16 @@ class Together:
 
     def _step(self) -> None:
         started, active = time.perf_counter(), self._active
+        # Each member's training has an order of its own from the same seed, which it does not advance here: this one
+        # stands for all.
         batch = collate(self._evaluator.train_part, next(self._order), self._learner.pad, self._device)
         if self._recipe.drop_layers:
             for member in active:
                 member.drop(member.run.done)
         with autocast(self._recipe, self._device):
             losses = self._losses(batch)
+        # The sum lets each loss reach its own modules with its own gradient, as no parameter belongs to two of them;
+        # the mean would shrink every gradient before it is clipped.
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         for member, loss in zip(active, losses, strict=True):
             with member.failing_alone():
@@ -248,6 +256,7 @@ class Together:
         self._switch(False)
         outputs, evaluator = self._outputs(), self._evaluator
         for member, given in zip(self._active, outputs, strict=True):
+            # One that has just failed is still in the pass, whose shares are counted, and its metrics mean nothing.
             if member.failure is None:
                 member.metrics = self._learner.score(given, evaluator.validation)
         self._spend(time.perf_counter() - started, active, is_evaluating=True)
@@ -272,6 +281,7 @@ class Together:
 
     def _drop_ended(self) -> None:
         members = self._members
+        # Places, not members: what is left keeps the number by which results are asked for at the end.
         self.shares.active = [
             place for place in self.shares.active if members[place].failure is None and not members[place].run.is_over
         ]

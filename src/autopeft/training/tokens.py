@@ -39,6 +39,7 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
     """
     if isinstance(evaluator.learner, CausalLearner):
         return _cut_of_joined(evaluator, evaluator.learner)
+    # A sentence about lengths needs no more, and tokenising millions of texts twice would delay every start.
     texts = list(evaluator.splits.train.segments())[:_MOST]
     tokenizer, limit = evaluator.backbone.tokenizer, _limit(evaluator)
     if not texts or tokenizer is None:
@@ -88,6 +89,7 @@ def check_known(evaluator: Evaluator) -> None:
 
 def _share_unknown(tokens: NDArray[Any], tokenizer: Any) -> float:
     """The share of the tokenizer's unknown token; those that frame a text do not count."""
+    # Tokenizers over bytes know everything.
     if tokenizer.unk_token_id is None:
         return 0.0
     special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})

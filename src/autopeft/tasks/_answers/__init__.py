@@ -38,6 +38,7 @@ def guessed(values: Sequence[Any], choices: Sequence[str]) -> tuple[Answers, str
     """
     known = [lookup(name) for name in names()]
     recognised = [(kind, why) for kind in known if (why := kind.recognises(values, choices))]
+    # Classes are what is left: any column of values can be classes, and only other kinds leave marks.
     return recognised[0] if recognised else (lookup(_USUAL), _SINCE_USUAL)
 
 

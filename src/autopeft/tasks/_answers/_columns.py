@@ -93,6 +93,7 @@ def numbers_with_fractions(values: Sequence[Any]) -> int:
     """How many different numbers there are, where all are numbers, one has a fraction and enough differ; else 0."""
     numbers = [as_float(value) for value in values if not is_missing(value)]
     known = [number for number in numbers if number is not None]
+    # Whole numbers may be classes as well as quantities, however many there are: a fraction tells them apart.
     is_fractional = any(not number.is_integer() for number in known)
     n_different = len(set(known))
     is_range = len(known) == len(numbers) and is_fractional and n_different >= MANY_VALUES

@@ -49,4 +49,5 @@ def missing_at(read: Sequence[Any]) -> list[int]:
 
 def argmax(row: NDArray[np.float64]) -> float:
     """Position of the largest, of equals the first; NaN where there is a NaN."""
+    # NumPy would give the place of the NaN, a class like any other.
     return math.nan if np.isnan(row).any() else int(row.argmax())

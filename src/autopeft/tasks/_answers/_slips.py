@@ -46,9 +46,11 @@ def _odd_classes(counts: Counter[str], n_rows: int) -> Iterator[str]:
     are_numbers = all(name.removeprefix("-").isdecimal() for name in counts)
     if are_numbers and len(counts) > _MOST_WHOLE_NUMBERS:
         yield f"{len(counts)} different whole numbers may be classes, or numbers to be predicted"
+    # In a handful of rows, as somebody tries the program with, most labels differ without being wrong.
     elif n_rows >= _FEWEST_ROWS and len(counts) > _MOST_SHARE * n_rows:
         yield f"{len(counts)} of {n_rows} labels are different"
     single = {name: count for name, count in counts.items() if count == 1}
+    # A class with one example can be in one part alone, and is most often a misspelling of another.
     if single and len(counts) > 2:
         yield f"classes with one example: {', '.join(map(repr, sorted(single)[:_SHOWN]))} ({len(single)} in all)"
 

@@ -156,6 +156,7 @@ class Choice:
 
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy over an example's candidates, absent ones at minus infinity."""
+        # In bf16 the sum over candidates would be rounded to three digits.
         return functional.cross_entropy(logits.float(), labels, weights)
 
 

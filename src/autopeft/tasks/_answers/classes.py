@@ -135,6 +135,7 @@ class Classes:
         found = [self.parse(task, text) for text in said]
         if len(task.label_names) == 2:
             pairs = zip(found, examples.labels, strict=True)
+            # BIPEFT's rule for two classes: what is no answer counts as the wrong one, so that F1 pays for it, too.
             filled = [1 - int(right) if value is None else value for value, right in pairs]
         else:
             filled = [NO_CLASS if value is None else value for value in found]
@@ -227,6 +228,7 @@ def parsed(task: Task, said: str) -> int | None:
 
 def likeliest(names: Sequence[str], logits: Any) -> dict[str, Any]:
     """The name of the largest of `logits` and its share under softmax."""
+    # In logarithms, since likelihoods of long labels are too small for a number of their own.
     shares = np.exp(logits - np.logaddexp.reduce(logits))
     best = int(shares.argmax())
     return {"label": names[best], "score": float(shares[best])}

@@ -102,6 +102,8 @@ class MultiLabel:
     def decide(self, task: Task, outputs: Any, examples: Examples) -> NDArray[Any]:
         """1 for every label whose probability is above `Task.threshold`, ``(n, labels)``."""
         logits = np.asarray(outputs, np.float64).reshape(len(examples), -1)
+        # The threshold is turned into a logit once instead of every logit into a probability, which would round at the
+        # ends.
         taken = (logits > math.log(task.threshold / (1 - task.threshold))).astype(np.int64)
         is_broken = np.atleast_1d(np.isnan(logits).any(axis=1))
         return np.where(is_broken[:, None], math.nan, taken) if is_broken.any() else taken
@@ -115,6 +117,8 @@ class MultiLabel:
     def constants(self, examples: Examples) -> list[Any]:
         """The most frequent row, and the most frequent label, the two most frequent ones, and so on."""
         rows, counts = np.unique(examples.labels, axis=0, return_counts=True)
+        # Of all sets of k labels the k most frequent ones have the best micro-F1, so that only their number has to be
+        # found.
         order = np.argsort(-examples.labels.sum(axis=0), kind="stable")[:MOST_CONSTANTS]
         found = [rows[counts.argmax()]]
         for n in range(1, len(order) + 1):
@@ -153,6 +157,7 @@ class MultiLabel:
 
     def score_texts(self, task: Task, said: Sequence[str], examples: Examples) -> dict[str, float]:
         """What cannot be parsed is wrong in every label."""
+        # As wrong as can be, until something is read that can be compared.
         predicted = 1 - examples.labels
         for row, text in enumerate(said):
             if (found := self.parse(task, text)) is not None:

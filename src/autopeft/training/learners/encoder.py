@@ -45,6 +45,7 @@ class EncoderLearner:
         )
         weights = None if train is None or not len(train) else task.weights(train)
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=backbone.device)
+        # Every run resets it; one is there from the beginning so that the model can be asked for what it costs.
         self._headed = self._fresh(0)
         self.model: nn.Module = self._headed
 
@@ -63,6 +64,8 @@ class EncoderLearner:
 
     def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
         """Token ids and token types; a pair of texts is joined as the tokenizer does it."""
+        # A tokenizer often allows more than the model has positions for, and the embedding would then fail in the
+        # middle of a run.
         positions = self.backbone.n_positions or max_length
         limit = min(max_length, positions, int(self.tokenizer.model_max_length))
         texts = list(examples.segments())
@@ -126,6 +129,7 @@ class EncoderLearner:
         return [self._outputs(logits if self.scale is None else self.scale.restored(logits), batch) for logits in given]
 
     def _outputs(self, logits: Tensor, batch: Batch) -> list[Any]:
+        # NumPy, in which everything is scored, knows no bfloat16.
         logits = logits.float()
         if batch.sizes is not None:
             return [part.squeeze(-1).cpu().numpy() for part in torch.split(logits, list(batch.sizes))]

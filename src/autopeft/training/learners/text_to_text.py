@@ -52,6 +52,7 @@ class TextToTextLearner:
         self._labels = self._tokens(task.verbalisers) if task.verbalisers else Ragged.of([])
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
+        # With the end token, without which "1" could not be told from the beginning of "10".
         return Ragged.of(self.tokenizer(list(texts), add_special_tokens=True)["input_ids"])
 
     def keep_unit(self) -> None:
@@ -66,6 +67,7 @@ class TextToTextLearner:
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
         targets = [self.task.target_text(examples, index) for index in range(len(examples))]
         with cutting(self.tokenizer, side):
+            # Relative positions know no end, so that the recipe alone says where a source is cut.
             found = self.tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
         return Encoded(Ragged.of(found), None, examples.labels, targets=self._tokens(targets))
 
@@ -116,6 +118,7 @@ class TextToTextLearner:
         return self.task.score(outputs, examples)
 
     def _scores(self, batch: Batch, shares: Shares | None) -> list[NDArray[np.float32]]:
+        # The encoder reads each example once; only the decoder, which is short, runs for every label.
         hidden = self.backbone.model.get_encoder()(**batch.inputs).last_hidden_state
         # So many labels at a time that memory does not grow with their number.
         n_labels, step = len(self._labels), max(1, _MOST_ROWS // len(hidden))
@@ -140,6 +143,8 @@ class TextToTextLearner:
         ).logits.float()
         rows = rows.repeat(len(logits) // len(rows), 1)
         losses = functional.cross_entropy(logits.transpose(1, 2), rows, reduction="none")  # 0 where ignored
+        # The sum and not the mean: the likelihood of a label is the product over its tokens, and a mean would prefer
+        # long words.
         return (-losses.sum(1)).view(-1, len(labels))
 
     def _texts(self, inputs: dict[str, Tensor]) -> list[str]:
