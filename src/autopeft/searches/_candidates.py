@@ -181,6 +181,7 @@ def stability(indicators: Sequence[Bools], horizon: int, rule: StabilityRule = "
 
 def expected_counts(probabilities: Floats, counts: Ints, fixed: Ints) -> Floats:
     """``C_n``: the count at the fixed size, else its mean under the size probabilities ``(n, K)``."""
+    # Summed once: equation 7 as printed sums what is a sum already, and would count every module K times.
     mean = (probabilities * counts).sum(1)
     return np.where(fixed >= 0, counts[np.arange(len(counts)), np.maximum(fixed, 0)], mean)
 
@@ -210,6 +211,7 @@ def removal(scores: Floats, counts: Floats, alive: Bools, rank: Ints, allowance:
     taken: list[int] = []
     left = allowance
     for index in order:
+        # The last placement stays, as an architecture without a module is no answer.
         if allowance <= 0 or len(taken) == len(order) - 1:
             break
         if counts[index] <= left:

@@ -60,6 +60,7 @@ class HalvedTask:
         """
         n = evaluator.n_train
         self._evaluator, self._size, self._seed = evaluator, batch_size, seed
+        # With a number of its own behind the seed, so that the cut and the batches of an epoch draw apart.
         order = np.random.default_rng([seed, 0]).permutation(n)
         first = n if is_whole else (n + 1) // 2
         self._halves = (order[:first], order[first:])
@@ -94,6 +95,7 @@ class HalvedTask:
 
     def indices(self, half: int, step: int) -> NDArray[np.int64]:
         """Which training examples form the batch of `half` at `step`."""
+        # Found from the step alone: a search that goes on from a checkpoint needs no state of an order.
         epoch, position = divmod(step, self._batches(half))
         if self._orders.get(half, (-1, []))[0] != epoch:
             rng = np.random.default_rng([self._seed, 1 + half, epoch])
@@ -121,4 +123,5 @@ class HalvedTask:
         steps = range(self._batches(VALIDATION))
         losses = [float(self.loss(VALIDATION, step)) for step in steps]
         model.train(was_training)
+        # The last batch of an epoch is smaller, and its mean would count as much as a whole one's.
         return float(np.average(losses, weights=[len(self.indices(VALIDATION, step)) for step in steps]))

@@ -93,6 +93,7 @@ class Plan:
 
     def derived(self, step: int, salt: int) -> int:
         """An independent seed for one purpose at one step."""
+        # Not seed + step: neighbouring seeds would share most of their draws, one step apart.
         return int(np.random.SeedSequence([self.seed, step, salt]).generate_state(1, np.uint32)[0])
 
     def check(self, loss: float, name: str, step: int) -> None:

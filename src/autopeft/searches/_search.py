@@ -140,6 +140,7 @@ class BudgetedSampler:
             NonFiniteFailure: the loss of a search became NaN or infinite.
         """
         self.earlier_seconds = 0.0
+        # Counted in the trials and not here, so that a resumed study goes on at the budget that is next.
         answered = sum(trial.origin == self.name and trial.is_taken for trial in trials)
         known, found = taken(self._context.space, trials), list[Configuration]()
         for number, configuration in self._from(answered):
@@ -149,6 +150,7 @@ class BudgetedSampler:
                 continue
             known.add(identity)
             found.append(configuration)
+            # Charged once, to the first trial that a search led to.
             self.earlier_seconds += self._spent.pop(number, 0.0)
             if len(found) == n:
                 break
@@ -277,6 +279,7 @@ class BudgetedFactory:
         raise_if_any(f"The sampler {self.name!r} cannot be used", misfit("`checkpoint_every`", Count, checkpoint_every))
         if evaluator is None:
             raise SettingsError(f"The sampler {self.name!r} needs an `evaluator`: the backbone and its training part.")
+        # Made for its checks alone: a space without a gate a placement is refused before anything is trained.
         Candidates.of(space)
         wanted: tuple[Wanted, ...]
         if isinstance(budgets, str | float | int | ParameterBudget):

@@ -81,6 +81,8 @@ class Supernet:
             if not isinstance(module, Cuttable):
                 wrong.append(f"{placement.method} has no method `cut(size)`")
             for parameter in self.parameters_of(index):
+                # The importance of a shared parameter belongs to nobody alone, and removing one owner would take it
+                # from all.
                 if owners.setdefault(id(parameter), str(placement)) != str(placement):
                     wrong.append(f"{placement.method} shares parameters between sites (prefix: use prefix_direct)")
         if wrong:
@@ -130,6 +132,7 @@ class Supernet:
             keep: ``(n,)``, 0 to 1.
             sizes: ``(n, K)``, the weights of the candidate sizes, 0 to 1.
         """
+        # One product for all placements: a loop over hundreds of small ones would take longer than the model.
         units = torch.einsum("nk,nku->nu", sizes, self._table)
         masks, gates = units * keep[:, None], keep.unbind(0)
         for index, (placement, mask) in enumerate(zip(self._placements, masks.unbind(0), strict=True)):
@@ -145,6 +148,7 @@ class Supernet:
         for index, (placement, size) in enumerate(zip(self._placements, sizes, strict=True)):
             if self.alive[index]:
                 self._attached.masks[placement.site, placement.method] = int(size)
+                # What an earlier pass with soft gates has left would still multiply.
                 self._attached.scales.pop((placement.site, placement.method), None)
 
     def expected_cost(self, keep: Tensor, sizes: Tensor) -> Tensor:
@@ -266,6 +270,7 @@ def temperature(epoch: int, epochs: int) -> float:
 def hard_sizes(candidates: Candidates, keep: Tensor, sizes: Tensor) -> list[int]:
     """The whole sizes that hard gates stand for, 0 where off."""
     weights = (sizes * keep[:, None]).detach().cpu().numpy()
+    # Rounded, since a straight-through draw is whole but for the last bit of its sum.
     return [int(size) for size in np.rint((weights * candidates.sizes).sum(1))]
 
 

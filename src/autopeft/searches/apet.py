@@ -88,7 +88,9 @@ class ApetSearch:
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """As many different architectures as are wanted, or fewer where the budget has hardly more."""
         candidates = Candidates.of(self._context.space, limit.count)
+        # The budget belongs to the seed, as in the authors' release, so that each budget has draws of its own.
         rng = np.random.default_rng([self._context.seed, limit.most])
+        # A dictionary and not a set: it keeps the order of the draws, by which places of the study are filled.
         found: dict[Architecture, None] = {}
         for _ in range(_ATTEMPTS * self._settings.draws):
             sizes = draw_sizes(candidates, limit.most, rng, self._settings.is_filled)

@@ -100,6 +100,7 @@ def unit_wise(importance: Sequence[Importance], candidates: Candidates, budget: 
             return np.where(column >= 0, candidates.sizes[rows, np.maximum(column, 0)], 0)
         following = np.minimum(column + 1, gains.shape[1] - 1)
         price = steps[rows, following]
+        # By the importance a parameter and not a unit, since a unit of a wide module costs many times one of a bias.
         density = gains[rows, following] / np.maximum(price, 1)
         best = int(np.lexsort((candidates.rank, np.where(is_open, -density, np.inf)))[0])
         if price[best] <= left:
@@ -144,6 +145,7 @@ def element_wise(importance: Sequence[Importance], candidates: Candidates, budge
     owners = np.repeat(np.arange(len(candidates)), [len(one.elements) for one in importance])
     best = np.lexsort((candidates.rank[owners], -every))[:budget]
     kept = np.bincount(owners[best], minlength=len(candidates))
+    # Sizes that do not exist are put out of reach; half of the largest number leaves room for a difference.
     counts = np.where(candidates.sizes > 0, candidates.counts, np.iinfo(np.int64).max // 2)
     options = np.concatenate([np.zeros((len(candidates), 1), dtype=np.int64), counts], axis=1)
     chosen = np.abs(options - kept[:, None]).argmin(axis=1) - 1
@@ -206,6 +208,7 @@ def gathered(
     planned = recipe.n_steps(len(encoded))
     scored = max(1, round(scored_epochs * math.ceil(len(encoded) / recipe.batch_size)))
     gatherer = Gatherer(own)
+    # A run shorter than the scored end is scored from its first step, before which nobody is told of a step.
     gatherer.is_on = planned <= scored
 
     def on_step(done: int, planned: int) -> None:

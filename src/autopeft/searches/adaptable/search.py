@@ -99,6 +99,7 @@ class SwitchSearch:
         self._ones = torch.ones(n, 1, device=supernet.device)
         self._weights = [*(p for i in range(n) for p in supernet.parameters_of(i)), *problem.head]
         self._optimiser = torch.optim.AdamW(self._weights, lr=plan.learning_rate, weight_decay=0.0, fused=True)
+        # The logits need a rate of their own: at the weights' they would hardly leave 0.5 within a search.
         self._switches = torch.optim.Adam([self.logits], lr=settings.switch_learning_rate)
 
     def run(self) -> AdaptableResult:
@@ -135,6 +136,7 @@ class SwitchSearch:
     def draw(self) -> Tensor:
         """This step's shares, ``(n, 2)``, rows summing to 1, with gradients to `logits`."""
         generator = torch.Generator().manual_seed(self.plan.derived(self.done, 0))
+        # Both logarithms below are infinite at the ends, which a generator does draw now and then.
         uniform = torch.rand(self.logits.shape, generator=generator).clamp(_TINY, 1 - 1e-7)
         return torch.softmax((self.logits - torch.log(-torch.log(uniform))) / self.settings.temperature, dim=-1)
 
@@ -144,6 +146,7 @@ class SwitchSearch:
         preference: Floats = logits[:, 1] - logits[:, 0]
         candidates, budget = self.supernet.candidates, self._budget
         counts = candidates.counts[:, 0]
+        # The authors know no budget; here one is kept as by every search that is compared with others.
         chosen = indicator(preference, counts.astype(float), preference > 0, candidates.rank, budget, "skip")
         if not chosen.any():
             chosen[np.where(counts <= budget, preference, -np.inf).argmax()] = True

@@ -202,6 +202,8 @@ class BilevelSearch:
     def _architecture_passes(self) -> Pass:
         """Update the gates on the second half; what the first pass of the step says of the placements."""
         passes = [self._architecture_pass(kind) for kind in self._kinds()]
+        # Scores come from one pass a step, so that every step counts once in the moving average, whichever gates it
+        # updates.
         return passes[0]
 
     def _architecture_pass(self, kind: Kind) -> Pass:

@@ -106,6 +106,7 @@ def scaled(settings: BipeftSettings, steps: int) -> BipeftSettings:
 def n_triggers(wanted: int, steps: int, horizon: int, spacing: int = 1, share: float = _MOST_OF_STEPS) -> int:
     """`wanted`, or fewer when `steps` are few: `spacing` apart they take at most a `share` of the steps and leave
     `horizon` of them before the first."""
+    # Not all of the steps: a ranking is not stable at every one, and triggers that never fire leave the budget missed.
     most = max(1, min(math.floor(share * steps), steps - horizon) // spacing)
     if most < wanted:
         _log.warning(
@@ -182,6 +183,7 @@ class Selector:
         Args:
             similarity: the cosine of each placement's two gradients, ``(n,)``.
         """
+        # A mean and not a sum, by which large modules would win over small ones for their size alone.
         means = tuple(part.importance / self._parameters(part.sizes) for part in (train, validation))
         if self._averages is not None:
             is_on = tuple(self.alive & (part.sizes > 0) for part in (train, validation))

@@ -39,6 +39,7 @@ class Weights:
         """Which tensor lies where in a flat vector, and whose it is."""
         self._tensors = [parameter for parameters in self._owned.values() for parameter in parameters]
         self._lengths = torch.tensor([p.numel() for p in self._tensors], dtype=torch.int64, device=self._device)
+        # One owner a tensor and not a parameter, as sums are taken tensor by tensor first.
         self._owners = np.repeat(
             np.fromiter(self._owned, dtype=np.int64), [len(parameters) for parameters in self._owned.values()]
         )
@@ -127,6 +128,7 @@ class Weights:
             parts = zip(self._owners, torch.split(self._last, self._lengths.tolist()), strict=True)
             left = [part for owner, part in parts if owner not in gone]
             self._last = torch.cat(left) if left else None
+        # By identity, because tensors compare element by element.
         dropped = {id(p): p for index in gone for p in self._owned.pop(index)}
         for group in self._optimiser.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in dropped]
@@ -161,6 +163,7 @@ class Weights:
 
 def restored(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
     """Stored moments of Adam as its optimiser keeps them: the step on the processor, the others with `parameter`."""
+    # Copies, as an optimiser writes into its moments, and those that were read may be read again.
     return {k: v.clone() if k == "step" else v.to(parameter.device, copy=True) for k, v in moments.items()}
 
 

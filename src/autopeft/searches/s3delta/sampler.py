@@ -25,6 +25,8 @@ def one_size(space: SearchSpace, size: Literal["smallest", "largest"]) -> Search
     """`space` without its budget, where every module is absent or has the smallest, or the largest, of its sizes."""
     column = 1 if size == "smallest" else -1
     choices = tuple(Choice(choice.name, (0, choice.values[column])) for choice in space.choices)
+    # Without its budget, which the search meets by itself and which the reduced space may not be able to reach from
+    # below.
     return replace(space, choices=choices, budget=None)
 
 
@@ -41,6 +43,7 @@ class S3DeltaSearch:
         SettingsError: there are not two training examples.
         """
         self._context, self._settings = context, settings
+        # Checked again below, because the smallest module of the reduced space may be larger than that of the whole.
         self._space = one_size(context.space, settings.size)
         check_halves(context.evaluator, "S3Delta")
         for limit in context.limits:

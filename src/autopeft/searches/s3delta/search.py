@@ -67,6 +67,7 @@ def shift(logits: Floats, counts: Floats | Ints, budget: float, sharpness: float
 
 
 def _sigmoid(x: Floats) -> Floats:
+    # By the hyperbolic tangent, which overflows at neither end.
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
 
 
@@ -82,6 +83,7 @@ class SoftGates:
         settings = self._settings
         zeta = shift(self.logits.detach().numpy(), self._counts, self._budget, settings.sharpness)
         p = torch.sigmoid((self.logits - zeta) / settings.sharpness)
+        # The value is p; the gradient of the normaliser makes modules compete, which the detached shift cannot.
         return p / p.sum() * p.sum().detach() if settings.is_competing else p
 
     def draw(self, uniform: Tensor) -> Tensor:
@@ -194,6 +196,7 @@ class SparseSearch:
         self.gates.logits.grad = _clipped([gradient], self.settings.clip)[0]
         _set_rate(self._gate_optimiser, self.settings.gate_learning_rate * share)
         self._gate_optimiser.step()
+        # With a fresh draw, as in the release: the gates' own draw has served all of their four losses.
         loss = self._loss(TRAIN, self._uniform(1))
         for weight, found in zip(self._weights, self._weight_gradients(loss), strict=True):
             weight.grad = found
@@ -258,6 +261,7 @@ class SparseSearch:
             own, *others = torch.autograd.grad(
                 self._loss(VALIDATION, uniform), [self.gates.logits, *self._weights], materialize_grads=True
             )
+            # As in DARTS, so that the step of the difference has one length whatever the gradient's.
             epsilon = self.settings.difference / (_norm(others) + 1e-6)
             self._set([weight + epsilon * other for weight, other in zip(now, others, strict=True)])
             above = self._of_gates(TRAIN, uniform)
@@ -279,6 +283,7 @@ class SparseSearch:
         found = []
         for weight, gradient in zip(self._weights, gradients, strict=True):
             state = self._optimiser.state.get(weight, {})
+            # Computed beside the optimiser and not by it: a step of its own would move its moments for good.
             n = float(state.get("step", 0.0)) + 1
             mean = 0.9 * state.get("exp_avg", torch.zeros_like(weight)) + 0.1 * gradient
             square = 0.999 * state.get("exp_avg_sq", torch.zeros_like(weight)) + 0.001 * gradient.square()
