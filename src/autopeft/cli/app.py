@@ -35,6 +35,7 @@ def main() -> None:
     add_commands()
     try:
         with signals_interrupt():
+            # In its own mode typer would print errors and end the process before they are told in this program's words.
             code = app(standalone_mode=False)
     except Interruption as end:
         _tell_interrupted()
@@ -69,6 +70,7 @@ def _tell_interrupted() -> None:
 def add_commands() -> typer.Typer:
     """The whole command line, with the commands of every file; none imports torch before a command needs it."""
     for name in COMMANDS:
+        # Importing is what adds: each command stands in its file with a decorator, in the order of the list.
         importlib.import_module(f"autopeft.cli.{name}")
     return app
 
@@ -89,6 +91,7 @@ def _root(
     handler = logging.StreamHandler()
     handler.setFormatter(DiscreetFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    # What they warn of, such as weights that are missing, is looked at and told by this package itself.
     for noisy in ("transformers", "datasets", "huggingface_hub", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # Weights of small models load in a blink; the libraries' own bars would only break ours.

@@ -109,6 +109,7 @@ class SearchProgress:
 
     def __init__(self, progress: Progress, study: Study, total: int) -> None:
         self.progress, self.study, self.cost, self.failed = progress, study, study.cost, 0
+        # A search that goes on begins its bar where it stands, or the time left would be that of all trials.
         self.bar: TaskID = progress.add_task("search", total=total, completed=study.n_finished())
 
     def __call__(self, event: Event) -> None:

@@ -67,11 +67,13 @@ def _shares(session: Session, low: int, high: int) -> dict[str, list[float]]:
 
 def _share(session: Session) -> float:
     counts = np.array([len(choice.values) for choice in session.space.choices])
+    # By draws, as most spaces have more points than can be gone through.
     rows = np.random.default_rng(0).integers(0, counts, size=(_DRAWS, len(counts)))
     return float(session.space.feasible(rows).mean())
 
 
 def _times(session: Session, steps: int) -> dict[str, float]:
+    # The time is that of real steps on this machine, forward, backward and update, and not a guess from sizes.
     evaluator = session.evaluator.with_recipe(steps=steps)
     found = evaluator(middle(session.space), session.settings.seed)
     per_step = found.extra["train_seconds"] / steps
@@ -80,6 +82,7 @@ def _times(session: Session, steps: int) -> dict[str, float]:
     n_steps, an_epoch = recipe.n_steps(evaluator.n_train), math.ceil(evaluator.n_train / recipe.batch_size)
     evaluations = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch))
     trial = per_step * n_steps + evaluations * evaluation
+    # The sweep trains as well, one run a rate, before there are workers to share it.
     n_runs = session.total + len(session.settings.learning_rates)
     return {
         "seconds_a_step": per_step,

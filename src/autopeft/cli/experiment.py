@@ -35,6 +35,7 @@ def experiment(
         say("\n".join(found.missing(results)) or "nothing is missing")
         return
     check_folder("--results", results / found.name, SUMMARY)
+    # Before the first cell: an experiment runs for days, and a folder that is taken would end it in the middle.
     for one in found.missing(results):
         check_folder("--work", work / found.name / one, STUDY)
     try:
@@ -43,6 +44,7 @@ def experiment(
     except InputError:
         raise
     except AutopeftError:
+        # What is done by then is shown, for cells that failed are told by the error that goes on.
         if found.has_page(results):
             say(f"Summary: {experiments.write_summary(found, results)}")
         raise

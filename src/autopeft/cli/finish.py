@@ -112,6 +112,7 @@ def _usual_budgets(trials: Sequence[Trial]) -> tuple[str, ...]:
 
     counts = [trial.measurement.counts for trial in trials if trial.measurement is not None]
     shares = [nominal(one) for one in counts]
+    # A budget in whose band nothing was measured has no finalist, and would only end the finals with an error.
     found = tuple(text for text in _BUDGETS if any(float(text[:-1]) / 2 <= s <= float(text[:-1]) for s in shares))
     return found or tuple(str(max(one.nominal for one in counts)) for _ in counts[:1])
 

@@ -120,6 +120,7 @@ def asked(
 
 def takes_a_search(command: Callable[Concatenate[Settings, ...], None]) -> Callable[..., None]:
     """Give `command` the options of `asked` in place of its first parameter, the settings."""
+    # Evaluated, as annotations are text in this package and typer reads the objects behind them.
     shared = inspect.signature(asked, eval_str=True).parameters
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
@@ -129,6 +130,7 @@ def takes_a_search(command: Callable[Concatenate[Settings, ...], None]) -> Calla
         command(settings, **given)
 
     merged = [*shared.values(), *own]
+    # typer builds its options from the signature, so that three commands share one list of them.
     run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
     del run.__wrapped__  # its signature is another

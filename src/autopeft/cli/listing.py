@@ -80,6 +80,7 @@ def _kept_or_asked() -> Listing:
     found = ask()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # One list a version is enough: the digest of a source that has changed is never asked for again.
         for old in path.parent.glob("listing-*.json"):
             old.unlink(missing_ok=True)
         with write_whole(path) as part:
@@ -97,6 +98,7 @@ def _digest() -> str:
     """Of the version, and of the path and the content of every source file."""
     root = Path(autopeft.__file__).parent
     found = hashlib.sha256(autopeft.__version__.encode())
+    # Of the contents and not of times, which an installation or a checkout sets as it likes.
     for path in sorted(root.rglob("*.py")):
         found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return found.hexdigest()[:16]

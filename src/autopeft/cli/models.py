@@ -67,6 +67,7 @@ def _rows(
 
     if file is not None:
         return texts_of(folder, file, encoding=encoding)
+    # As bytes: the encoding of a terminal is not that of a file that is sent through a pipe.
     lines = texts or lines_of(sys.stdin.buffer.read())
     return [tuple(line.split("\t")) if pair else (line,) for line in lines]
 

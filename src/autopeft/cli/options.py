@@ -74,6 +74,7 @@ def _changed(data: dict[str, Any], changes: dict[str, Any], sets: list[str], tru
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--set takes key=value, but got {pair!r}.")
+        # As in a file, so that a number, a list or `null` means the same at both places.
         given[key.strip()] = yaml_files.parse(value, f"--set {pair[:_SHOWN]!r}")
     if "recipe.epochs" in given:  # steps in a file would beat what was asked for just now
         given.setdefault("recipe.steps", None)

@@ -42,6 +42,7 @@ def search(
     from autopeft.cli.console import SearchProgress, front_table, progress_bar
     from autopeft.session import carry_out
 
+    # The same settings name the same folder, so that the command without one goes on as well.
     folder = folder or Path("runs") / _name(settings)
     check_folder("--out", folder, STUDY, settings.inputs())
     with _study(settings, folder, storage) as (session, study):

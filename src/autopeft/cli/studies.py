@@ -41,6 +41,7 @@ def opened(folder: Path, storage: str | None) -> Iterator[Study]:
     """The study in `folder`, or the one called after it in the database `storage`; closed at the end."""
     from autopeft.study.study import Study
 
+    # In a file the only study is meant, whatever its folder is called by now; a database holds many.
     where, name = (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
     with Study.open(where, name) as study:
         yield study
@@ -60,6 +61,7 @@ def cost_of(study: Study, name: str | None) -> Objective:
         return study.cost
     cost, trials = objectives.lookup(name), study.trials(with_history=False)
     n_measured = sum(trial.is_complete for trial in trials)
+    # An empty front would be taken for one of a search that found nothing.
     if n_measured and len(lacking(trials, cost)) == n_measured:
         raise InputError(
             f"None of the {n_measured} measured trials has stored the cost {name!r}, which is known {cost.known}: "

@@ -45,6 +45,7 @@ def submit(
     where: jobs.Cluster = "local" if cluster == "local" else "slurm"
     jobs.check(where, storage)
     check_folder("--out", folder, STUDY, settings.inputs())
+    # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
     session = Session.build(settings, is_begun=has_begun(folder))
     session.begin(folder, storage).close()
     command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
@@ -64,5 +65,6 @@ def _options(pairs: list[str]) -> dict[str, object]:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise SettingsError(f"--slurm takes key=value, but got {pair!r}.")
+        # Only digits become numbers: YAML would make a time of 10:30 a number of minutes.
         found[key] = yaml.safe_load(value) if value.replace(".", "", 1).isdigit() else value
     return found

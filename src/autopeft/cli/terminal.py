@@ -41,6 +41,7 @@ class DiscreetFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line as it is shown."""
+        # When the line is whole, for a secret may come from an argument, an exception or the library's own text.
         return without_secrets(super().format(record))
 
 

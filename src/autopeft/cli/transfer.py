@@ -50,6 +50,7 @@ def transfer(
     there = found_on or name
     if there is None:
         raise SettingsError(f"{str(source)!r} does not say what model it was found on: name it with --from.")
+    # Shapes are enough to move an architecture, and the old model may be gone: the study kept its configuration.
     old = Backbone.without_weights(there, None if found_on else about, trust_remote_code=trust_remote_code)
     new = Backbone.without_weights(to, trust_remote_code=trust_remote_code)
     architecture = candidate.architecture

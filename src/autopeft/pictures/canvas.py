@@ -62,6 +62,7 @@ def picture(data: Picture) -> Figure:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
+        # Not through pyplot, which keeps every figure alive and asks for a display.
         figure = Figure(figsize=data.size, layout="constrained")
         FigureCanvasAgg(figure)
         data.draw(figure.add_subplot())
@@ -107,6 +108,7 @@ def inline_svg(data: MarkedPicture, name: str) -> str:
     """
     text = svg(picture(data))
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.S)
+    # In a page of HTML an SVG needs no name spaces, and each picture would repeat them.
     text = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", text, count=2)
     for gid, marks in data.marks.items():
         text = _with_titles(text, gid, marks)
@@ -123,6 +125,7 @@ def _with_titles(text: str, gid: str, marks: Sequence[Mark]) -> str:
     end = _end_of_group(text, start)
     head, block, tail = text[:start], text[start:end], text[end:]
     defined = block.find("</defs>") + 1
+    # matplotlib writes a marker once and then uses it, or draws a path a point where there are few.
     points = list(re.finditer(r"<(use|path)\b([^>]*)/>", block[defined:]))
     if len(points) != len(marks):  # drawn as an image, or in some other way that holds no points
         return text
@@ -188,6 +191,7 @@ def cost_axis(ax: Axes, costs: Sequence[float], cost: Objective) -> float:
     floor = low / 2 if is_free else low
     ax.set_xscale("log")
     ax.set_xlim(floor / 1.25, high * 1.25)
+    # Over two decades and less, powers of ten alone would leave an axis with one or two numbers.
     is_narrow = high / floor < 150
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

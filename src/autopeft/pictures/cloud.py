@@ -95,6 +95,7 @@ def cloud_data(
         for trial, found, value in with_cost(trials, cost):
             groups.setdefault((trial.origin, study), []).append((value, found.value))
     initial = [points for (origin, _), points in groups.items() if origin == "initial"]
+    # Rivals of one comparison begin with the same design, which drawn for each would hide itself.
     is_shared = len(studies) > 1 and len(initial) == len(studies) and all(p == initial[0] for p in initial)
     series = [CloudSeries("initial (shared)", tuple(initial[0]), True)] if is_shared else []
     for (origin, study), points in sorted(groups.items(), key=lambda item: item[0][0] != "initial"):

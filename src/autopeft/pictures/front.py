@@ -182,6 +182,7 @@ def _legible(front: Sequence[FrontPoint], most: int) -> tuple[int, ...]:
     """At most `most` indices of points that stand apart in the picture, both ends among them."""
     if len(front) < 2:
         return tuple(range(len(front)))[:most]
+    # In the units of the drawing, where two points may lie on each other that differ much in numbers.
     places = [(math.log10(max(p.cost, 1e-12)), p.value) for p in front]
     width, height = places[-1][0] - places[0][0] or 1.0, places[-1][1] - places[0][1] or 1.0
     kept = [0, len(front) - 1]
@@ -210,6 +211,7 @@ def _draw_steps(ax: Axes, front: Sequence[FrontPoint], floor: float, label: str)
     right = max(ax.get_xlim()[1], front[-1].cost)
     costs = [*(max(point.cost, floor) for point in front), right]
     values = [*(point.value for point in front), front[-1].value]
+    # In steps: between two points the cheaper one is the best that can be had, and nothing in between.
     ax.plot(costs, values, drawstyle="steps-post", color=COLOURS[0], lw=1.6, zorder=3, label=label)
     ax.plot(costs[:-1], values[:-1], "o", ms=3.6, color=COLOURS[0], zorder=4)
     # Over all else and unseen: large enough to be met with a pointer.

@@ -146,6 +146,7 @@ def volumes(
 
 
 def _curve(name: str, volumes: Sequence[NDArray[np.float64]], band: Band) -> HypervolumeCurve:
+    # A mean over fewer seeds at the end would jump where a seed ends.
     length = min(len(volume) for volume in volumes)
     table = np.stack([volume[:length] for volume in volumes])  # (seeds, evaluations)
     mean = table.mean(axis=0)

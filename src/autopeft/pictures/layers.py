@@ -115,6 +115,7 @@ def layers_data(
     architectures = [by_number[point.key] for point in front]
     places = sorted({(item.method, item.site) for trial in trials for item in trial.architecture})
     rows = sorted({_row_key(site) for _, site in places})
+    # A panel a role is worth its place only where roles of a layer differ, which they do not in the shared spaces.
     per_role = _roles_differ(architectures, places) and len({_panel(m, s, True) for m, s in places}) <= _MOST_PANELS
     panels = sorted({_panel(method, site, per_role) for method, site in places})
     sizes = np.zeros((len(panels), len(rows), len(front)), dtype=np.int64)
@@ -169,6 +170,7 @@ def _draw_heat(inner: Axes, data: LayersData, index: int) -> None:
     from matplotlib.colors import Normalize
 
     sizes = data.sizes[index]
+    # By the logarithm, as the sizes to choose from are halvings.
     shade = np.ma.masked_where(sizes == 0, np.log2(np.maximum(sizes, 1)) + 1)
     largest = max(2.0, float(np.log2(max(int(sizes.max()), 1)) + 1))
     inner.pcolormesh(shade, cmap="Blues", norm=Normalize(-1, largest), edgecolors="white", linewidth=0.8)

@@ -14,9 +14,6 @@ from autopeft.errors import DataError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 class Picture(Protocol):
     """What every picture's data have."""

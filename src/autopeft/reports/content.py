@@ -200,6 +200,7 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
         tiles.append((f"{best.value:.4f}", f"best {best.split} {best.metric}, single seed, at {spent}"))
     if data.retrained:
         searched = {t.measurement.split for t in data.trials if t.measurement is not None}
+        # A figure on the split that was searched on is optimistic, and stands at the top only where there is no other.
         fresh = [s for s in data.retrained if s.split not in searched] or data.retrained
         top = max(fresh, key=lambda s: s.mean)
         spread = f"± {top.std:.4f}, {top.n} seeds" if top.std is not None else "single seed"

@@ -70,4 +70,5 @@ def as_json(data: ReportData) -> str:
             "curves": {c.name: {"seeds": c.seeds, "mean": c.mean.tolist()} for c in curves.curves},
         },
     }
+    # A NaN is none of JSON's values, and readers in other languages refuse the whole file for one.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"

@@ -105,6 +105,7 @@ def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_ans
         return math.fsum(trial.proposal_seconds for trial in trials)
     by_number = {trial.number: trial for trial in trials}
     one, found = by_number.get(number), 0.0
+    # The proposal is charged to the trial that lost its worker: its retry was proposed in no time.
     while one is not None:
         found += one.proposal_seconds
         one = None if one.retry_of is None else by_number.get(one.retry_of)
@@ -206,6 +207,7 @@ class RetrainSummary:
 def retraining_file(folder: Path, name: str) -> Path:
     """A new file in the study's `folder` for the retraining of what is called `name`; older ones are kept."""
     place = folder / _RETRAINED
+    # One architecture may be retrained in several ways, and none is thrown away for another.
     names = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
     return next(path for path in (place / f"{one}.json" for one in names) if not path.exists())
 

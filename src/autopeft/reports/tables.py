@@ -115,6 +115,7 @@ def _shown(trials: Sequence[Trial], cost: Objective) -> Sequence[Trial]:
     """All, or the front, the best and the last of very many, in order."""
     if len(trials) <= _MOST_ROWS:
         return trials
+    # The last ones too: whoever watches a search that runs wants to see what it does now.
     kept = {int(point.key) for point in front_of(trials, cost).points} | {t.number for t in trials[-_MOST_ROWS // 5 :]}
     best = sorted((t for t in trials if t.measurement), key=lambda t: -t.measurement.value if t.measurement else 0.0)
     for trial in best:
