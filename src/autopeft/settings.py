@@ -203,6 +203,8 @@ class Settings:
     __pydantic_config__ = CLOSED
 
     def __post_init__(self) -> None:
+        # All mistakes are gathered before any is told: whoever writes a file wants to mend it once, and not once a
+        # mistake.
         wrong = violations(self)
         if (self.task is None) == (self.files is None):
             wrong.append("either `task` or `files` must be given, and not both")
@@ -222,6 +224,8 @@ class Settings:
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
         found["space"] = _without_later(found["space"])
+        # The parts inside the settings have grown entries too, and a study from before must still be recognised by each
+        # of them.
         found["files"] = None if self.files is None else _without_later(found["files"])
         return _without_later(found)
 
@@ -250,6 +254,7 @@ def _rungs_wrong(rungs: Sequence[str]) -> list[str]:
 
 _PARTS = ("train", "validation", "test")
 
+# A study keeps the settings that it was begun with, so a new entry would make every older study look like another one.
 _CAME_LATER: Mapping[str, Any] = MappingProxyType(
     {
         **CAME_LATER,
@@ -315,6 +320,8 @@ def load(path: str | Path, *, trust_remote_code: bool = False) -> Settings:
 
 def save(settings: Settings, path: str | Path) -> None:
     """Write the resolved settings as YAML; whether a model may bring code is asked anew of whoever reads them."""
+    # Settings are passed on together with a study, and the trust of whoever began it must not travel to whoever opens
+    # it.
     told = {name: value for name, value in settings.as_dict().items() if name != "trust_remote_code"}
     with write_whole(path) as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))

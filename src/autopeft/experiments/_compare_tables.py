@@ -151,6 +151,7 @@ def _time_table(found: Comparison) -> Table:
 
 def _pictures(found: Comparison) -> dict[str, Picture]:
     runs = {name: list(seeds.values()) for name, seeds in found.runs.items()}
+    # Clouds of unlike seeds would show whose seeds were luckier, so only those that all have are pooled.
     common = sorted(set.intersection(*(set(seeds) for seeds in found.runs.values())))
     pooled = {name: [t for seed in common for t in seeds[seed]] for name, seeds in found.runs.items()}
     return {

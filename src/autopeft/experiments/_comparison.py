@@ -160,6 +160,7 @@ def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:
     runs: dict[str, dict[int, tuple[Trial, ...]]] = {}
     for (sampler, seed), cell in cells.items():
         runs.setdefault(sampler, {})[seed] = trials_of(cell)
+    # Volumes against different references have no common scale, and each cell knows its own design alone.
     reference = _common_reference([tuple(cell["reference"]) for cell in cells.values()])
     names = {str(cell["settings"].get("cost", NOMINAL.name)) for cell in cells.values()}
     if len(names) > 1:
@@ -168,4 +169,5 @@ def compare(cells: Mapping[tuple[str, int], Cell], against: str) -> Comparison:
 
 
 def _common_reference(references: Sequence[tuple[float, ...]]) -> tuple[float, float]:
+    # The worst of both: every point that counts in its own search counts here, too.
     return max(cost for cost, _ in references), min(value for _, value in references)

@@ -199,6 +199,7 @@ def overview(rows: Mapping[str, Sequence[Row]], control: str, left_out: Sequence
     values = {(task, row.budget, row.rival): row.values for task, own in rows.items() for row in own}
     columns = list(dict.fromkeys((task, budget) for task, budget, _ in values))
     rivals = list(dict.fromkeys(rival for *_, rival in values))
+    # A mean over other columns than a rival's would compare tasks and not searches.
     if len(values) != len(columns) * len(rivals):
         return []
     told = []

@@ -271,6 +271,7 @@ def read(path: str | Path, data: str | None = None, *, trust_remote_code: bool =
 
 
 def _check_keys(raw: Mapping[str, Any], name: str, kind: type[Part], origin: Origin) -> None:
+    # The symmetric difference holds both what is missing and what nobody asked for, such as a misspelt key.
     wrong = sorted((set(raw) ^ kind.required) - kind.optional)
     if wrong:
         raise SettingsError(
@@ -301,6 +302,7 @@ def _overlaid(base: Mapping[str, Any], task: str, change: Mapping[str, Any]) -> 
     found = {**base, **change}
     settings, own = base.get("settings"), change.get("settings", {})
     if isinstance(settings, Mapping) and isinstance(own, Mapping):
+        # The name of an entry is its task unless it says another, so that a plain list of tasks is enough.
         found["settings"] = {**merged(settings, own), "task": own.get("task", task)}
     for named in ("samplers", "architectures", "rivals"):
         first, second = base.get(named), change.get(named)
@@ -363,6 +365,7 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
     wanted = {name: experiment.find(name) for name in names}
     for task, part in experiment.parts.items():
         own = [cell for of, cell in wanted.values() if of == task]
+        # Of each part before the first cell of any: what one lacks must not be found out after days with another.
         if own:
             part.check(own, experiment.place(task, results, work, announce))
     failed: dict[str, str] = {}
@@ -371,9 +374,11 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
         place = experiment.place(task, results, work, announce)
         try:
             data = experiment.parts[task].run(cell, place)
+        # A mistake in the file would meet every other cell as well.
         except InputError:
             raise
         except AutopeftError as error:
+            # A cell that fails on its own costs no other its turn; the command runs it again.
             failed[name] = str(error)
             announce(f"{experiment.name}: {name} failed: {error}")
             continue

@@ -33,6 +33,7 @@ def write_summary(experiment: Experiment, results: Path) -> Path:
     folder = results / experiment.name
     text, pictures = summary(experiment, results)
     for name, data in pictures.items():
+        # Pictures before the page, so that a page never names one that is not there.
         canvas.save(canvas.picture(data), folder / f"{name}.png")
     page = folder / "README.md"
     with write_whole(page) as part:

@@ -175,6 +175,7 @@ def table_of(printed: Printed, cells: Sequence[Joined]) -> Table:
 
 def told(cells: Sequence[Joined]) -> str:
     """How much of the table there is and how far it is from the printed one, averages and shares left out."""
+    # Shares and times have other units: a mean over them and accuracies would be no number of anything.
     metrics = [cell for cell in cells if cell.theirs is not None and "(" not in cell.column and "#" not in cell.column]
     metrics = [cell for cell in metrics if not is_average(cell.column)]
     differences = [cell.difference for cell in metrics if cell.difference is not None]

@@ -71,6 +71,7 @@ def best_point(
         first: how many measured trials of each search count; None for all.
         at: cost at most.
     """
+    # Sorted by name, so that of equal points the same one is chosen in whichever order cells were done.
     own = {name: data for name, data in sorted(found.items()) if "trials" in data and (cells is None or name in cells)}
     points = [point for name, data in own.items() for point in _points(experiment, task, name, data, first)]
     fitting = [point for point in points if point.cost <= at]

@@ -19,6 +19,7 @@ def provenance(session: Session, *, open_test: bool) -> dict[str, Any]:
     """
     settings = session.settings.as_dict()
     splits = session.evaluator.splits.describe(open_test=open_test)
+    # Results are kept with the source: where the data lay on a machine is nobody's affair and no reader's help.
     folder = settings.pop("data")
     if folder is not None:
         for part in (splits["train"], splits["validation"], splits["test"]):

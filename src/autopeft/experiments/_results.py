@@ -49,6 +49,7 @@ class Results:
         Raises:
             SettingsError: a line or a file of its own cannot be read, or holds something else than an object.
         """
+        # Old files first, so that a line of the same cell, which is newer, takes their place.
         found = {path.stem: _of_old(path) for path in sorted(self.folder.glob("*.json"))}
         for number, raw in self._lines():
             data = self._parsed(number, raw)
@@ -61,6 +62,7 @@ class Results:
         Raises:
             WriteError: it cannot be written; what was there before still stands.
         """
+        # Sorted, so that the same result is the same line and a difference between versions shows what changed.
         line = json.dumps({_NAME: cell, **dict(sorted(data.items()))}) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,7 @@ def _locked(path: Path) -> Iterator[Any]:
 def _add(file: Any, line: bytes) -> None:
     """Put `line` behind the last whole line; half a line that it cannot finish is taken back."""
     file.seek(0)
+    # A writer that was killed in the middle of a line has left a beginning, to which nothing may be joined.
     end = file.read().rfind(b"\n") + 1
     file.truncate(end)
     try:

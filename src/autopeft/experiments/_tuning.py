@@ -21,6 +21,7 @@ def tuned(settings: Settings, place: Place) -> Settings:
     """`settings` at the learning rates that were found; they are looked for when that has not been done yet."""
     if not settings.learning_rates:
         return settings
+    # One sweep for all rivals: a rate of its own for each would compare rates and not searches.
     signal = swept(place)
     if signal is None:
         signal = _found(Session.build(settings))

@@ -114,6 +114,8 @@ class Compare:
         known = self._known(cell, place.work)
 
         def evaluate(candidate: Candidate, training_seed: int) -> Measurement:
+            # The same candidate under the same seed gives the same numbers, so that training it again would only take
+            # time.
             reused = known.get((candidate.fingerprint, training_seed))
             return session.evaluator(candidate, training_seed) if reused is None else reused
 
@@ -166,6 +168,7 @@ def search_result(title: str, session: Session, study: Study) -> dict[str, Any]:
     points = [(trial.origin, (spent, found.value)) for trial, found, spent in with_cost(trials, cost)]
     measured = [point for _, point in points]
     initial = [point for origin, point in points if origin == "initial"]
+    # A cost that is known after training alone has no largest one beforehand.
     largest = study.fact(largest_fact(cost)) or max(spent for spent, _ in measured)
     reference = reference_point(initial or measured, largest)
     curve = hypervolume_curve(measured, reference)

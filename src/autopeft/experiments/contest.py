@@ -118,6 +118,7 @@ class Contest:
             shared: what takes the place of the shared settings, with the learning rate that the sweep chose.
         """
         found = merged((shared or self.settings).as_dict(), self.samplers[cell.rival])
+        # The cut of the data follows the seed, so that the spread over seeds contains the luck of the cut.
         found |= {"seed": cell.seed, "data_seed": cell.seed, "space": {**found["space"], "budget": cell.budget}}
         return self.origin.settings(found)
 
@@ -163,6 +164,8 @@ class Contest:
         """Means over all columns, a column a task and budget, of the tasks that are complete."""
         complete = {task: (part, found) for task, (part, found) in done.items() if len(found) == len(part.cells())}
         controls = {part.control for part, _ in complete.values()}
+        # A mean over tasks that lack cells would compare rivals on different tasks, and one over different controls
+        # nothing.
         if len(complete) < 2 or len(controls) > 1:
             return ()
         rows = {task: part.rows(found) for task, (part, found) in complete.items()}
@@ -198,6 +201,7 @@ def _run(asked: Contest, settings: Settings, folder: Path) -> dict[str, Any]:
     seconds = search_seconds(trials, is_answering=is_answering)
     found = _retrained(chosen, session, asked)
     first = found[0]
+    # The limit is kept in parameters as well, since a share of another backbone would be another limit.
     limit = ParameterBudget.parse(str(settings.space.budget), session.backbone.n_parameters, settings.space.count)
     ratio = seconds / mean(one["seconds"] for one in found)
     spread = "single run" if first["summary"]["std"] is None else f"± {first['summary']['std']:.4f}"
@@ -222,6 +226,8 @@ def _chosen(trials: Sequence[Trial], is_answering: bool) -> list[Trial]:
     if is_answering:
         found = [trial for trial in trials if trial.is_complete and trial.origin != "initial"]
     else:
+        # The space of a cell holds only what keeps to the budget, so the best of the front is the best that was
+        # allowed.
         number = max(front_of(trials).points, key=lambda point: point.value, default=None)
         found = [trial for trial in trials if number is not None and trial.number == number.key]
     if not found:
@@ -231,6 +237,7 @@ def _chosen(trials: Sequence[Trial], is_answering: bool) -> list[Trial]:
 
 def _retrained(chosen: Sequence[Trial], search: Session, asked: Contest) -> list[dict[str, Any]]:
     runs: list[list[tuple[Measurement, float]]] = [[] for _ in chosen]
+    # Seeds are the outer loop, for each has a cut of the data of its own, which is read and tokenised once for all.
     for seed in asked.retraining_seeds:
         evaluator = asked.evaluator(search, seed)
         for trial, own in zip(chosen, runs, strict=True):

@@ -108,6 +108,8 @@ class Retrain:
             wanted = self.architectures[cell.name]
             try:
                 count(backbone, self.architecture(cell.name, backbone, place))
+                # The recipe takes any name for a factor, since strangers' methods have factors too, so a slip is found
+                # only here.
                 for name in wanted.get("rate_factors", {}) if isinstance(wanted, Mapping) else ():
                     methods.lookup(name)
             except InputError as error:
@@ -122,6 +124,8 @@ class Retrain:
         own = _own_recipe(wanted)
         evaluator = session.evaluator.with_recipe(**own)
         found = retrain(
+            # An architecture with a rate of its own has had it tuned elsewhere, and a sweep would overrule what was
+            # asked for.
             evaluator, cell.name, candidate, self.seeds,
             learning_rates=() if "learning_rate" in own else self.learning_rates, tuning=self.tuning, widen=self.widen,
         )  # fmt: skip
@@ -235,6 +239,7 @@ def _mistake(wanted: Any) -> str | None:
     """What is wrong with the description of an architecture; None when nothing is."""
     if isinstance(wanted, str):
         return None
+    # Two sources would contradict each other, and the first in the code would silently win.
     sources = [name for name in _SOURCES if isinstance(wanted, Mapping) and name in wanted]
     if len(sources) != 1 or set(wanted) - _SOURCES[sources[0]] - {sources[0], *_BESIDE}:
         known = "{baseline}, {file} or {experiment, task, cells, at, trials}"
@@ -255,6 +260,7 @@ def _mistake(wanted: Any) -> str | None:
 
 
 def _limit(wanted: Mapping[str, Any]) -> float:
+    # The limit may be written with its unit or without, as text or as YAML's number.
     return float(str(wanted.get("at", "inf")).rstrip("% "))
 
 

@@ -129,6 +129,7 @@ class PaperTables:
         for name, key in cell.sources():
             try:
                 run(cell.experiments[name], place.results, place.root, place.announce, key)
+            # A mistake in what was asked for stops the table, while a cell that failed lets the others still be run.
             except InputError:
                 raise
             except AutopeftError as error:

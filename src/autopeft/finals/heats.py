@@ -105,6 +105,8 @@ class Entry:
     @property
     def validation(self) -> float:
         """Mean on the validation part; minus infinity where a run failed: what may fail is no answer."""
+        # A mean over the seeds that did not fail would reward an architecture for diverging where it would have done
+        # badly.
         values = [run.validation for run in self.runs]
         return fmean(value for value in values if value is not None) if None not in values else -math.inf
 
@@ -160,6 +162,7 @@ class Heats:
     def _tried(self, finalist: Finalist) -> list[tuple[float, float | None]]:
         """The rates that were tried, and what each gave on the validation part."""
         plan, is_full = self.plan, "full" in finalist.candidate.architecture.methods
+        # As in a retraining, what trains the whole backbone is tried at far smaller rates than inserted modules are.
         rates = [rate / FULL_DIVISOR if is_full else rate for rate in plan.learning_rates]
         return try_rates(rates, plan.widen, lambda rate: self._run(finalist, rate, plan.seeds[0]).validation)
 
@@ -190,6 +193,7 @@ class Heats:
         """One run, read where it was done before."""
         key = self._key(finalist.candidate, rate, seed)
         path = None if self.folder is None else self.folder / f"{key}.json"
+        # The best rate's run with the first seed is asked for twice, as one of the rates and as one of the seeds.
         if key not in self._read:
             found = _stored(path) if path is not None and path.exists() else None
             if found is None:

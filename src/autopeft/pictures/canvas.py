@@ -50,7 +50,9 @@ _STYLE: Any = {  # what matplotlib's context takes
     "ytick.color": "#555b61",
     "legend.frameon": False,
     "legend.fontsize": 8,
+    # Without a salt matplotlib draws the identifiers in an SVG at random, and equal figures would differ.
     "svg.hashsalt": "autopeft",
+    # Text in fonts of Type 42 can be searched and edited, and many publishers refuse matplotlib's usual Type 3.
     "pdf.fonttype": 42,
 }
 
@@ -112,6 +114,7 @@ def inline_svg(data: MarkedPicture, name: str) -> str:
     text = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", text, count=2)
     for gid, marks in data.marks.items():
         text = _with_titles(text, gid, marks)
+    # The names of groups have done their work, and those of several pictures on a page would be the same.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     return re.sub(r"<!--.*?-->\s*", "", text, flags=re.S).replace("xlink:href", "href")
@@ -221,6 +224,7 @@ def draw_named(ax: Axes, points: Sequence[NamedPoint], floor: float, colours: Se
     for index, point in enumerate(points):
         colour = colours[index % len(colours)]
         shape = marker or MARKERS[index % len(MARKERS)]
+        # A single run has no deviation to draw a bar of, and must not look as certain as a mean whose bar is short.
         face = "white" if point.seeds == 1 else colour
         where = max(point.cost, floor), point.mean
         ax.errorbar(*where, yerr=point.std, fmt="none", ecolor=colour, elinewidth=1.1, capsize=3, zorder=5)

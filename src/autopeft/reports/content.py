@@ -125,6 +125,8 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     if len(splits) > 1:
         found.append(f"The trials were measured on different splits ({', '.join(splits)}) and are not comparable.")
     found += [f"The {role} split is {split}." for role, split in data.splits.items()]
+    # The search has chosen the architecture for what it did on this split, so several seeds on it do not undo the
+    # choice.
     same = sorted({s.split for s in data.retrained} & set(splits))
     if same:
         found.append(

@@ -180,6 +180,7 @@ class RetrainSummary:
             values=tuple(found["values"]),
             counts=Counts(**found["counts"]),
             seconds=statistics.fmean(found["seconds"]),
+            # Files that were written before baselines and costs were kept lack these two, and are still shown.
             is_baseline=bool(found.get("is_baseline", False)),
             costs=found.get("costs", {}),
         )
@@ -276,6 +277,8 @@ def timing(trials: Sequence[Trial]) -> Timing:
     ended = [t.finished for t in trials if t.finished is not None]
     failed = [t.finished - t.started for t in trials if t.failure is not None and t.finished is not None]
     return Timing(
+        # The trials of several workers overlap, so the sum of their times would exceed what a clock on the wall has
+        # seen.
         wall=max(ended) - min(t.started for t in trials) if ended else 0.0,
         measuring=math.fsum(seconds),
         failing=math.fsum(failed),

@@ -117,6 +117,8 @@ def _shown(trials: Sequence[Trial], cost: Objective) -> Sequence[Trial]:
         return trials
     # The last ones too: whoever watches a search that runs wants to see what it does now.
     kept = {int(point.key) for point in front_of(trials, cost).points} | {t.number for t in trials[-_MOST_ROWS // 5 :]}
+    # A page of many thousand rows takes a browser seconds to show, while the JSON report, which has all, is read by
+    # programs.
     best = sorted((t for t in trials if t.measurement), key=lambda t: -t.measurement.value if t.measurement else 0.0)
     for trial in best:
         if len(kept) >= _MOST_ROWS:
@@ -208,6 +210,7 @@ def records_table(records: Sequence[Mapping[str, Any]], caption: str = "") -> Ta
     header = tuple(dict.fromkeys(str(key) for record in records for key in record))
     rows = tuple(tuple(_fact(record[key]) if key in record else "" for key in header) for record in records)
     values = {key: [record[key] for record in records if key in record] for key in header}
+    # The records may come from a user's settings, so what a column holds is seen from its values and not from its name.
     numeric = {key for key, found in values.items() if all(isinstance(v, int | float) for v in found)}
     return Table(header, rows, caption, frozenset(numeric))
 
@@ -220,6 +223,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _fact(value: Any) -> str:
+    # Truth values are whole numbers to Python, so they are asked for before numbers are.
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, int):

@@ -57,6 +57,7 @@ def keep(what: str, promises: tuple[Promise, ...], *subject: Any) -> list[str]:
             item.check(*subject)
         except Exception as error:
             error.add_note(f"{what} does not keep: {item.name.replace('_', ' ')}")
+            # All promises are tried, since a member of one's own that breaks several is mended once.
             broken.append(error)
     if broken:
         raise ExceptionGroup(f"{what} breaks {len(broken)} of {len(about)} promises", broken)

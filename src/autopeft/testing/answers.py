@@ -97,6 +97,7 @@ def _a_head_learns_predicts_and_is_scored(answers: Answers) -> None:
         return
     before = answers.loss(logits, labels)
     (slope,) = torch.autograd.grad(before, logits)
+    # A loss that falls along its own gradient has the sign and the shape that training needs.
     assert answers.loss(logits - 0.1 * slope, labels) < before
     assert answers.compared(logits).requires_grad
     raw = answers.shape(logits).detach().numpy()

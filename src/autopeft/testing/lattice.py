@@ -143,6 +143,7 @@ def noisy(noise: float, seed: int) -> Formula:
     """`accuracy` with repeatable noise: an architecture always gets the same one under a seed."""
 
     def formula(space: SearchSpace, configuration: Configuration) -> float:
+        # By the point itself, so that a search meets the same noise in whichever order it measures.
         rng = np.random.default_rng([seed, *configuration.indices])
         return accuracy(space, configuration) + noise * float(rng.standard_normal())
 

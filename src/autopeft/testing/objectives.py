@@ -62,6 +62,7 @@ def _its_name_is_its_own(cost: Objective) -> None:
 def _a_trial_that_minimises_it_stores_it(cost: Objective) -> None:
     found, value = _measured(cost)
     assert 0 < value < math.inf
+    # Through JSON, as a study stores it: what does not survive that is lost when the search is resumed.
     again = Measurement.from_dict(json.loads(json.dumps(found.as_dict())))
     assert cost.of(again) == value
     record = found.costs.get(cost.name)

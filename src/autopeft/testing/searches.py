@@ -44,6 +44,7 @@ def _counts(evaluator: Evaluator, over: SearchSpace, found: Sequence[Configurati
 def _budgets_are_answered_in_order_within_them_and_then_no_more(name: str, evaluator: Evaluator) -> None:
     over = spaces.named("S2", evaluator.backbone)
     before = {key: value.clone() for key, value in evaluator.backbone.model.state_dict().items()}
+    # A search draws much, and whoever called it must find the generator where it was.
     state = torch.get_rng_state()
     sampler = _made(evaluator, name, over, budgets=BUDGETS)
     assert sampler.name == name
