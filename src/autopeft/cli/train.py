@@ -89,7 +89,6 @@ def train(
         facts={"model": settings.model, "seeds": list(DEFAULT_SEEDS[:seeds])},
         on_run=lambda so_far: _show_run(_retrained(session, so_far, baseline), files),
     )
-    # The ratio of search to retraining is the column of BIPEFT's table 3 by which searches are compared.
     told = {**_retrained(session, found, baseline), "search": _searched(source, pick, found.seconds)}
     _write_all(files, told)
     _show_retrained(told, as_json, save)
