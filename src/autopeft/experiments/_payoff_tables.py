@@ -38,11 +38,25 @@ def page(cells: Cells, rivals: Sequence[str], ours: str, title: str) -> Page:
     lines = [EXPLAINED, "", "## Numbers", "", markdown_table(results_table(by_rival)), ""]
     if ours in by_rival and len(by_rival) > 1:
         grain = 1 / int(cells[0]["splits"]["test"]["size"])
-        keyed = {name: {int(cell["seed"]): _mean(cell) for cell in own} for name, own in by_rival.items()}
-        lines += [markdown_table(differences_table(keyed, ours, "search seed", grain)), ""]
+        lines += [markdown_table(_differences(by_rival, ours, grain)), ""]
     lines += [markdown_table(chosen_table(by_rival)), ""]
     points = [_point(name, own) for name, own in by_rival.items()]
     return Page(lines, {"results": results_data(points, [], metric=str(cells[0]["objective"]), title=title)})
+
+
+def _differences(by_rival: Mapping[str, Cells], ours: str, grain: float) -> Table:
+    """Paired by search seed; with one of these, by seed of retraining, which says less."""
+    if any(len(own) > 1 for own in by_rival.values()):
+        keyed = {name: {int(cell["seed"]): _mean(cell) for cell in own} for name, own in by_rival.items()}
+        return differences_table(keyed, ours, "search seed, each the mean of its retrainings", grain)
+    keyed = {name: _by_retraining(own[0]) for name, own in by_rival.items()}
+    by = "seed of retraining: intervals are of what one search chose, and not of how rivals choose"
+    return differences_table(keyed, ours, by, grain)
+
+
+def _by_retraining(cell: Result) -> dict[int, float]:
+    tested = cell["tested"]
+    return {int(seed): float(value) for seed, value in zip(tested["seeds"], tested["values"], strict=True)}
 
 
 def results_table(by_rival: Mapping[str, Cells]) -> Table:
@@ -86,9 +100,8 @@ def differences_table(keyed: Mapping[str, Mapping[int, float]], ours: str, by: s
     header = (f"{ours} less", "mean difference", "95 % interval", "pairs", "p", "Holm's p", "detectable", "finding")
     rows = tuple((name, *_difference(pair, corrected.get(name))) for name, pair in pairs.items())
     caption = (
-        f"On the test part, paired by {by}, each the mean of its retrainings; Student's t. The finding is by Holm's p, "
-        "corrected for the number of rivals; detectable is the difference that would have been seen in four of five "
-        "cases."
+        f"On the test part, paired by {by}; Student's t. The finding is by Holm's p, corrected for the number of "
+        "rivals; detectable is the difference that would have been seen in four of five cases."
     )
     return Table(header, rows, caption, frozenset(header[1:-1]))
 
@@ -141,7 +154,7 @@ def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: str) -> li
     if ours not in keyed or len(keyed) < 2 or len(cells) < 2:
         return []
     # Tasks have other grains, and pairs enough to have a spread of their own.
-    table = differences_table(keyed, ours, "task and search seed", 0.0)
+    table = differences_table(keyed, ours, "task and search seed, each the mean of its retrainings", 0.0)
     means = markdown_table(_means_table(cells, keyed, {n: pair for pair, n in numbers.items()}))
     return ["## Over all tasks", "", means, "", markdown_table(table), ""]
 
