@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ALL = ("dev", "saas", "postgres", "docs", "notebooks")
+ALL = ("dev", "saas", "postgres", "docs", "notebooks", "slurm")
 EXTRAS = {"run": (), "dev": ALL, "oldest": ALL}
 HASHES = r"(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
 ENTRY = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)( ; [^\\]+?)? \\\n(" + HASHES + ")", re.M)
