@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy.optimize import brentq
-from scipy.stats import nct
-from scipy.stats import t as student
+# scipy is imported where a number is asked of it: that takes a second, and commands that read a study ask for none.
 
 _LEVEL = 0.95
 _POWER = 0.8
@@ -52,6 +50,8 @@ class Paired:
         error = self.standard_error
         if error is None:
             return None
+        from scipy.stats import t as student
+
         reach = float(student.ppf(0.5 + _LEVEL / 2, len(self.values) - 1)) * error
         return self.mean - reach, self.mean + reach
 
@@ -63,6 +63,8 @@ class Paired:
             return None
         if error == 0:  # equal differences of a quantity without a grain
             return 1.0 if self.mean == 0 else 0.0
+        from scipy.stats import t as student
+
         return 2 * float(student.sf(abs(self.mean) / error, len(self.values) - 1))
 
     @property
@@ -87,6 +89,10 @@ class Paired:
 
 def _shift(n: int) -> float:
     """The true mean, in standard errors, at which a two-sided t test of `n` differences has its power."""
+    from scipy.optimize import brentq
+    from scipy.stats import nct
+    from scipy.stats import t as student
+
     limit = float(student.ppf(0.5 + _LEVEL / 2, n - 1))
     # With one degree of freedom the limit is 12.7 standard errors; three times any limit has a power near 1.
     return float(brentq(lambda shift: float(nct.sf(limit, n - 1, shift)) - _POWER, 0.0, 3 * limit))

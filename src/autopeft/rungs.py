@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from autopeft.fidelity import Fidelity
 from autopeft.trial import Trial
@@ -92,6 +91,8 @@ def rung_correlations(trials: Sequence[Trial]) -> tuple[RungCorrelation, ...]:
 
 
 def _correlation(lower: Fidelity, upper: Fidelity, values: dict[Fidelity, dict[int, float]]) -> RungCorrelation:
+    from scipy.stats import rankdata  # a second of imports, which a study without rungs does not need
+
     both = [number for number in values[lower] if number in values[upper]]
     ranks = [rankdata([values[rung][number] for number in both]) for rung in (lower, upper)]
     if len(both) < 2 or any(np.ptp(one) == 0 for one in ranks):
