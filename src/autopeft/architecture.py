@@ -17,8 +17,10 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +139,27 @@ def is_factor(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
+_ORDER = attrgetter("site", "method", "size", "scale")
+
+
+def _placement(row: Any) -> Placement:
+    if not isinstance(row, (list, tuple)) or not 3 <= len(row) <= 4:
+        raise ArchitectureError(
+            f"An architecture is {{'placements': [[method, site, size], ...]}}, perhaps with a scale behind the size, "
+            f"but got {row!r:.99} as one."
+        )
+    method, site, size, *scale = row
+    # Trials of one study share few placements, so that each is checked once; 1 and True must not be taken for equal.
+    if not scale and type(size) is int and isinstance(method, str) and isinstance(site, str):
+        return _plain_placement(site, method, size)
+    return Placement(site, method, size, *scale)
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain_placement(site: str, method: str, size: int) -> Placement:
+    return Placement(site, method, size)
+
+
 def _times(scale: float) -> str:
     """What is said of a scale: nothing of the method's own."""
     return "" if scale == 1 else f"×{scale:.3g}"
@@ -159,10 +182,11 @@ class Architecture:
     def __post_init__(self) -> None:
         # Sorted, so that the order in which somebody names placements makes no second architecture with a fingerprint
         # of its own.
-        ordered = tuple(sorted(self.placements))
-        times = Counter((item.site, item.method) for item in ordered)
-        twice = [f"{method}@{site}" for (site, method), n in times.items() if n > 1]
-        if twice:
+        # By a key, not by the placements' own comparison: a study of thousands of trials sorts each when it is read.
+        ordered = tuple(sorted(self.placements, key=_ORDER))
+        places = [(item.site, item.method) for item in ordered]
+        if len(set(places)) < len(places):
+            twice = [f"{method}@{site}" for (site, method), n in Counter(places).items() if n > 1]
             raise ArchitectureError(f"A method may stand once at a site, but these stand twice: {_listed(twice)}.")
         object.__setattr__(self, "placements", ordered)
 
@@ -206,14 +230,7 @@ class Architecture:
             ArchitectureError: the mapping does not have that form.
         """
         given: Any = data.get("placements") if isinstance(data, Mapping) else None
-        rows: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
-        odd = [row for row in rows if not isinstance(row, (list, tuple)) or len(row) not in (3, 4)]
-        if odd:
-            raise ArchitectureError(
-                f"An architecture is {{'placements': [[method, site, size], ...]}}, perhaps with a scale behind the "
-                f"size, but got {odd[0]!r:.99} as one."
-            )
-        return cls(tuple(Placement(site, method, *numbers) for method, site, *numbers in rows))
+        return cls(tuple(map(_placement, given if isinstance(given, (list, tuple)) else [given])))
 
     def save(self, path: str | Path) -> None:
         """Write the architecture as JSON.

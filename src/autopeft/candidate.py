@@ -101,6 +101,8 @@ class Changes:
             ArchitectureError: the mapping does not have that form, or holds a key that this version does not know:
                 what it changes must not be lost in silence.
         """
+        if data == {}:  # most trials change nothing, and a study has thousands
+            return cls()
         known = ("learning_rate", "rate_factor", "rate_factors")
         factors = data.get("rate_factors", {}) if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or not isinstance(factors, Mapping) or set(data) - set(known):
@@ -124,6 +126,8 @@ class Candidate:
     changes: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
+        if not self.changes.rate_factors:
+            return
         held = set(self.architecture.methods)
         kept = tuple(pair for pair in self.changes.rate_factors if pair[0] in held)
         if kept != self.changes.rate_factors:

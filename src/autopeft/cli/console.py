@@ -32,6 +32,7 @@ from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.study import Study
 from autopeft.training.rate_card import RateCard, Signal, signal_from
+from autopeft.trial import Trial
 
 if TYPE_CHECKING:
     from autopeft.finals import Entry, Verdict
@@ -40,16 +41,20 @@ WIDE = 120
 """Columns from which on a table of the front has room for the architectures."""
 
 
-def front_table(study: Study, width: int = WIDE, by: Objective | None = None) -> RenderableType:
+def front_table(
+    study: Study, width: int = WIDE, by: Objective | None = None, trials: Sequence[Trial] | None = None
+) -> RenderableType:
     """The front for a terminal of `width` columns, by increasing cost.
 
     Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
 
     Args:
         by: the cost that it is tabulated by; the study's own when None.
+        trials: the study's, where they have been read before.
     """
     cost = by or study.cost
-    rows = front_rows(study.trials(), cost=cost, is_answering=answers(study))
+    found = study.trials(with_history=False) if trials is None else trials
+    rows = front_rows(found, cost=cost, is_answering=answers(study))
     metric, is_wide = study.objective, width >= WIDE
     points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
     title = f"Pareto front: {points}, {metric} on validation, one seed each"
@@ -136,11 +141,14 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def write_front_picture(study: Study, folder: Path, path: Path, by: Objective | None = None) -> None:
+def write_front_picture(
+    study: Study, folder: Path, path: Path, by: Objective | None = None, trials: Sequence[Trial] | None = None
+) -> None:
     """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
     cost = by or study.cost
     baselines = [point for one in retrained_in(folder) if one.is_baseline and (point := one.point(cost))]
-    canvas.save(canvas.picture(front_data(study.trials(), baselines, cost=cost)), path)
+    found = study.trials(with_history=False) if trials is None else trials
+    canvas.save(canvas.picture(front_data(found, baselines, cost=cost)), path)
 
 
 def report_of(study: Study, folder: Path, by: Objective | None = None) -> ReportData:

@@ -10,10 +10,12 @@ import typer
 from autopeft.cli.app import app
 from autopeft.cli.studies import AsJson, Cost, Database, StudyFolder, cost_of, opened, picked
 from autopeft.cli.terminal import err, out, print_json, say
+from autopeft.collecting import uncollected
 from autopeft.writing import PICTURE, REPORT, check_file
 
 
 @app.command()
+@uncollected()
 def front(
     folder: StudyFolder,
     at: Annotated[str | None, typer.Option(help="The best point within a limit on the cost: 0.5%, 20ms.")] = None,
@@ -29,7 +31,7 @@ def front(
 
     check_file("--plot", picture, PICTURE)
     with opened(folder, storage) as study:
-        cost, trials = cost_of(study, by), study.trials()
+        cost, trials = cost_of(study, by), study.trials(with_history=False)
         rows = front_rows(trials, cost=cost, is_answering=answers(study))
         for note in lacking_note(trials, cost):
             say(note, err)
@@ -37,17 +39,18 @@ def front(
             number = picked(study, at, cost)
             rows = tuple(row for row in rows if row.number == number)
         if picture is not None:
-            write_front_picture(study, folder, picture, cost)
+            write_front_picture(study, folder, picture, cost, trials)
         if as_json:
             print_json([row.as_dict() for row in rows])
         elif at is not None:
             row = rows[0]
             say(f"trial {row.number}: {row.metric} {row.value:.4f} at {cost.text(row.cost)}: {row.candidate}")
         else:
-            out.print(front_table(study, out.width, cost))
+            out.print(front_table(study, out.width, cost, trials))
 
 
 @app.command()
+@uncollected()
 def report(
     folder: StudyFolder,
     to: Annotated[Path | None, typer.Option(help="File: .html (default), .md or .json.")] = None,

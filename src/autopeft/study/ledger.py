@@ -7,7 +7,6 @@ Everything is written by Optuna's public methods.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,11 +17,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as StoredState
 from sqlalchemy import column, table
 
+from autopeft.collecting import uncollected
 from autopeft.errors import InputError
 from autopeft.spaces.lattice import Choice
 from autopeft.study.database import Store
 from autopeft.study.lease import Lease
-from autopeft.study.record import Proposal, Record, read_trial, reopened, to_json, write_trial
+from autopeft.study.record import Proposal, Record, read_facts, read_trial, reopened, to_json, write_trial
 from autopeft.trial import Trial, TrialState
 
 _REOPENED = "reopened."
@@ -109,9 +109,10 @@ class Ledger:
     def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
         """Every trial that was not withdrawn, read anew, by number."""
         again = self._read_reopened()
-        rows = self._store.attempt("reading trials", lambda: self._rows(sqlalchemy.true()))
-        found = (_as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
-        return tuple(record.trial for record in found if record is not None and not record.is_withdrawn)
+        with uncollected():
+            rows = self._store.attempt("reading trials", lambda: self._rows(sqlalchemy.true(), with_history))
+            found = (_as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
+            return tuple(record.trial for record in found if record is not None and not record.is_withdrawn)
 
     def trial(self, number: int) -> Trial:
         """The trial of this number, read anew.
@@ -153,7 +154,8 @@ class Ledger:
     def _changed(self) -> list[FrozenTrial]:
         # What has ended never changes, so a study of thousands of trials is read once and then by its news alone.
         running = [r.key for r in self.records.values() if r.trial.state is TrialState.RUNNING]
-        return self._rows(sqlalchemy.or_(_TRIALS.c.number >= self._n_read, _TRIALS.c.trial_id.in_(running)))
+        is_news = sqlalchemy.or_(_TRIALS.c.number >= self._n_read, _TRIALS.c.trial_id.in_(running))
+        return self._rows(is_news, with_history=False)
 
     def _take_in(self, rows: Sequence[FrozenTrial]) -> None:
         for row in rows:
@@ -163,19 +165,19 @@ class Ledger:
             if record is not None:
                 self.records[record.trial.number] = record
 
-    def _rows(self, where: sqlalchemy.ColumnElement[bool]) -> list[FrozenTrial]:
+    def _rows(self, where: sqlalchemy.ColumnElement[bool], with_history: bool = True) -> list[FrozenTrial]:
         """The study's rows for which `where` holds, by number: state, times and attributes, and nothing else."""
         chosen = sqlalchemy.and_(_TRIALS.c.study_id == self._key, where)
-        facts: dict[int, dict[str, Any]] = {}
         # Joined instead of listing the trials' keys, of which a database takes only so many in one query.
+        texts: dict[int, dict[str, str]] = {}
         joined = _FACTS.join(_TRIALS, _TRIALS.c.trial_id == _FACTS.c.trial_id)
         of_facts = sqlalchemy.select(_FACTS).select_from(joined).where(chosen)
         with self._store.backend.engine.connect() as connection:
             # First the states: an attribute that is written in between is seen too early, never too late.
             rows = connection.execute(sqlalchemy.select(_TRIALS).where(chosen).order_by(_TRIALS.c.number)).all()
             for key, name, value in connection.execute(of_facts):
-                facts.setdefault(key, {})[name] = json.loads(value)
-        return [_frozen(row, facts.get(row.trial_id, {})) for row in rows]
+                texts.setdefault(key, {})[name] = value
+        return [_frozen(row, read_facts(texts.get(row.trial_id, {}), with_history)) for row in rows]
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ and its dashboard show beside it (parameters, two objective values) is written a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -135,6 +136,33 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
     )
 
 
+_HISTORY = re.compile(r'"history": \[[^\[\]]*\]')
+
+
+def read_facts(texts: Mapping[str, str], with_history: bool) -> dict[str, Any]:
+    """The attributes of a trial, each of which is stored as a JSON text of its own.
+
+    Args:
+        with_history: whether the learning curve is kept; otherwise it is cut out of the text, for it is most of a
+            measurement and takes longest to read.
+    """
+    # One text a trial: to begin anew for each of its dozen short values takes longer than to read them.
+    try:
+        found: dict[str, Any] = json.loads(_object(texts if with_history else _without_history(texts)))
+    except ValueError:  # a bracket in the name of a metric: the text was cut at the wrong place
+        found = json.loads(_object(texts))
+    return found
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in texts.items())}}}"
+
+
+def _without_history(texts: Mapping[str, str]) -> Mapping[str, str]:
+    told = texts.get("measurement")
+    return texts if told is None else {**texts, "measurement": _HISTORY.sub('"history": []', told, count=1)}
+
+
 def reopened(record: Record) -> Record:
     """The record of a failed trial that is to be tried again, as if it had been given back; others as they are."""
     failure = record.trial.failure
@@ -177,8 +205,8 @@ def _measurement(stored: FrozenTrial, with_history: bool) -> Measurement | None:
     # A worker that was given up while it wrote leaves a measurement behind in a trial that has failed.
     if stored.state is not StoredState.COMPLETE:
         return None
-    measurement = Measurement.from_dict(stored.user_attrs["measurement"])
-    return measurement if with_history else replace(measurement, history=())
+    facts = stored.user_attrs["measurement"]
+    return Measurement.from_dict(facts if with_history else {**facts, "history": ()})
 
 
 def _failure(stored: FrozenTrial) -> Failure | None:
