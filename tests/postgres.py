@@ -75,6 +75,13 @@ class Server:
         """End every connection but the one that asks for it."""
         self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 
+    def require_password(self, role: str) -> None:
+        """Let nobody in as this role without its password; everybody else is believed."""
+        rules = self.folder / "data" / "pg_hba.conf"
+        # The first line that fits decides.
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
     def execute(self, statement: str) -> None:
         engine = sqlalchemy.create_engine(f"{self.url}/postgres", isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

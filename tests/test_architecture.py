@@ -318,3 +318,10 @@ def test_a_file_that_is_no_architecture_is_one_error(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ArchitectureError):
             Architecture.load(path)
+
+
+def test_a_size_that_equals_one_that_was_read_before_is_still_refused() -> None:
+    assert Architecture.from_dict({"placements": [["lora", "encoder.0.q", 1]]}).size("lora", "encoder.0.q") == 1
+    for size in (True, 1.0):
+        with pytest.raises(ArchitectureError, match="whole number"):
+            Architecture.from_dict({"placements": [["lora", "encoder.0.q", size]]})

@@ -13,7 +13,7 @@ import pytest
 from autopeft.cli import listing
 from autopeft.cli.app import COMMANDS
 
-HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib")
+HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy")
 FOLDER = Path(listing.__file__).parent
 
 

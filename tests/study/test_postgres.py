@@ -113,6 +113,56 @@ def test_a_password_is_in_no_output_and_on_no_worker_s_command_line(
     assert ":***@127.0.0.1" in found.out  # the line that begins with "Next:"
 
 
+@pytest.fixture
+def guarded(server: postgres.Server, url: str) -> str:
+    """The URL of the database for a role whose password the server asks for, without it."""
+    whole = other_role(url, "GRANT ALL ON SCHEMA public")
+    role = whole.partition("://")[2].partition(":")[0]
+    server.require_password(role)
+    return whole.replace(f":{SECRET}@", "@")
+
+
+def password_file(folder: Path, url: str) -> Path:
+    """A file for ``PGPASSFILE`` as the documentation has it, for the role of `url`."""
+    made_of = sqlalchemy.make_url(url)
+    path = folder / "pgpass"
+    path.write_text(f"{made_of.host}:{made_of.port}:{made_of.database}:{made_of.username}:{SECRET}\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_password_that_only_a_file_knows_opens_the_study_and_is_shown_nowhere(
+    case: Case, guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUTOPEFT_STORAGE", guarded)
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "missing"))
+    asked, folder = case.write(tmp_path / "asked.yaml", trials=2), tmp_path / "run"
+    refused = autopeft("search", asked, "--out", folder)
+    assert (refused.code, "no password supplied" in refused.err) == (2, True)
+    monkeypatch.setenv("PGPASSFILE", str(password_file(tmp_path, guarded)))
+    called = [autopeft("search", asked, "--out", folder), autopeft("front", folder), autopeft("report", folder)]
+    assert [one.code for one in called] == [0, 0, 0], [one.err for one in called]
+    texts = [text for one in (refused, *called) for text in (one.out, one.err)]
+    texts += [path.read_bytes().decode(errors="replace") for path in files(folder)]
+    assert not any("S3cret" in text for text in [*texts, *capfd.readouterr()])
+
+
+@pytest.mark.parametrize("spoil", ["password", "mode"])
+def test_a_password_file_that_is_of_no_use_is_one_error_without_its_password(
+    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    path = password_file(tmp_path, guarded)
+    if spoil == "password":
+        path.write_text(path.read_text().replace(SECRET, "Wr0ngPW"))
+    else:
+        path.chmod(0o644)  # libpq does not read what others can read
+    monkeypatch.setenv("PGPASSFILE", str(path))
+    found = autopeft("front", tmp_path, "--storage", guarded)
+    assert (found.code, "password" in found.err) == (2, True)
+    assert not any(secret in found.out + found.err for secret in ("S3cret", "Wr0ngPW"))
+
+
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 

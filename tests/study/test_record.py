@@ -10,6 +10,8 @@ import numpy as np
 import optuna
 import pytest
 
+from autopeft.objective import Epoch
+from autopeft.study.record import read_facts
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made
 
@@ -49,3 +51,31 @@ def test_numbers_of_other_libraries_and_odd_text_are_stored(study: Study) -> Non
     read = study.trial(0).measurement
     assert read is not None
     assert read.extra == {"array": [1.5, 2.5], "path": "a", "text": "nul \x00 and \ud800"}
+
+
+def test_a_curve_is_cut_out_of_the_text_before_it_is_read() -> None:
+    told = '{"split": "a", "history": [{"epoch": 1.0, "metrics": {"f1": 0.5}}], "extra": {"history": [1]}}'
+    texts = {"origin": '"initial"', "measurement": told}
+    whole, brief = (read_facts(texts, with_history) for with_history in (True, False))
+    assert len(whole["measurement"]["history"]) == 1
+    assert brief == {**whole, "measurement": {**whole["measurement"], "history": []}}
+
+
+def test_a_curve_that_cannot_be_cut_out_is_read_whole() -> None:
+    texts = {"measurement": '{"history": [{"metrics": {"f1]": 0.5}}], "split": "a"}'}
+    assert read_facts(texts, False) == read_facts(texts, True)
+    assert read_facts({}, False) == {}
+
+
+@pytest.mark.parametrize("with_history", [True, False])
+def test_a_trial_without_its_curve_lacks_nothing_else(study: Study, with_history: bool) -> None:
+    trial = study.claim(Blind(SPACE), 2)
+    assert trial is not None
+    curve = (Epoch(1.0, 3, 0.5, {"accuracy": 0.25, "odd]": 1.0}, 1.5),)
+    study.tell(trial, replace(formula(trial.architecture, 0), history=curve))
+    (read,) = study.trials(with_history=with_history)
+    whole = study.trial(0)
+    assert whole.measurement is not None
+    assert whole.measurement.history == curve
+    kept = whole.measurement if with_history else replace(whole.measurement, history=())
+    assert read == replace(whole, measurement=kept)
