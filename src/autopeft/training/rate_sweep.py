@@ -19,7 +19,6 @@ from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.paired import sampling_error
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.tasks._metrics import is_likelihood
 
 if TYPE_CHECKING:
     from autopeft.training.evaluator import Evaluator
@@ -142,6 +141,8 @@ def sweep(
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
         raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
+    from autopeft.tasks._metrics import is_likelihood  # brings torch, and a front that tells of a sweep needs none
+
     objective, validation = evaluator.task.objective, evaluator.splits.validation
     baseline = evaluator.task.baseline(validation)[objective]
     error = _STANDARD_ERRORS * sampling_error(baseline, len(validation))
