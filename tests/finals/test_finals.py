@@ -23,6 +23,7 @@ from autopeft.finals.finalists import resized
 from autopeft.finals.heats import Result
 from autopeft.network.build import count
 from autopeft.objective import Measurement
+from autopeft.objectives import lookup as lookup_cost
 from autopeft.spaces.lattice import Configuration
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.recipe import Recipe
@@ -75,6 +76,20 @@ def test_a_budget_is_a_band_of_half_of_it_to_all_of_it_unless_it_names_a_range(b
         bands(("1%", "1.0%"), backbone)
 
 
+def test_bands_are_of_the_study_s_cost_and_so_are_the_sizes_of_baselines(backbone: Backbone) -> None:
+    (stored,) = bands(["1000-4000"], backbone, lookup_cost("stored-count"))
+    assert (stored.least, stored.most) == (1000, 4000)
+    (slow,) = bands(["20 ms"], backbone, lookup_cost("latency"))
+    assert (slow.least, slow.most, slow.holds(15.0), slow.holds(None)) == (10, 20, True, False)
+
+    def price(architecture: Architecture) -> float:
+        return float(count(backbone, architecture).stored)
+
+    fitted = resized(BASELINES["serial"], backbone, stored.most, price)
+    assert fitted is not None
+    assert price(fitted[1]) <= 4000 < count(backbone, fitted[1]).stored / (fitted[0] or 1) * ((fitted[0] or 1) + 1)
+
+
 def _trial(number: int, size: int, value: float, backbone: Backbone, origin: str = "random") -> Trial:
     architecture = Architecture((Placement("encoder.0.ffn", "serial", size),))
     counts = count(backbone, architecture)
@@ -92,7 +107,8 @@ def test_the_best_of_a_band_are_invited_once_and_the_baselines_of_that_cost(back
     assert [(f.name, f.found_by) for f in invited[:2]] == [("trial 5", "initial"), ("trial 3", "random")]
     assert [f.is_baseline for f in invited] == [False, False, True]
     assert invited[2].name == "serial:1"  # four units in one of three layers are less than two in each
-    with pytest.raises(BudgetError, match=r"No measured trial has 1 to 2 nominal parameters \(none\); the trials have"):
+    message = r"No measured trial has 1 parameters to 2 parameters \(none\); the trials have"
+    with pytest.raises(BudgetError, match=message):
         invite(backbone, trials, scores, Band("none", 1, 2), 2)
 
 
@@ -220,7 +236,7 @@ def test_a_difference_within_noise_means_to_use_the_baseline() -> None:
     rival = _entry(_finalist(4, is_baseline=True), [0.82, 0.81, 0.82], 0.8)
     verdict = judge([ours, rival], "f1", 1000)
     assert verdict.choice is rival
-    assert "use uniform 4: what was found (trial 1) is not shown to be better" in str(verdict)
+    assert "no better than uniform 4 here, so far as trial 1 shows: use uniform 4" in str(verdict)
     assert "would have been seen in four of five cases" in str(verdict)
 
 

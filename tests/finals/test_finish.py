@@ -27,7 +27,7 @@ def test_finals_end_with_a_verdict_and_are_not_run_twice(study: Path, tmp_path: 
     asked = ("finish", folder, "--at", "1%-100%", "--baselines", "serial,bitfit", *FEW)
     first = call(*asked)
     assert first.code == 0, first.err
-    assert "1%-100%: use " in first.out
+    assert "1%-100%: no better than " in first.out
     assert "95 % interval" in first.out
     assert "Cost in runs of this recipe: search 3.0, finals 9.0." in first.out  # 3 finalists: 2 rates, 1 more seed
     told = json.loads((folder / "finals.json").read_text())
@@ -61,3 +61,33 @@ def test_a_file_of_somebody_s_is_not_written_over(study: Path, tmp_path: Path) -
     assert found.code == 2
     assert (folder / "finals.json").read_text() == '{"mine": 1}'
     assert not (folder / "finals").exists()
+
+
+def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(case: Case, tmp_path: Path) -> None:
+    few = {"methods": {"serial": {"sizes": [0, 1, 2]}}}
+    asked = case.write(tmp_path / "asked.yaml", space=few, learning_rates=[1e-3], trials=2, initial=2)
+    options = ("--finish", "--final-epochs", 0.5, "--final-seeds", 2, "--finalists", 1)
+    found = call("search", asked, "--out", tmp_path / "run", *options)
+    assert found.code == 0, found.err
+    # Three bands of 7 finalists, each with a rate, one beyond it and one seed more: 63; one rate and two trials of the
+    # same length as a run of the finals before them.
+    assert "At most 66.0 runs of the finals' recipe (16 examples each): 1 trainings for learning rates" in found.err
+    told = json.loads((tmp_path / "run" / "finals.json").read_text())
+    assert told["cost"]["search_in_full_runs"] == 3.0
+    verdict = told["verdicts"][0]
+    for against in verdict["comparisons"]:
+        assert f"{verdict['band']}: {verdict['winner']} against {against['baseline']}: " in found.out
+    assert "Cost in runs of this recipe: search 3.0, finals " in found.out
+
+
+def test_finals_of_a_study_with_another_cost_have_bands_of_that_cost(case: Case, tmp_path: Path) -> None:
+    asked = case.write(tmp_path / "asked.yaml", cost="stored-count", trials=2)
+    folder = tmp_path / "run"
+    assert call("search", asked, "--out", folder).code == 0
+    few = ("--learning-rates", "1e-3", "--widen", 0, "--first", 2, "--last", 2, "--each", 1, "--set", "recipe.steps=1")
+    found = call("finish", folder, "--at", "100-5000", "--baselines", "serial", *few)
+    assert found.code == 0, found.err
+    (serial,) = [one for one in json.loads((folder / "finals.json").read_text())["entries"] if "serial:" in one["name"]]
+    units = serial["architecture"]["placements"][0][2]
+    stored = 3 * (65 * units + 32)  # three layers of width 32, both biases among them
+    assert stored <= 5000 < stored + 3 * 65

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +17,10 @@ from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.writing import FINALS, check_file
 
 if TYPE_CHECKING:
-    from autopeft.finals import Finalist, Finals
+    from autopeft.finals import Finalist, Finals, Plan
     from autopeft.finals.heats import Result
+    from autopeft.objective import Objective
+    from autopeft.settings import Settings
     from autopeft.trial import Trial
 
 FOLDER = "finals"
@@ -64,57 +67,96 @@ def finish(
     check_file("The outcome", folder / RESULTS, FINALS)
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
     settings = options.for_retraining(folder, changes, sets, trust_remote_code=trust_remote_code)
-    from autopeft.finals import Plan, hold_finals
+    asked = FinalsAsked(_names(at), each, _names(baselines), rates is not None, widen, first, last)
+    found = hold(folder, settings, asked, storage)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        show_finals(found, folder)
+
+
+@dataclass(frozen=True)
+class FinalsAsked:
+    """What a command line says of finals, see `finish`; `is_rated` where it names learning rates of its own."""
+
+    at: tuple[str, ...] = ()
+    each: int = 3
+    baselines: tuple[str, ...] = ()
+    is_rated: bool = False
+    widen: int = 1
+    first: int = 3
+    last: int = 5
+
+    def plan(self, rates: Sequence[float] = ()) -> Plan:
+        """What every finalist is given; the usual rates where there are none."""
+        from autopeft.finals import Plan
+
+        return Plan(tuple(rates) or Plan().learning_rates, self.widen, self.first, self.last)
+
+    def most_runs(self, n_rates: int) -> int:
+        """Runs of all finals at the most: every rate widened, every usual budget with finalists of its own."""
+        from autopeft.finals.finalists import USUAL
+
+        n_baselines, n_bands = len(self.baselines or USUAL), len(self.at or _BUDGETS)
+        entrants = self.each + n_baselines
+        halves = (self.each + 1) // 2 + (n_baselines + 1) // 2
+        return n_bands * (entrants * (n_rates + self.widen + self.first - 1) + halves * (self.last - self.first))
+
+
+def hold(folder: Path, settings: Settings, asked: FinalsAsked, storage: str | None) -> Finals:
+    """Hold the finals of the study in `folder` and write what came of them beside it."""
+    from autopeft.finals import hold_finals
     from autopeft.finals.finalists import USUAL
     from autopeft.session import Session
     from autopeft.session.rates import carded
     from autopeft.training.rate_card import signal_from
+    from autopeft.training.retraining import write_cell
 
+    asked.plan()  # what is wrong with it is told before a model is loaded
     session = Session.build(settings)
     with opened(folder, storage) as study:
-        trials, signal = study.trials(), signal_from(study.fact)
+        trials, signal, cost = study.trials(), signal_from(study.fact), study.cost
         session, usual = carded(session, study)
-    plan = Plan((settings.learning_rates if rates else usual) or Plan().learning_rates, widen, first, last)
     found = hold_finals(
         session.evaluator,
         session.space,
         trials,
-        _names(at) or _usual_budgets(trials),
-        plan,
-        n=each,
-        baselines=_names(baselines) or USUAL,
+        asked.at or _usual_budgets(trials, cost),
+        asked.plan(settings.learning_rates if asked.is_rated else usual),
+        n=asked.each,
+        baselines=asked.baselines or USUAL,
         folder=folder / FOLDER,
         swept=0 if signal is None else signal.cost,
+        costing=session.costing,
         on_invited=_show_invited,
         on_run=_show_run,
     )
-    _keep(found, session.evaluator.recipe.as_dict(), folder, as_json=as_json)
-
-
-def _keep(found: Finals, recipe: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
-    """Write what came of it into the study's folder, and tell it."""
-    from autopeft.training.retraining import write_cell
-
-    write_cell(folder / RESULTS, {**found.as_dict(), "recipe": dict(recipe)})
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        show(found, folder)
+    write_cell(folder / RESULTS, {**found.as_dict(), "recipe": session.evaluator.recipe.as_dict()})
+    return found
 
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _usual_budgets(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """The usual budgets in whose bands something was measured; the dearest trial's cost where there is none."""
-    from autopeft.objectives import nominal
+def _usual_budgets(trials: Sequence[Trial], cost: Objective) -> tuple[str, ...]:
+    """The usual budgets in whose bands something was measured; the dearest trial's cost where there is none.
 
-    counts = [trial.measurement.counts for trial in trials if trial.measurement is not None]
-    shares = [nominal(one) for one in counts]
+    A cost that is no count of parameters has no usual budgets.
+    """
+    from autopeft.trial import with_cost
+
+    measured = with_cost(trials, cost)
+    values = [value for _, _, value in measured]
+    limits = {text: cost.limits(text, one.counts)[1] for _, one, _ in measured[:1] for text in _BUDGETS if cost.counted}
     # A budget in whose band nothing was measured has no finalist, and would only end the finals with an error.
-    found = tuple(text for text in _BUDGETS if any(float(text[:-1]) / 2 <= s <= float(text[:-1]) for s in shares))
-    return found or tuple(str(max(one.nominal for one in counts)) for _ in counts[:1])
+    found = tuple(text for text, most in limits.items() if any(most / 2 <= value <= most for value in values))
+    if found or not measured:
+        return found
+    if cost.count is not None:
+        return (str(max(one.counts.of(cost.count) for _, one, _ in measured)),)
+    # A text that is rounded down would leave out the very trial that it is made of.
+    return (f"{max(values) * 1.000001:.9g}",)
 
 
 def _show_invited(finalists: Sequence[Finalist]) -> None:
@@ -127,14 +169,15 @@ def _show_run(finalist: Finalist, result: Result) -> None:
     say(f"{finalist.band}: {finalist.name}, rate {result.learning_rate:g}, seed {result.seed}: {value}", err)
 
 
-def show(found: Finals, folder: Path) -> None:
+def show_finals(found: Finals, folder: Path) -> None:
     """Print the table of each band and its verdict, and what all of it cost."""
     from autopeft.cli.console import finals_table
 
     for entries, verdict in zip(found.entries, found.verdicts, strict=True):
         out.print(finals_table(entries, verdict))
     for verdict in found.verdicts:
-        say(str(verdict))
+        for line in verdict.lines():
+            say(line)
     cost = found.as_dict()["cost"]
     search = cost["search_in_full_runs"]
     searched = "unknown" if search is None else f"{search:.1f}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autopeft import yaml_files
@@ -12,6 +14,9 @@ from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
 _SHOWN = 80
 
 _CHEAP = ("train_limit", "rungs")
+_FULL: Mapping[str, Any] = MappingProxyType({"epochs": 20, "patience": 10})
+"""What a retraining has in place of what made trials cheap."""
+
 _CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
 
 
@@ -34,8 +39,18 @@ def for_retraining(
         data = {name: value for name, value in data.items() if name not in (*_CHEAP, "devices")}  # it has no workers
         recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
     if isinstance(recipe, dict):  # anything else is refused with all other mistakes
-        recipe = {"epochs": 20, "patience": 10, **recipe}
+        recipe = {**_FULL, **recipe}
     return _changed({**data, "recipe": recipe}, changes, sets, trust_remote_code)
+
+
+def with_full_runs(settings: Settings, epochs: float | None) -> Settings:
+    """What `for_retraining` will give for a study of these settings, before there is one."""
+    data = settings.as_dict()
+    plain = {name: value for name, value in data.items() if name not in (*_CHEAP, "devices", "trust_remote_code")}
+    recipe = {name: value for name, value in data["recipe"].items() if name not in _CHEAP_RECIPE}
+    changes = {} if epochs is None else {"epochs": epochs}
+    kept = {**plain, "recipe": {**_FULL, **recipe, **changes}}
+    return from_dict(kept, trust_remote_code=settings.trust_remote_code)
 
 
 def rates(text: str | None) -> list[float] | None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from autopeft.cli import options
 from autopeft.cli.app import app
+from autopeft.cli.finish import RESULTS, FinalsAsked, hold, show_finals
 from autopeft.cli.flags import takes_a_search
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
@@ -19,7 +21,7 @@ from autopeft.errors import AutopeftError, ProposalFailure, SearchIncompleteErro
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
 from autopeft.workers import DEVICE_VARIABLE
-from autopeft.writing import STUDY, check_folder
+from autopeft.writing import FINALS, STUDY, check_file, check_folder
 
 if TYPE_CHECKING:
     from autopeft.session import Session
@@ -37,6 +39,14 @@ def search(
         str | None,
         typer.Option(envvar=STORAGE_VARIABLE, help="Database URL for several machines; default: a file."),
     ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Then hold the finals, see `autopeft finish`, and say what to use.")
+    ] = False,
+    final_epochs: Annotated[
+        float | None, typer.Option(help="Epochs of every run of the finals; 20 unless said.")
+    ] = None,
+    final_seeds: Annotated[int, typer.Option(min=2, help="Seeds of the finals' last round.")] = 5,
+    finalists: Annotated[int, typer.Option(min=1, help="Searched finalists a budget.")] = 3,
 ) -> None:
     """Search, or continue a search, and print its front."""
     from autopeft.cli.console import SearchProgress, front_table, progress_bar
@@ -45,6 +55,10 @@ def search(
     # The same settings name the same folder, so that the command without one goes on as well.
     folder = folder or Path("runs") / _name(settings)
     check_folder("--out", folder, STUDY, settings.inputs())
+    asked = FinalsAsked(each=finalists, first=min(3, final_seeds), last=final_seeds)
+    if finish:
+        check_file("The outcome", folder / RESULTS, FINALS)
+        _say_total(settings, asked, final_epochs)
     with _study(settings, folder, storage) as (session, study):
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
@@ -63,6 +77,31 @@ def search(
                 raise
         _show_found(study, folder)
         _check_complete(study, folder)
+    if finish:
+        changes = {"recipe.epochs": final_epochs}
+        after = options.for_retraining(folder, changes, [], trust_remote_code=settings.trust_remote_code)
+        show_finals(hold(folder, after, asked, storage), folder)
+
+
+def _say_total(settings: Settings, asked: FinalsAsked, epochs: float | None) -> None:
+    """What a search and its finals will train at the most, in runs of the finals' recipe: said before it begins."""
+    from autopeft.session import Session
+
+    session = Session.build(settings)
+    evaluator, n_rates = session.evaluator, len(settings.learning_rates)
+    whole = Session.build(options.with_full_runs(settings, epochs)).evaluator
+    full = whole.recipe.n_processed(whole.n_train)
+    share = evaluator.recipe.n_processed(evaluator.n_train) / full
+    n_methods = len({slot.method for slot in session.space.slots}) if session.settings.rates == "card" else 1
+    # A card may go two rates beyond those that it begins with.
+    rates = n_methods * (n_rates + 2) if session.settings.rates == "card" else n_rates
+    finals = asked.most_runs(n_rates or len(asked.plan().learning_rates))
+    say(
+        f"At most {(session.total + rates) * share + finals:,.1f} runs of the finals' recipe ({full:,} examples each): "
+        f"{rates} trainings for learning rates and {session.total} trials of {share:.3g} of a run each, {finals} runs "
+        "of finals.",
+        err,
+    )
 
 
 def _show_found(study: Study, folder: Path) -> None:

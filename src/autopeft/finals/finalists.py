@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autopeft.architecture import Architecture, ParameterBudget
+from autopeft.architecture import Architecture, Counts
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
 from autopeft.errors import BudgetError
 from autopeft.methods import lookup
 from autopeft.network.build import count
+from autopeft.objective import Objective
+from autopeft.objectives.parameters import MEMBERS
 from autopeft.training.retraining import BASELINES, Baseline
-from autopeft.trial import Trial
+from autopeft.trial import Trial, with_cost
 
 log = logging.getLogger(__name__)
 
 USUAL = ("lora", "lora_all", "serial", "parallel", "prefix", "bitfit")
 """The baselines that are invited unless others are named: what a careful person would try."""
 
+NOMINAL_COUNT = MEMBERS["nominal-count"]
+"""The cost of bands unless they are told another: the number of nominal parameters."""
+
 _MOST_UNITS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Band:
-    """Costs that are compared with one another: a name, and the nominal parameters of its ends, inclusive."""
+    """Costs that are compared with one another: a name, and its ends in the unit of its cost, inclusive."""
 
     name: str
-    least: int
-    most: int
+    least: float
+    most: float
+    cost: Objective = NOMINAL_COUNT
 
-    def holds(self, parameters: int) -> bool:
-        """Whether a nominal count lies in the band."""
-        return self.least <= parameters <= self.most
+    def holds(self, cost: float | None) -> bool:
+        """Whether a cost lies in the band; one that is not known does not."""
+        return cost is not None and self.least <= cost <= self.most
 
 
 @dataclass(frozen=True)
@@ -60,20 +66,24 @@ class Finalist:
         return self.found_by == "baseline"
 
 
-def bands(budgets: Sequence[str], backbone: Backbone) -> tuple[Band, ...]:
-    """A band for each budget such as "0.5%": half of it to all of it, or the range that the text names.
+def bands(budgets: Sequence[str], backbone: Backbone, cost: Objective = NOMINAL_COUNT) -> tuple[Band, ...]:
+    """A band for each budget such as "0.5%" or "20 ms": half of it to all of it, or the range that the text names.
 
     Raises:
-        BudgetError: a text is no budget, or two are the same.
+        BudgetError: a text is no limit on `cost`, or two are the same.
     """
-    found = []
+    found, counts = [], Counts(0, 0, 0, backbone.n_parameters)
     for text in budgets:
-        budget = ParameterBudget.parse(text, backbone.n_parameters)
+        least, most = cost.limits(text, counts)
         # Half of a budget to all of it: a candidate that costs a tenth of the limit answers another question.
-        found.append(Band(text.strip(), budget.least or budget.most // 2, budget.most))
+        found.append(Band(text.strip(), least or most / 2, most, cost))
     if len({(band.least, band.most) for band in found}) < len(found):
         raise BudgetError(f"Every budget is given once, but got {', '.join(budgets)}.")
     return tuple(found)
+
+
+Price = Callable[[Architecture], float | None]
+"""What an architecture costs before it is trained; None where it cannot be known."""
 
 
 def invite(
@@ -83,6 +93,7 @@ def invite(
     band: Band,
     n: int,
     baselines: Sequence[str] = USUAL,
+    price: Price | None = None,
 ) -> tuple[Finalist, ...]:
     """The finalists of one band: the best `n` that were searched, then the baselines of that cost.
 
@@ -90,23 +101,31 @@ def invite(
         scores: by trial number, what the search makes of a trial, such as `smooth` gives it; larger is better.
         baselines: names from `autopeft.training.retraining.BASELINES`. One that does not fit the band at any size, or
             has no place on this backbone, is left out, and a line of the log says so.
+        price: what architectures cost by the band's cost. None where only a measurement tells: then baselines have no
+            more nominal parameters than the largest of the searched ones.
 
     Raises:
         BudgetError: no measured trial lies in the band.
     """
     chosen = _searched(trials, scores, band, n)
     if not chosen:
-        costs = sorted(t.measurement.counts.nominal for t in trials if t.measurement is not None)
-        there = f"{costs[0]:,} to {costs[-1]:,}" if costs else "none"
+        costs, text = sorted(cost for _, _, cost in with_cost(trials, band.cost)), band.cost.text
+        there = f"{text(costs[0])} to {text(costs[-1])}" if costs else "none"
         raise BudgetError(
-            f"No measured trial has {band.least:,} to {band.most:,} nominal parameters ({band.name}); "
-            f"the trials have {there}."
+            f"No measured trial has {text(band.least)} to {text(band.most)} ({band.name}); the trials have {there}."
         )
-    return (*chosen, *_uniform(backbone, band, baselines))
+
+    def nominal(architecture: Architecture) -> float:
+        return count(backbone, architecture, 0).nominal
+
+    if price is None and band.cost.count != "nominal":
+        log.info("%s is known after training only: baselines are resized to nominal parameters.", band.cost.name)
+        return (*chosen, *_uniform(backbone, band.name, max(one.nominal for one in chosen), nominal, baselines))
+    return (*chosen, *_uniform(backbone, band.name, band.most, price or nominal, baselines))
 
 
 def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, n: int) -> tuple[Finalist, ...]:
-    fitting = [t for t in trials if t.measurement is not None and band.holds(t.measurement.counts.nominal)]
+    fitting = [trial for trial, _, cost in with_cost(trials, band.cost) if band.holds(cost)]
     found: dict[Candidate, Finalist] = {}
     for trial in sorted(fitting, key=lambda trial: (-scores[trial.number], trial.number)):
         assert trial.measurement is not None
@@ -119,26 +138,31 @@ def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, 
     return tuple(found.values())[:n]
 
 
-def _uniform(backbone: Backbone, band: Band, names: Sequence[str]) -> tuple[Finalist, ...]:
+def _uniform(backbone: Backbone, band: str, most: float, price: Price, names: Sequence[str]) -> tuple[Finalist, ...]:
     found: dict[Architecture, Finalist] = {}
     for name in names:
-        fitted = resized(BASELINES[name], backbone, band.most)
+        fitted = resized(BASELINES[name], backbone, most, price)
         if fitted is None:
-            log.info("The baseline %s has no form of at most %d parameters here.", name, band.most)
+            log.info("The baseline %s has no form that costs at most %g here.", name, most)
             continue
         units, architecture = fitted
         label = f"{name}:{units}" if units else name
         nominal = count(backbone, architecture, 0).nominal
         # Two baselines may come to the same architecture at a small size, which is trained once.
-        found.setdefault(architecture, Finalist(label, Candidate.of(architecture), band.name, nominal, "baseline"))
+        found.setdefault(architecture, Finalist(label, Candidate.of(architecture), band, nominal, "baseline"))
     return tuple(found.values())
 
 
-def resized(baseline: Baseline, backbone: Backbone, most: int) -> tuple[int | None, Architecture] | None:
-    """The largest form of `baseline` with at most `most` nominal parameters, and the units of its first sized method.
+def resized(
+    baseline: Baseline, backbone: Backbone, most: float, price: Price | None = None
+) -> tuple[int | None, Architecture] | None:
+    """The largest form of `baseline` that costs at most `most`, and the units of its first sized method.
 
     Sizes of several methods keep their ratio as far as whole numbers do. The units are None where nothing has a size.
-    None when even the smallest form is larger, or when the baseline has no place on `backbone`.
+    None when even the smallest form costs more, or when the baseline has no place on `backbone`.
+
+    Args:
+        price: nominal parameters when None.
     """
     sizes = {name: _units(size, backbone) for name, size in baseline.parts}
     sized = [name for name in sizes if lookup(name).is_sized]
@@ -151,7 +175,8 @@ def resized(baseline: Baseline, backbone: Backbone, most: int) -> tuple[int | No
         return replace(baseline, parts=parts).on(backbone)
 
     def fits(units: int) -> bool:
-        return count(backbone, at(units), 0).nominal <= most
+        cost = count(backbone, at(units), 0).nominal if price is None else price(at(units))
+        return cost is not None and cost <= most
 
     smallest = at(1)
     if smallest.is_empty or not fits(1):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import SettingsError, UnknownNameError
-from autopeft.finals.finalists import USUAL, Finalist, bands, invite
+from autopeft.finals.finalists import NOMINAL_COUNT, USUAL, Finalist, bands, invite
 from autopeft.finals.heats import Entry, Heats, OnRun, Plan, examples_of_a_run
 from autopeft.finals.verdict import Verdict, judge
+from autopeft.objectives import Costing
 from autopeft.rungs import SearchCost, search_cost
 from autopeft.samplers._bayes.smoothing import smooth
 from autopeft.spaces.lattice import SearchSpace
@@ -73,6 +74,7 @@ def hold_finals(
     baselines: Sequence[str] = USUAL,
     folder: Path | None = None,
     swept: int | SearchCost = 0,
+    costing: Costing | None = None,
     on_invited: OnInvited | None = None,
     on_run: OnRun | None = None,
 ) -> Finals:
@@ -82,6 +84,7 @@ def hold_finals(
         evaluator: with the recipe that all finalists are trained with.
         space: that the trials are from.
         budgets: one band of cost each, see `bands`.
+        costing: the cost that bands are of; nominal parameters when None.
         n: searched finalists a band.
         folder: where runs are kept, so that the same call goes on; None keeps none.
         swept: what finding learning rates before the search cost, as part of its cost; see `search_cost`.
@@ -102,8 +105,10 @@ def hold_finals(
     # One noisy run each is no order: the surrogate lends every trial what its neighbours tell.
     scores = smooth(space, trials)
     backbone = evaluator.backbone
+    cost, price = (NOMINAL_COUNT, None) if costing is None else (costing.objective, costing.price)
+    wanted = bands(budgets, backbone, cost)
     # All bands before the first training, so that a band without candidates is told before hours are spent on others.
-    invited = [invite(backbone, trials, scores, band, n, baselines) for band in bands(budgets, backbone)]
+    invited = [invite(backbone, trials, scores, band, n, baselines, price) for band in wanted]
     if on_invited is not None:
         on_invited([finalist for finalists in invited for finalist in finalists])
     heats = Heats(evaluator, plan, folder, on_run)

@@ -93,8 +93,17 @@ class Verdict:
         elif against.difference.mean < 0 and against.finding == "worse":
             said = f"use {rival.name}, which is better than what was found ({winner.name})"
         else:
-            said = f"use {rival.name}: what was found ({winner.name}) is not shown to be better"
+            said = f"no better than {rival.name} here, so far as {winner.name} shows: use {rival.name}"
         return f"{self.band}: {said}. {_in_numbers(self.metric, against)}"
+
+    def lines(self) -> list[str]:
+        """The winner against each baseline, a line each, and what to use."""
+        name = self.winner.finalist.name
+        against = [
+            f"{self.band}: {name} against {item.baseline}: {item.finding}. {_in_numbers(self.metric, item)}"
+            for item in self.comparisons
+        ]
+        return [*against, str(self)]
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
