@@ -31,8 +31,10 @@ _FACTORS = {"down.weight": "lora_A.weight", "up.weight": "lora_B.weight"}
 def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None = None) -> None:
     """Write a saved LoRA architecture as a PEFT adapter: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-    ``peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), target)`` then computes the same hidden states.
-    The task head is not part of it: PEFT saves heads as modules of a particular transformers class.
+    ``peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), target)`` then computes the same hidden states;
+    of a decoder that was trained to write, and of an encoder-decoder, the model with its vocabulary
+    (``AutoModelForCausalLM``, ``AutoModelForSeq2SeqLM``) the same logits. A head is not part of it: PEFT saves heads as
+    modules of a particular transformers class.
 
     Args:
         folder: what `autopeft.saved.save` wrote.
@@ -55,7 +57,9 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     check_base(Path(folder), record, backbone)
     _check_paths(architecture, backbone)
     state = read_weights(Path(folder), record, backbone)
-    config, found = peft_config(architecture, backbone), peft_state(architecture, backbone, state)
+    is_writing = not record["n_outputs"]
+    config = peft_config(architecture, backbone, is_writing=is_writing)
+    found = peft_state(architecture, backbone, state, is_writing=is_writing)
     with write_whole(path / "adapter_config.json") as facts, write_whole(path / "adapter_model.safetensors") as weights:
         facts.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         save_file(found, weights, metadata={"format": "pt", "producer": PRODUCER})
@@ -89,15 +93,20 @@ def _check_paths(architecture: Architecture, backbone: Backbone) -> None:
         raise ArchitectureError(f"PEFT can express one LoRA for each linear map alone, but {'; '.join(wrong)}.")
 
 
-def peft_config(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
-    """The fields of ``peft.LoraConfig``; ranks and alphas are given module by module."""
-    ranks = {_path(backbone, item): item.size for item in architecture}
+def peft_config(architecture: Architecture, backbone: Backbone, *, is_writing: bool = False) -> dict[str, Any]:
+    """The fields of ``peft.LoraConfig``; ranks and alphas are given module by module.
+
+    Args:
+        is_writing: whether the model that is loaded is the one with its vocabulary.
+    """
+    paths = {item: _path(backbone, item, is_writing) for item in architecture}
+    ranks = {paths[item]: item.size for item in architecture}
     # PEFT divides alpha by the rank, so that the scale here is multiplied by it.
-    alphas = {_path(backbone, item): _scale(item) * item.size for item in architecture}
+    alphas = {paths[item]: _scale(item) * item.size for item in architecture}
     largest = max(ranks.values())
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_2_SEQ_LM" if backbone.family.is_text_to_text else "FEATURE_EXTRACTION",
+        "task_type": _task_type(backbone, is_writing),
         "base_model_name_or_path": backbone.name,
         "r": largest,
         "lora_alpha": largest,
@@ -112,18 +121,29 @@ def peft_config(architecture: Architecture, backbone: Backbone) -> dict[str, Any
     }
 
 
-def peft_state(architecture: Architecture, backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _task_type(backbone: Backbone, is_writing: bool) -> str:
+    if backbone.family.is_text_to_text:
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if is_writing and backbone.family.is_causal else "FEATURE_EXTRACTION"
+
+
+def peft_state(
+    architecture: Architecture, backbone: Backbone, state: Mapping[str, Tensor], *, is_writing: bool = False
+) -> dict[str, Tensor]:
     """The weights under PEFT's names: A is ``(rank, d_in)``, B is ``(d_out, rank)``, as here."""
     found = {}
     for item in architecture:
         for ours, theirs in _FACTORS.items():
-            name = f"base_model.model.{_path(backbone, item)}.{theirs}"
+            name = f"base_model.model.{_path(backbone, item, is_writing)}.{theirs}"
             found[name] = state[f"{item.site}/{item.method}/{ours}"].contiguous()
     return found
 
 
-def _path(backbone: Backbone, placement: Placement) -> str:
-    return backbone.site(placement.site).entry
+def _path(backbone: Backbone, placement: Placement, is_writing: bool) -> str:
+    """Where the module is in the model that PEFT is given: a decoder is a part of its language model."""
+    path = backbone.site(placement.site).entry
+    is_inner = is_writing and backbone.family.is_causal
+    return f"{backbone.model.base_model_prefix}.{path}" if is_inner else path
 
 
 def _anchored(path: str) -> str:
