@@ -241,6 +241,10 @@ FINALS = Result(
     "the finals of a search", lambda path: {"verdicts", "entries", "cost"} <= _json(path).keys(), is_renewed=True
 )
 
+SCHEMA = Result(
+    "the schema of a file of settings", lambda path: {"$defs", "properties"} <= _json(path).keys(), is_renewed=True
+)
+
 _KINDS = (SAVED_MODEL, EXPORT, STUDY, SUMMARY)
 _MODEL_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer_config.json")
 

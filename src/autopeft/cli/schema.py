@@ -19,8 +19,9 @@ def schema(
     """Show the JSON Schema of a file of settings, by which an editor completes and checks one."""
     from autopeft.rules import schema as schema_of
     from autopeft.settings import Settings
-    from autopeft.writing import write_whole
+    from autopeft.writing import SCHEMA, check_file, write_whole
 
+    check_file("--out", out, SCHEMA)
     text = json.dumps(schema_of(Settings), indent=1, ensure_ascii=False)
     if out is None:
         print(text)
