@@ -1,10 +1,11 @@
 """Studies on formulas, for tests of storage and search.
 
-Also a worker process: ``python formulas.py STORAGE N SECONDS``, where the storage is a file or a URL.
+Also a worker process: ``python formulas.py STORAGE N SECONDS [PROMOTION]``, where the storage is a file or a URL.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -12,17 +13,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autopeft import promotions
 from autopeft.architecture import Architecture, Cost, Counts, Line
 from autopeft.candidate import Candidate
 from autopeft.errors import InputError
+from autopeft.fidelity import FULL, Fidelity, Reached
 from autopeft.interruption import signals_interrupt
 from autopeft.objective import Epoch, Measurement
 from autopeft.spaces.lattice import Choice, Configuration, SearchSpace, Slot
+from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
 from autopeft.trial import Trial, TrialState
@@ -81,29 +86,59 @@ def formula(given: Candidate | Architecture, seed: int) -> Measurement:
     )
 
 
+RUNGS = (Fidelity(1.0), Fidelity(3.0), FULL)
+SHARES = (1 / 9, 1 / 3, 1.0)
+
+
+def up_to(given: Candidate | Architecture, seed: int, rung: int) -> Measurement:
+    """The formula at a rung, where it is lower, and noisy in a way that depends on the candidate alone."""
+    whole, candidate = formula(given, seed), Candidate.of(given)
+    # A digest of the candidate, not Python's own hash, which differs from process to process.
+    rng = np.random.default_rng(int(candidate.fingerprint[:12], 16))
+    noise = rng.normal(0, 0.05, len(RUNGS))
+    values = [share**0.25 * whole.value + (noise[place] if share < 1 else 0) for place, share in enumerate(SHARES)]
+    reached = [
+        Reached(fidelity, round(9 * share), 9 * share, float(value), share).as_dict()
+        for fidelity, share, value in zip(RUNGS, SHARES, values, strict=True)
+    ][: rung + 1]
+    steps = {"steps": round(9 * SHARES[rung]), "planned_steps": 9, "n_processed": round(900 * SHARES[rung])}
+    metrics = {**whole.metrics, "accuracy": float(values[rung])}
+    return replace(whole, metrics=metrics, extra={"seed": seed, "rungs": reached, **steps})
+
+
+def ladder(trainings: float = math.inf, name: str = "pareto", **options: Any) -> Ladder:
+    """Rungs of the formula, with a promotion."""
+    return Ladder(SHARES, promotions.build(name, options), up_to, trainings)
+
+
 def made(where: str | Path, space: SearchSpace = SPACE, rules: LeaseRules = QUICK, **changes: Any) -> Study:
     """The study "search" on `space`, made or resumed; `changes` replace its objective, settings or seed."""
     facts: dict[str, Any] = {"objective": "accuracy", "settings": SETTINGS, "seed": 7} | changes
     return Study.create_or_resume(where, "search", space, **facts, rules=rules)
 
 
-def work(where: str, n_trials: int, seconds: float) -> None:
-    """Be one worker of a study whose trials take `seconds` each."""
+def work(where: str, n_trials: int, seconds: float, promotion: str = "all") -> None:
+    """Be one worker of a study whose trials, or the parts between two of their rungs, take `seconds` each."""
+
+    def slow_up_to(candidate: Candidate, seed: int, rung: int) -> Measurement:
+        time.sleep(seconds)
+        return up_to(candidate, seed, rung)
 
     def slow(candidate: Candidate, seed: int) -> Measurement:
         time.sleep(seconds)
         return formula(candidate, seed)
 
     with made(where if "://" in where else Path(where)) as study:
-        study.run(slow, Blind(SPACE), n_trials)
+        steps = replace(ladder(name=promotion), measure=slow_up_to)
+        study.run(slow, Blind(SPACE), n_trials, ladder=steps)
 
 
 # -- worker processes ------------------------------------------------------------------------------------------
 
 
-def start(where: str | Path, n_trials: int, seconds: float) -> subprocess.Popen[bytes]:
+def start(where: str | Path, n_trials: int, seconds: float, promotion: str = "all") -> subprocess.Popen[bytes]:
     script = Path(__file__)
-    command = [sys.executable, "-W", "error", str(script), str(where), str(n_trials), str(seconds)]
+    command = [sys.executable, "-W", "error", str(script), str(where), str(n_trials), str(seconds), promotion]
     paths = os.pathsep.join(filter(None, [str(script.parents[1] / "src"), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
@@ -151,4 +186,4 @@ def kill_while_holding(where: str | Path, victim: subprocess.Popen[bytes]) -> li
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with signals_interrupt():
-        work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+        work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -34,7 +34,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     # Search on stored trials, without any model.
     ("study",),
-    ("samplers", "searches/_candidates"),
+    ("samplers", "promotions", "searches/_candidates"),
     # What is trained.
     ("network", "backbones", "methods", "spaces"),
     ("tasks",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from autopeft.fidelity import Fidelity
+from autopeft.objective import Measurement
 from autopeft.trial import Trial
 
 _FEWEST = 4  # of which an interval can be told
@@ -44,9 +46,8 @@ def search_cost(trials: Sequence[Trial], swept: int | SearchCost = 0) -> SearchC
         swept: learning rates that were tried before it, each a training of its own; or what trying them cost, where
             that was counted.
     """
-    measured = [trial.measurement for trial in trials if trial.measurement is not None]
-    # Trials of before runs could be paused do not say how long they were planned, and were trained to their ends.
-    shares = [m.extra["steps"] / m.extra["planned_steps"] if "planned_steps" in m.extra else 1.0 for m in measured]
+    measured = [trial.latest for trial in trials if trial.latest is not None]
+    shares = [share_of(one) for one in measured]
     counts = [m.extra.get("n_processed") for m in measured]
     known = [count for count in counts if count is not None]
     before = swept if isinstance(swept, SearchCost) else SearchCost(swept, swept * max(known, default=0), 0.0)
@@ -55,6 +56,19 @@ def search_cost(trials: Sequence[Trial], swept: int | SearchCost = 0) -> SearchC
     examples = sum(known) + (before.examples or 0) if is_known else None
     seconds = math.fsum(m.seconds for m in measured) + before.seconds
     return SearchCost(math.fsum(shares) + before.trainings, examples, seconds)
+
+
+def share_of(measurement: Measurement) -> float:
+    """The share of a whole training that a measurement took; 1 where an earlier version has not counted the steps."""
+    extra = measurement.extra
+    return float(extra["steps"] / extra["planned_steps"]) if "planned_steps" in extra else 1.0
+
+
+def n_reached(trials: Sequence[Trial]) -> dict[Fidelity, int]:
+    """How many trials came to each rung, the end among them; empty in a study without rungs."""
+    # Those that went furthest name all rungs, in order.
+    furthest_first = sorted(trials, key=lambda trial: -len(trial.reached))
+    return dict(Counter(one.fidelity for trial in furthest_first for one in trial.reached))
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,8 @@ class RungCorrelation:
 def rung_correlations(trials: Sequence[Trial]) -> tuple[RungCorrelation, ...]:
     """Every pair of rungs that trials were measured at, the lower one first; empty in a study without rungs."""
     values: dict[Fidelity, dict[int, float]] = {}
-    for trial in trials:
+    # A trial that went further names more rungs, and names all of them in order.
+    for trial in sorted(trials, key=lambda one: -len(one.reached)):
         for one in trial.reached:
             values.setdefault(one.fidelity, {})[trial.number] = one.value
     # Trials are measured at the lower rungs first, so that the keys stand in the order of the rungs.

@@ -128,7 +128,9 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole search. A resumed one may have other `trials`, `max_retries`, `workers`, `batch`, `trackers`, `device`,
+    """A whole search.
+
+    A resumed one may have other `trials`, `trainings`, `max_retries`, `workers`, `batch`, `trackers`, `device` and
     `devices`.
 
     Args:
@@ -149,12 +151,16 @@ class Settings:
         recipe: how every architecture is trained during the search (the fidelity).
         rungs: points of every training at which it is measured besides, such as 1 and 3 for epochs or "10%" for a share
             of the steps; the end is the last one.
+        promotion, promotion_options: which trials go on from a rung to the next, see `autopeft list promotions`; "all"
+            trains every one to its end.
         rates: "sweep" finds one learning rate for all before the search, "card" one for each method of the space; None
             takes the card in the space "recommended" and the sweep elsewhere.
         learning_rates: what is tried for that; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
         cost: what is minimised beside the metric, see `autopeft list costs`, or a dotted path to one of your own.
         trials: total number of trials; samplers that answer budgets need no more than they have answers.
+        trainings: how much the trials may train in all, in trainings from beginning to end, of which one that is
+            paused is a part; `trials` is a limit all the same. None for no such limit.
         initial: how many of them form the initial design; None takes 20, 30 of those that start with baselines, or none
             where the sampler does not read what was measured but answers budgets.
         start: the initial design: "random", or "baselines", which begins with uniform architectures and then fills the
@@ -183,12 +189,15 @@ class Settings:
     label_words: Flag = False
     recipe: Part[Recipe] = field(default_factory=Recipe)
     rungs: Many[Text] = ()
+    promotion: Text = "all"
+    promotion_options: Options = field(default_factory=dict)
     rates: Literal["sweep", "card"] | None = None
     learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
     sampler: Text = "saas-nehvi"
     sampler_options: Options = field(default_factory=dict)
     cost: Text = "nominal"
     trials: Count = 60
+    trainings: Positive | None = None
     initial: Natural | None = None
     start: Literal["random", "baselines"] | None = None
     seed: Natural = 42
@@ -220,7 +229,7 @@ class Settings:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
         # How long, how fast and where it is searched may change between two calls.
-        for name in ("trials", "max_retries", "workers", "batch", "trackers", "device", "devices"):
+        for name in ("trials", "trainings", "max_retries", "workers", "batch", "trackers", "device", "devices"):
             del found[name]
         found["recipe"] = _without_later(found["recipe"])
         found["space"] = _without_later(found["space"])
@@ -265,6 +274,8 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "start": "random",
         "scales": {},
         "rungs": [],
+        "promotion": "all",
+        "promotion_options": {},
         "label_words": False,
         "encoding": None,
         "label_separator": None,

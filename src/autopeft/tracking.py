@@ -83,8 +83,8 @@ def tracked(
 
 
 def values_of(trial: Trial) -> dict[str, float]:
-    """What is logged of a measured trial: its metrics, three counts, costs, seconds."""
-    found = trial.measurement
+    """What is logged of a measured trial: its metrics, at a rung those of the rung, three counts, costs, seconds."""
+    found = trial.latest
     if found is None:
         return {}
     counts = {name: float(value) for name, value in found.counts.as_dict().items() if name != "backbone"}
@@ -93,6 +93,7 @@ def values_of(trial: Trial) -> dict[str, float]:
         **{f"parameters/{name}": value for name, value in counts.items()},
         **{f"parameters/{name}": value for name, value in shares(found.counts).items()},
         **{f"cost/{name}": float(record["value"]) for name, record in found.costs.items()},
+        **({} if trial.rung is None else {"rung": float(trial.rung)}),
         "seconds/training": found.seconds,
         "seconds/proposal": trial.proposal_seconds,
     }

@@ -18,9 +18,10 @@ FailureKind = Literal["oom", "nan", "preempted", "gave_up", "infeasible", "crash
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. A trial that has left RUNNING never changes again."""
+    """Where a trial stands: one that is COMPLETE or FAILED never changes again, one that is PAUSED may go on."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     COMPLETE = "complete"
     FAILED = "failed"
 
@@ -51,6 +52,11 @@ class Trial:
         finished: seconds since the epoch, or None while running; the worker's last sign of life if that was lost.
         retry_of: number of the pre-empted trial that this one repeats.
         changes: what it changed about the recipe of the search.
+        measurement: of the whole training; None before its end.
+        so_far: what a training that has not come to its end was worth at the last rung that it reached.
+        rung: the rung, from 0, to which it is or was trained last; None in a study whose trials are not paused.
+        continues: number of the trial whose training this one goes on with, where it stands for a part of that alone:
+            while it is worked on, and when it lost its worker. `autopeft.study.climbs.joined` puts parts together.
     """
 
     number: int
@@ -66,6 +72,19 @@ class Trial:
     finished: float | None = None
     retry_of: int | None = None
     changes: Changes = field(default_factory=Changes)
+    so_far: Measurement | None = None
+    rung: int | None = None
+    continues: int | None = None
+
+    @property
+    def latest(self) -> Measurement | None:
+        """What it was worth when last looked at: at its end, or at the last rung that it reached."""
+        return self.so_far if self.measurement is None else self.measurement
+
+    @property
+    def root(self) -> int:
+        """The number by which people know it: that of the trial that it is a part of, or its own."""
+        return self.number if self.continues is None else self.continues
 
     @property
     def candidate(self) -> Candidate:
@@ -78,13 +97,13 @@ class Trial:
 
     @property
     def reached(self) -> tuple[Reached, ...]:
-        """The rungs that its training passed, in order, the end among them; empty in a study without rungs."""
-        told = () if self.measurement is None else self.measurement.extra.get("rungs", ())
+        """The rungs that its training passed, in order, the end where it came there; empty in a study without rungs."""
+        told = () if self.latest is None else self.latest.extra.get("rungs", ())
         return tuple(Reached.from_dict(one) for one in told)
 
     @property
     def is_complete(self) -> bool:
-        """Whether it was measured."""
+        """Whether it was measured at its end."""
         return self.state is TrialState.COMPLETE
 
     @property
@@ -95,7 +114,7 @@ class Trial:
 
     @property
     def counts_as_finished(self) -> bool:
-        """Whether it counts towards the number of trials asked for: measured, or failed for good."""
+        """Whether it counts towards the number of trials asked for: measured, paused, or failed for good."""
         return self.state is not TrialState.RUNNING and self.is_taken
 
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from autopeft.study.claims import FileClaimLock, Turn, turn
+from autopeft.study.ladder import Ladder
 from formulas import SPACE, Blind, formula, made
 
 
@@ -128,8 +129,9 @@ def test_a_row_whose_writing_failed_is_not_written_when_it_is_taken(
         def broken_once(*arguments: object) -> object:
             if is_first[0]:
                 is_first[0] = False
-                trial = other._proposer.next(Blind(SPACE), ())
-                assert other._holder.enter(trial, SPACE, 9) is not None
+                trial = other._proposer.next(Blind(SPACE), 9, (), Ladder(), other.cost)
+                assert trial is not None
+                assert other._holder.enter(trial, SPACE, 9, Ladder()) is not None
                 raise error(None)
             return write(*arguments)  # type: ignore[arg-type]
 

@@ -16,8 +16,10 @@ import sqlalchemy
 
 import postgres
 from autopeft.errors import AutopeftError, InputError, StudyMismatchError
+from autopeft.rungs import n_reached
 from autopeft.session import processes
 from autopeft.study.study import Study
+from autopeft.trial import TrialState
 from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_holding, made, start
 from small_case import Case
 from small_case import call as autopeft
@@ -46,6 +48,20 @@ def test_a_study_is_made_resumed_and_checked(url: str) -> None:
         assert [trial.is_complete for trial in study.trials()] == [True] * 5
     with pytest.raises(StudyMismatchError):
         made(url, seed=8)
+
+
+def test_workers_promote_trials_of_one_study(url: str) -> None:
+    for worker in [start(url, 9, 0.02, "pareto") for _ in range(2)]:
+        finish(worker)
+    with Study.open(url) as study:
+        trials = study.trials()
+    assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
+    reached = list(n_reached(trials).values())
+    assert reached[0] == len(trials) == 9
+    assert reached[1] >= 3
+    # Each part, from rung to rung, is somebody's alone.
+    claims = [record.claim for record in study._ledger.visible() if record.is_taken]
+    assert len(claims) == len(set(claims))
 
 
 def test_an_empty_database_holds_no_study(url: str) -> None:

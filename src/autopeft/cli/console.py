@@ -32,7 +32,7 @@ from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.study import Study
 from autopeft.training.rate_card import RateCard, Signal, signal_from
-from autopeft.trial import Trial
+from autopeft.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     from autopeft.finals import Entry, Verdict
@@ -119,15 +119,16 @@ class SearchProgress:
 
     def __call__(self, event: Event) -> None:
         trial = event.trial
-        if isinstance(event, Told) and trial.measurement is not None:
-            found = trial.measurement
+        if isinstance(event, Told) and (found := trial.latest) is not None:
             spent = self.cost.text(self.cost.told(found))
-            self.say(f"trial {trial.number}: {found.objective} {found.value:.4f} at {spent}")
+            # A value at a rung is another quantity than one at the end, and must not be read as one.
+            paused = f", paused at {trial.reached[-1].fidelity}" if trial.state is TrialState.PAUSED else ""
+            self.say(f"trial {trial.root}: {found.objective} {found.value:.4f} at {spent}{paused}")
         elif isinstance(event, Failed) and trial.failure is not None:
             self.failed += 1
-            self.say(f"trial {trial.number} failed ({trial.failure.kind}); {self.failed} failed")
+            self.say(f"trial {trial.root} failed ({trial.failure.kind}); {self.failed} failed")
         elif isinstance(event, Claimed):
-            self.progress.update(self.bar, description=f"trial {trial.number} ({trial.origin})")
+            self.progress.update(self.bar, description=f"trial {trial.root} ({trial.origin})")
 
     def say(self, text: str) -> None:
         """Show `text` and where the search stands."""
@@ -202,6 +203,8 @@ def _facts(study: Study, settings: Settings, signal: Signal | None) -> Mapping[s
         "trials": settings.trials,
         "initial design": settings.initial,
         "start": settings.start or "random",
+        **({} if settings.trainings is None else {"budget in trainings": settings.trainings}),
+        **({} if settings.promotion == "all" else {"promotion": settings.promotion}),
         "search seed": settings.seed,
         "recipe": {**settings.recipe.as_dict(), **chosen},
         "versions": dict(study.versions),

@@ -47,6 +47,8 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
     }
     if steps:
         facts.update(_times(session, steps))
+    if settings.promotion != "all":
+        facts["promotion"] = f"{settings.promotion}; the time is that without it, at the most"
     if steps and answers_budgets(settings.sampler):
         facts["not_in_the_time"] = f"what {settings.sampler} itself trains before it answers a budget"
     return facts
@@ -83,7 +85,8 @@ def _times(session: Session, steps: int) -> dict[str, float]:
     evaluations = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch))
     trial = per_step * n_steps + evaluations * evaluation
     # The sweep trains as well, one run a rate, before there are workers to share it.
-    n_runs = session.total + len(session.settings.learning_rates)
+    most = session.settings.trainings
+    n_runs = (session.total if most is None else min(session.total, most)) + len(session.settings.learning_rates)
     return {
         "seconds_a_step": per_step,
         "seconds_a_trial": trial,

@@ -39,6 +39,8 @@ LabelSeparator = Annotated[
 Budgets = Annotated[
     list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
 ]
+Trainings = Annotated[float | None, typer.Option(help="Budget of the search in whole trainings.")]
+Promotion = Annotated[str | None, typer.Option(help="Which trials go on from a rung: `autopeft list promotions`.")]
 MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")]
 Start = Annotated[
     str | None, typer.Option(help="Initial design: random, or baselines and then points that fill the space.")
@@ -77,6 +79,8 @@ def asked(
         str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
+    trainings: Trainings = None,
+    promotion: Promotion = None,
     initial: Annotated[int | None, typer.Option(help="How many of them are the initial design.")] = None,
     start: Start = None,
     rates: Rates = None,
@@ -99,7 +103,8 @@ def asked(
     """
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
-        "initial": initial, "start": start, "rates": rates, "train_limit": train_limit, "seed": seed,
+        "trainings": trainings, "promotion": promotion, "initial": initial, "start": start, "rates": rates,
+        "train_limit": train_limit, "seed": seed,
         "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,

@@ -16,7 +16,9 @@ from autopeft.cli.terminal import out, print_json, say
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, backbones, tasks, samplers, protocols, baselines, spaces")] = "",
+    what: Annotated[
+        str, typer.Argument(help="methods, backbones, tasks, samplers, promotions, costs, protocols, baselines, spaces")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """List what can be named."""

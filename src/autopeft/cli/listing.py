@@ -18,7 +18,7 @@ from autopeft.errors import InputError, UnknownNameError
 from autopeft.reading import read_json
 from autopeft.writing import write_whole
 
-KINDS = ("methods", "backbones", "tasks", "samplers", "costs", "protocols", "baselines", "spaces")
+KINDS = ("methods", "backbones", "tasks", "samplers", "promotions", "costs", "protocols", "baselines", "spaces")
 """What is listed, in this order."""
 
 Rows = Mapping[str, str]
@@ -39,7 +39,7 @@ def listing(what: str = "") -> Listing:
 
 def ask() -> Listing:
     """What the members of every kind say of themselves now; imports them all."""
-    from autopeft import backbones, methods, objectives, samplers, tasks
+    from autopeft import backbones, methods, objectives, promotions, samplers, tasks
     from autopeft.kinds import members
     from autopeft.objective import Objective
     from autopeft.spaces import named as spaces
@@ -61,6 +61,7 @@ def ask() -> Listing:
         "backbones": lambda: {name: ", ".join(family.model_types) for name, family in backbones.families().items()},
         "tasks": about_tasks,
         "samplers": lambda: {name: samplers.lookup(name).about for name in samplers.names()},
+        "promotions": lambda: {name: promotions.lookup(name).about for name in promotions.names()},
         "costs": lambda: {name: about_cost(objectives.lookup(name)) for name in objectives.names()},
         "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
         "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},

@@ -13,7 +13,7 @@ from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
 
 _SHOWN = 80
 
-_CHEAP = ("train_limit", "rungs")
+_CHEAP = ("train_limit", "rungs", "promotion", "promotion_options", "trainings")
 _FULL: Mapping[str, Any] = MappingProxyType({"epochs": 20, "patience": 10})
 """What a retraining has in place of what made trials cheap."""
 

@@ -106,9 +106,16 @@ def _say_total(settings: Settings, asked: FinalsAsked, epochs: float | None) -> 
 
 def _show_found(study: Study, folder: Path) -> None:
     from autopeft.cli.console import budgets_line, database_option, front_table, write_front_picture
+    from autopeft.trial import TrialState
 
     if not len(study.front()):
         _check_complete(study, folder)
+        paused = sum(trial.state is TrialState.PAUSED for trial in study.trials(with_history=False))
+        if paused:
+            raise AutopeftError(
+                f"No trial came to its end; paused at a rung: {paused}. Give the same search more trials: of each rung "
+                "the best few go on, and of few trials none may."
+            )
         raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
     out.print(front_table(study, out.width))
     write_front_picture(study, folder, folder / "front.png")

@@ -28,13 +28,14 @@ from autopeft.reports.tables import (
     fact_tables,
     failures_table,
     front_table,
+    reached_table,
     records_table,
     retrained_table,
     rungs_table,
     timing_table,
     trials_table,
 )
-from autopeft.rungs import SearchCost, rung_correlations, search_cost
+from autopeft.rungs import SearchCost, n_reached, rung_correlations, search_cost
 from autopeft.training.rate_card import RateCard
 from autopeft.trial import Trial, TrialState, lacking, with_cost
 
@@ -44,6 +45,11 @@ _COUNTS_RULE = (
     "What shares are told are of the backbone's parameters."
 )
 
+
+_SELECTED = (
+    "Not every trial went on from a rung, and those that did were chosen by what they were worth there: a rank "
+    "correlation among them is lower than it would be among all."
+)
 
 _MOST_NAMED = 30
 
@@ -192,9 +198,11 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
     """The few numbers that stand at the top: pairs of a value and what it is."""
     done = sum(t.is_complete for t in data.trials)
     running = sum(t.state is TrialState.RUNNING for t in data.trials)
+    paused = sum(t.state is TrialState.PAUSED for t in data.trials)
     rows = front_rows(data.trials, cost=data.cost)
     failed = sum(row.count for row in failure_rows(data.trials))
-    tiles = [(str(done), f"trials measured, {failed} failed" + (f", {running} running" if running else ""))]
+    others = "".join(f", {n} {what}" for n, what in ((paused, "paused"), (running, "running")) if n)
+    tiles = [(str(done), f"trials measured, {failed} failed{others}")]
     if rows:
         best = rows[-1]
         tiles.append((str(len(rows)), "points on the front"))
@@ -242,6 +250,8 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     parts.append(Section("Time", (), (), (timing_table(data.trials, data.retrained, is_answering=data.is_answering),)))
     parts.append(Section("Cost", (), (), (cost_table(data.search_cost),)))
     if correlations := rung_correlations(data.trials):
-        parts.append(Section("Rungs", (), (), (rungs_table(correlations),)))
+        reached = reached_table(n_reached(data.trials))
+        is_selected = any(t.state is TrialState.PAUSED for t in data.trials)
+        parts.append(Section("Rungs", (_SELECTED,) if is_selected else (), (), (rungs_table(correlations), reached)))
     parts.append(Section("All trials", (), (), (trials_table(data.trials, cost=data.cost),), is_folded=True))
     return tuple(parts)

@@ -13,7 +13,7 @@ from autopeft.reports.content import ReportData, caveats, progress
 from autopeft.reports.html import html
 from autopeft.reports.markdown import markdown
 from autopeft.reports.rows import failure_rows, front_rows, timing
-from autopeft.rungs import rung_correlations
+from autopeft.rungs import n_reached, rung_correlations
 from autopeft.trial import Trial
 from autopeft.writing import write_whole
 
@@ -61,6 +61,7 @@ def as_json(data: ReportData) -> str:
         "failures": [asdict(row) for row in failure_rows(data.trials)],
         "timing": asdict(timing(data.trials)),
         "search_cost": asdict(data.search_cost),
+        "reached": {str(fidelity): n for fidelity, n in n_reached(data.trials).items()},
         "rungs": [one.as_dict() for one in rung_correlations(data.trials)],
         "signal": list(data.signal),
         "rate_card": None if data.card is None else data.card.as_dict(),

@@ -273,7 +273,7 @@ class Timing:
 
 def timing(trials: Sequence[Trial]) -> Timing:
     """The times of `trials`; all 0 without any."""
-    seconds = [t.measurement.seconds for t in trials if t.measurement is not None]
+    seconds = [t.latest.seconds for t in trials if t.latest is not None]
     ended = [t.finished for t in trials if t.finished is not None]
     failed = [t.finished - t.started for t in trials if t.failure is not None and t.finished is not None]
     return Timing(

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autopeft.fidelity import Fidelity
 from autopeft.objective import Objective
 from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief, metric_label
 from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, search_seconds, timing
 from autopeft.rungs import RungCorrelation, SearchCost
-from autopeft.trial import Trial, front_of, with_cost
+from autopeft.trial import Trial, TrialState, front_of, with_cost
 
 _MOST_ROWS = 500
 """Trials that a page lists: every one of thousands would make it megabytes long, and nobody reads them."""
@@ -92,7 +93,7 @@ def trials_table(trials: Sequence[Trial], *, cost: Objective = NOMINAL) -> Table
         (
             f"#{t.number}",
             t.origin,
-            t.state.value if t.failure is None else f"failed: {t.failure.kind}",
+            _stands(t),
             cost.number(spent[t.number]) if t.number in spent else "",
             f"{t.measurement.value:.4f}" if t.measurement else "",
             f"{t.measurement.seconds:.4g}" if t.measurement else "",
@@ -132,6 +133,13 @@ def _numbers(numbers: Sequence[int]) -> str:
     return shown if len(numbers) <= _MOST_NUMBERS else f"{shown} and {len(numbers) - _MOST_NUMBERS} more"
 
 
+def _stands(trial: Trial) -> str:
+    """What became of it. A value at a rung stands beside its rung, never among those at the end."""
+    if trial.state is TrialState.PAUSED and trial.reached:
+        return f"paused at {trial.reached[-1].fidelity}: {trial.reached[-1].value:.4f}"
+    return trial.state.value if trial.failure is None else f"failed: {trial.failure.kind}"
+
+
 def failures_table(trials: Sequence[Trial]) -> Table:
     """Failures by kind, the most frequent first."""
     found = failure_rows(trials)
@@ -165,6 +173,12 @@ def cost_table(cost: SearchCost) -> Table:
         ("training and evaluation", duration(cost.seconds)),
     )
     return Table(("cost of the search", "spent"), rows, "", frozenset({"spent"}))
+
+
+def reached_table(counts: Mapping[Fidelity, int]) -> Table:
+    """How many trials came to each rung; 100 % is the end of the training."""
+    rows = tuple((str(fidelity), str(n)) for fidelity, n in counts.items())
+    return Table(("rung", "trials that reached it"), rows, "", frozenset({"trials that reached it"}))
 
 
 def rungs_table(correlations: Sequence[RungCorrelation]) -> Table:

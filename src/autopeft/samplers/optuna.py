@@ -33,6 +33,7 @@ from autopeft.trial import Failure, Trial, TrialState
 
 _STATES = {
     TrialState.RUNNING: optuna.trial.TrialState.RUNNING,
+    TrialState.PAUSED: optuna.trial.TrialState.RUNNING,
     TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
     TrialState.FAILED: optuna.trial.TrialState.FAIL,
 }

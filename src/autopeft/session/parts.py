@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft import methods, samplers, tasks
+from autopeft import methods, promotions, samplers, tasks
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
@@ -67,6 +67,27 @@ def resolved(settings: Settings) -> Settings:
         workers = 1
     device = settings.devices[0] if settings.devices else settings.device
     return settings.with_changes(initial=initial, start=start, rates=rates, space=space, workers=workers, device=device)
+
+
+def check_promotion(settings: Settings) -> None:
+    """Refuse a promotion that has nothing to promote.
+
+    Raises:
+        UnknownNameError: there is no such promotion.
+        SettingsError: its options are wrong, there are no rungs, or the sampler does not read what was measured.
+    """
+    if promotions.build(settings.promotion, settings.promotion_options) is None:
+        return
+    if not settings.rungs:
+        raise SettingsError(
+            f"The promotion {settings.promotion!r} pauses trials at rungs, but there are none: name them, as in "
+            "`rungs: [1, 3]` for epochs or `rungs: [11%, 33%]` for shares of the steps."
+        )
+    if answers_budgets(settings.sampler):
+        raise SettingsError(
+            f"The sampler {settings.sampler!r} answers budgets by a search of its own, whose few answers are all "
+            f"trained to their end: leave `promotion: {settings.promotion}` out."
+        )
 
 
 def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:

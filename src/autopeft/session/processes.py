@@ -16,6 +16,7 @@ from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
 from autopeft.study.study import Study
 from autopeft.training.rate_card import Signal
+from autopeft.trial import Trial
 from autopeft.workers import run_workers
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class _Ends:
     def __init__(self, study: Study, notify: Callable[[Event], None]) -> None:
         self._study, self._notify = study, notify
         # A search that goes on does not tell again what earlier calls have told.
-        self._known = {trial.number for trial in study.trials(with_history=False) if trial.finished is not None}
+        self._known = {_ended(trial) for trial in study.trials(with_history=False) if trial.finished is not None}
         self._last = time.monotonic()
 
     def look_again(self) -> None:
@@ -89,9 +90,14 @@ class _Ends:
     def look(self) -> None:
         """Tell of what has ended since the last look."""
         for trial in self._study.trials(with_history=False):
-            if trial.finished is not None and trial.number not in self._known:
-                self._known.add(trial.number)
-                self._notify(Told(trial) if trial.is_complete else Failed(trial))
+            if trial.finished is not None and _ended(trial) not in self._known:
+                self._known.add(_ended(trial))
+                self._notify(Failed(trial) if trial.latest is None or trial.failure else Told(trial))
+
+
+def _ended(trial: Trial) -> tuple[int, int | None, bool]:
+    """What has ended: of a trial that goes on from rung to rung each part ends by itself."""
+    return trial.number, trial.rung, trial.failure is not None
 
 
 def _ignore(event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,18 +10,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from autopeft import objectives, samplers, tracking
+from autopeft import objectives, promotions, samplers, tracking
 from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.rungs import rung_correlations
-from autopeft.session.parts import answers_budgets, build_space, initial_design, load_data, resolved
+from autopeft.session.parts import answers_budgets, build_space, check_promotion, initial_design, load_data, resolved
 from autopeft.session.rates import find_rates
 from autopeft.settings import Settings
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.events import Event
+from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
 from autopeft.tasks._task import Task
@@ -95,6 +97,7 @@ class Session:
         tracking.check(settings.trackers)
         cost = objectives.lookup(settings.cost)
         samplers.check_cost(settings.sampler, cost)
+        check_promotion(settings)
         task, splits = load_data(settings, is_begun)
         backbone = Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
@@ -131,6 +134,13 @@ class Session:
             options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
         return samplers.build(settings.sampler, self.space, settings.seed, options, self.costing)
 
+    def ladder(self, evaluator: Evaluator) -> Ladder:
+        """How far trials are trained at once, who goes on, and how much may be trained; by `evaluator`."""
+        promotion = promotions.build(self.settings.promotion, self.settings.promotion_options)
+        steps, most = evaluator.rung_steps(), self.settings.trainings
+        shares = tuple(step / steps[-1] for step in steps)
+        return Ladder(shares, promotion, evaluator.up_to, math.inf if most is None else most)
+
     @cached_property
     def costing(self) -> objectives.Costing:
         """What is minimised, and what is known of it before training."""
@@ -162,6 +172,8 @@ class Session:
         sampler = self.sampler(begun=self._begun(where, name))
         # Resolved, so that a default that a later version changes does not change a study that has begun.
         identity = {**self.settings.identity(), _RESOLVED: samplers.settings_of(sampler)}
+        if (promotion := self.ladder(self.evaluator).promotion) is not None:
+            identity["promotion_options"] = promotion.settings
         if path.exists() and not path.is_dir():
             raise StudyMismatchError(f"{str(path)!r} is a file; a study needs a folder of its own.")
         check_folder("A study", path, STUDY_FOLDER)
@@ -282,13 +294,17 @@ class Session:
         settings = self.settings
         kept = None if folder is None else Checkpoints(Path(folder) / _CHECKPOINTS)
         evaluator = self.tuned(signal).with_checkpoints(kept)
+        ladder = self.ladder(evaluator)
         with tracked(settings.trackers, folder or ".", settings.as_dict(), on_event) as tell:
             together = partial(evaluator.measure_all, batch=settings.batch)
             sampler = self.sampler(signal, folder, study.settings)
-            study.run(evaluator, sampler, self.total, self.initial, tell, evaluate_all=together, batch=settings.batch)
+            more: dict[str, Any] = {"evaluate_all": together, "batch": settings.batch, "ladder": ladder}
+            study.run(evaluator, sampler, self.total, self.initial, tell, **more)
         if isinstance(sampler, samplers.TellsMore) and sampler.told:
             study.note(_TOLD, {**(study.fact(_TOLD) or {}), **sampler.told})
-        if kept is not None:  # all trials have ended: what workers that were lost have left is of no use any more
+        # All trials have ended: what workers that were lost have left is of no use any more. Those that are paused may
+        # go on when the search is given more trials, and their files are bounded.
+        if kept is not None and ladder.promotion is None:
             kept.clear()
         if settings.rungs:
             study.note(_RUNGS, [one.as_dict() for one in rung_correlations(study.trials(with_history=False))])

@@ -20,7 +20,9 @@ from optuna.trial import TrialState as StoredState
 from autopeft.errors import AutopeftError
 from autopeft.interruption import reason_of, uninterrupted
 from autopeft.spaces.lattice import SearchSpace
+from autopeft.study.climbs import joined
 from autopeft.study.database import Store
+from autopeft.study.ladder import Ladder
 from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
 from autopeft.study.ledger import Ledger
 from autopeft.study.record import Proposal, Record
@@ -57,8 +59,13 @@ class Holder:
 
     # -- taking and giving back ------------------------------------------------------------------------------------
 
-    def enter(self, proposal: Proposal, space: SearchSpace, n_trials: int) -> Record | None:
-        """Write the proposal as a running trial, then look who was first; None when somebody else was."""
+    def enter(self, proposal: Proposal, space: SearchSpace, n_trials: int, ladder: Ladder) -> Record | None:
+        """Write the proposal as a running trial, then look who was first; None when somebody else was.
+
+        Args:
+            n_trials: trials from their beginning, at most.
+            ladder: what may be trained in all.
+        """
         now = self._store.attempt("reading the clock", self._store.now)
         lease = Lease.mine(now, self._store.clock)
         record = self._ledger.write(proposal, space.choices, self._seed, lease)
@@ -67,7 +74,10 @@ class Holder:
         number = record.trial.number
         # The numbers decide, which the database gives in one order that all see, and not clocks, which differ.
         before = [r for r in self._ledger.records.values() if r.trial.number < number and r.is_taken]
-        if len(before) >= n_trials or any(r.fingerprint == record.fingerprint for r in before):
+        is_late = record.begins and sum(r.begins for r in before) >= n_trials
+        # The sum is over what was claimed before, so that two workers who look at once agree on who was too many.
+        is_dear = not ladder.keeps(joined(sorted([*before, record], key=lambda r: r.trial.number)))
+        if is_late or is_dear or any(r.claim == record.claim for r in before):
             _logger.info("Trial %d is withdrawn: another worker was first.", number)
             self._ledger.withdraw(record)
             return None
@@ -134,7 +144,7 @@ class Holder:
 
     def lose(self, record: Record) -> None:
         """Let a trial end whose worker is lost: to be tried again, or "gave_up" where that was done often enough."""
-        same = [r for r in self._ledger.records.values() if r.fingerprint == record.fingerprint]
+        same = [r for r in self._ledger.records.values() if r.claim == record.claim]
         # Losses before somebody reopened the trial are forgiven, or it would be given up again at once.
         again = max((r.trial.number for r in same if r.trial.number in self._ledger.reopened), default=-1)
         n_lost = 1 + sum(r.is_preempted and not r.is_given_back for r in same if r.trial.number > again)

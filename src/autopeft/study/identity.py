@@ -29,8 +29,11 @@ from autopeft.study.record import to_json
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Version of what is written. Readers refuse a newer one."""
+FORMAT = 2
+"""The newest version of what is written; readers refuse a newer one. In 2 a trial may be several rows, see
+`autopeft.study.climbs`; a study in which none can be is written in 1, which earlier versions read."""
+
+_IN_ROWS = "promotion"  # the setting by which trials become several rows
 
 _KEY = "identity"
 _PATIENCE_SECONDS = 5.0
@@ -55,7 +58,7 @@ class Identity:
     settings: Mapping[str, Any]
     seed: int
     versions: Mapping[str, str]
-    format: int = FORMAT
+    format: int = 1
 
     @classmethod
     def of(cls, space: SearchSpace, objective: str, settings: Mapping[str, Any], seed: int) -> Identity:
@@ -67,7 +70,9 @@ class Identity:
         wrong = [key for key, value in flat(settings) if not _is_json(value)]
         if wrong:
             raise SettingsError(f"Settings of a study are written as JSON, but these cannot be: {', '.join(wrong)}.")
-        return cls(to_json(space.as_dict()), space.fingerprint, objective, to_json(settings), seed, versions())
+        format_ = FORMAT if _IN_ROWS in settings else 1
+        facts = to_json(space.as_dict()), space.fingerprint, objective, to_json(settings), seed, versions()
+        return cls(*facts, format=format_)
 
     @property
     def cost(self) -> Objective:

@@ -20,9 +20,10 @@ from sqlalchemy import column, table
 from autopeft.collecting import uncollected
 from autopeft.errors import InputError
 from autopeft.spaces.lattice import Choice
+from autopeft.study.climbs import joined
 from autopeft.study.database import Store
 from autopeft.study.lease import Lease
-from autopeft.study.record import Proposal, Record, read_facts, read_trial, reopened, to_json, write_trial
+from autopeft.study.record import Claim, Proposal, Record, read_facts, read_trial, reopened, to_json, write_trial
 from autopeft.trial import Trial, TrialState
 
 _REOPENED = "reopened."
@@ -79,19 +80,21 @@ class Ledger:
         Raises:
             InputError: the trial of this number is none that failed for good.
         """
-        failed = {
-            trial.number: trial.failure for trial in self.trials() if trial.failure is not None and trial.is_taken
-        }
+        self._n_read = 0  # read all anew, now and when it is read next
+        self.refresh()
+        found = [record.trial for record in self.visible()]
+        failed = [trial for trial in found if trial.failure is not None and trial.is_taken]
         if number is None:
-            chosen = tuple(each for each, failure in failed.items() if failure.kind == "gave_up")
-        elif number in failed:
-            chosen = (number,)
+            chosen = [trial for trial in failed if trial.failure is not None and trial.failure.kind == "gave_up"]
         else:
-            raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
-        for each in chosen:
-            self.note(f"{_REOPENED}{each}", now)
-        self._n_read = 0  # read all anew
-        return chosen
+            chosen = [trial for trial in failed if trial.root == number]
+            if not chosen:
+                raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
+        for trial in chosen:
+            # Of a training that failed after a rung the part that failed is repeated, and not what was told before.
+            self.note(f"{_REOPENED}{trial.number}", now)
+        self._n_read = 0
+        return tuple(trial.root for trial in chosen)
 
     def _read_reopened(self) -> frozenset[int]:
         found = (key.removeprefix(_REOPENED) for key in self.facts() if key.startswith(_REOPENED))
@@ -108,11 +111,14 @@ class Ledger:
 
     def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
         """Every trial that was not withdrawn, read anew, by number."""
+        return self._trials(sqlalchemy.true(), with_history)
+
+    def _trials(self, where: sqlalchemy.ColumnElement[bool], with_history: bool = True) -> tuple[Trial, ...]:
         again = self._read_reopened()
         with uncollected():
-            rows = self._store.attempt("reading trials", lambda: self._rows(sqlalchemy.true(), with_history))
+            rows = self._store.attempt("reading trials", lambda: self._rows(where, with_history))
             found = (_as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
-            return tuple(record.trial for record in found if record is not None and not record.is_withdrawn)
+            return tuple(joined(record for record in found if record is not None and not record.is_withdrawn))
 
     def trial(self, number: int) -> Trial:
         """The trial of this number, read anew.
@@ -120,11 +126,14 @@ class Ledger:
         Raises:
             InputError: there is no such trial.
         """
-        rows = self._store.attempt(f"reading trial {number}", lambda: self._rows(_TRIALS.c.number == number))
-        record = _as_it_stands(read_trial(rows[0]), self._read_reopened()) if rows else None
-        if record is None or record.is_withdrawn:
+        found = self._trials(_TRIALS.c.number == number)
+        if found and found[0].rung is not None:  # other rows may be parts of it
+            self.refresh()
+            parts = [one.trial.number for one in self.visible() if one.trial.root == found[0].root]
+            found = tuple(one for one in self._trials(_TRIALS.c.number.in_(parts)) if one.number == number)
+        if not found:
             raise self._unknown(number)
-        return record.trial
+        return found[0]
 
     def record(self, number: int) -> Record:
         """The record of this number, read when it is not known yet.
@@ -137,6 +146,10 @@ class Ledger:
         if number not in self.records:
             raise self._unknown(number)
         return self.records[number]
+
+    def joined(self) -> list[Trial]:
+        """The trials that were read so far and not withdrawn, parts of one training put together."""
+        return joined(self.visible())
 
     def visible(self) -> list[Record]:
         """What was read so far and has not been withdrawn."""
@@ -198,7 +211,7 @@ class Ledger:
                 self._take_in(self._changed())
                 # The first try may have arrived although its answer did not, and a second row would be a second
                 # training.
-                if self._of(lease.token) or self._is_taken(proposal.candidate.fingerprint):
+                if self._of(lease.token) or self._is_taken(proposal.claim):
                     return
             self._store.backend.create_new_trial(self._key, stored)
             self._take_in(self._changed())
@@ -251,14 +264,14 @@ class Ledger:
                 is_ended = False
             return is_ended, self._rows(_TRIALS.c.trial_id == record.key)
 
-        is_told = state is StoredState.COMPLETE
+        is_told = state is not StoredState.FAIL
         doing = f"storing {'the measurement' if is_told else 'the end'} of trial {record.trial.number}"
         is_ended, rows = self._store.attempt(doing, step, is_space_awaited=is_told)
         self._take_in(rows)
-        return is_ended or (is_told and self.records[record.trial.number].trial.is_complete)
+        return is_ended or (is_told and self.records[record.trial.number].trial.latest is not None)
 
-    def _is_taken(self, fingerprint: str) -> bool:
-        return any(record.is_taken and record.fingerprint == fingerprint for record in self.records.values())
+    def _is_taken(self, claim: Claim) -> bool:
+        return any(record.is_taken and record.claim == claim for record in self.records.values())
 
     def _of(self, token: str) -> list[Record]:
         found = [record for record in self.records.values() if record.lease.token == token]

@@ -18,10 +18,14 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as StoredState
 
 from autopeft.candidate import Candidate
+from autopeft.fidelity import FULL
 from autopeft.objective import Measurement
 from autopeft.spaces.lattice import Choice, Configuration
 from autopeft.study.lease import Lease
 from autopeft.trial import Failure, Trial, TrialState
+
+Claim = tuple[str, int | None]
+"""The fingerprint of a candidate, and the rung up to which it is trained; see `Record.claim`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,16 @@ class Record:
     lease: Lease
     is_withdrawn: bool = False
     is_given_back: bool = False
+
+    @property
+    def claim(self) -> Claim:
+        """What nobody else may work on: of one candidate each part, from rung to rung, is claimed by itself."""
+        return self.fingerprint, self.trial.rung
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is a trial from its beginning and takes one of the places of the study."""
+        return self.is_taken and self.trial.continues is None
 
     @property
     def is_running(self) -> bool:
@@ -69,6 +83,13 @@ class Proposal:
     origin: str
     proposal_seconds: float = 0.0
     retry_of: int | None = None
+    rung: int | None = None
+    continues: int | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """That of its record."""
+        return self.candidate.fingerprint, self.rung
 
 
 def write_trial(proposal: Proposal, choices: tuple[Choice, ...], seed: int, lease: Lease) -> FrozenTrial:
@@ -83,6 +104,7 @@ def write_trial(proposal: Proposal, choices: tuple[Choice, ...], seed: int, leas
         "proposal_seconds": proposal.proposal_seconds,
         "retry_of": proposal.retry_of,
         "lease": lease.as_dict(),
+        **({} if proposal.rung is None else {"rung": proposal.rung, "continues": proposal.continues}),
     }
     return FrozenTrial(
         number=-1,  # the storage gives the number
@@ -115,16 +137,19 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
         number=stored.number,
         configuration=Configuration(tuple(facts["configuration"])),
         architecture=candidate.architecture,
-        state=_state(stored.state),
+        state=_state(stored),
         origin=facts["origin"],
         seed=facts["seed"],
-        measurement=_measurement(stored, with_history),
+        measurement=_measurement(stored, with_history, TrialState.COMPLETE),
+        so_far=_measurement(stored, with_history, TrialState.PAUSED),
         failure=_failure(stored),
         proposal_seconds=facts["proposal_seconds"],
         started=_seconds(stored.datetime_start) or 0.0,
         finished=_finished(stored, lease),
         retry_of=facts["retry_of"],
         changes=candidate.changes,
+        rung=facts.get("rung"),
+        continues=facts.get("continues"),
     )
     return Record(
         key=stored._trial_id,
@@ -195,22 +220,34 @@ def _plain_value(value: Any) -> Any:
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _state(state: StoredState) -> TrialState:
-    if state is StoredState.RUNNING:
+def told_as(trial: Trial, measurement: Measurement) -> StoredState:
+    """How a measured trial is stored: one that stands at a rung is what Optuna calls pruned, which no front of its has.
+
+    A training that patience has ended at a rung is over, and has its measurement at the end.
+    """
+    reached = measurement.extra.get("rungs", ())
+    is_over = trial.rung is None or not reached or reached[-1]["fidelity"] == FULL.to_json()
+    return StoredState.COMPLETE if is_over else StoredState.PRUNED
+
+
+def _state(stored: FrozenTrial) -> TrialState:
+    if stored.state is StoredState.RUNNING:
         return TrialState.RUNNING
-    return TrialState.COMPLETE if state is StoredState.COMPLETE else TrialState.FAILED
+    if stored.state is StoredState.PRUNED and "measurement" in stored.user_attrs:
+        return TrialState.PAUSED
+    return TrialState.COMPLETE if stored.state is StoredState.COMPLETE else TrialState.FAILED
 
 
-def _measurement(stored: FrozenTrial, with_history: bool) -> Measurement | None:
+def _measurement(stored: FrozenTrial, with_history: bool, wanted: TrialState) -> Measurement | None:
     # A worker that was given up while it wrote leaves a measurement behind in a trial that has failed.
-    if stored.state is not StoredState.COMPLETE:
+    if _state(stored) is not wanted:
         return None
     facts = stored.user_attrs["measurement"]
     return Measurement.from_dict(facts if with_history else {**facts, "history": ()})
 
 
 def _failure(stored: FrozenTrial) -> Failure | None:
-    if _state(stored.state) is not TrialState.FAILED:
+    if _state(stored) is not TrialState.FAILED:
         return None
     facts = stored.user_attrs.get("failure")
     if not facts:

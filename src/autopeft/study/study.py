@@ -30,6 +30,7 @@ from autopeft.study.events import Asked, Claimed, Evaluate, EvaluateAll, Event, 
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.holding import Holder
 from autopeft.study.identity import Identity, find, find_or_make
+from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.ledger import Ledger
 from autopeft.study.opening import open_store, warn_of_skew
@@ -197,11 +198,7 @@ class Study:
     # -- reading -------------------------------------------------------------------------------------------
 
     def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
-        """Every trial, read anew, in order of number. Numbers may have gaps.
-
-        Args:
-            with_history: whether learning curves are kept; they are most of a measurement.
-        """
+        """Every trial, read anew, in order of number, which may have gaps; learning curves are most of it."""
         return self._ledger.trials(with_history=with_history)
 
     def trial(self, number: int) -> Trial:
@@ -215,12 +212,12 @@ class Study:
     def front(self, cost: Objective | None = None) -> ParetoFront:
         """The measured trials that no other one beats in both metric and `cost`, the study's own when it is None."""
         self._ledger.refresh()
-        return front_of([record.trial for record in self._ledger.visible()], cost or self.cost)
+        return front_of(self._ledger.joined(), cost or self.cost)
 
     def n_finished(self) -> int:
-        """Number of trials that count towards the total: measured, or failed for good."""
+        """Number of trials that count towards the total: measured, paused at a rung, or failed for good."""
         self._ledger.refresh()
-        return sum(record.trial.counts_as_finished for record in self._ledger.visible())
+        return sum(trial.counts_as_finished for trial in self._ledger.joined() if trial.continues is None)
 
     def reopen(self, number: int | None = None) -> tuple[int, ...]:
         """Give failed trials another chance; returns their numbers. Who claims next repeats them, as new trials.
@@ -237,19 +234,22 @@ class Study:
 
     # -- ask and tell --------------------------------------------------------------------------------------
 
-    def claim(self, sampler: Asked, n_trials: int, initial: Sequence[Configuration] = ()) -> Trial | None:
+    def claim(
+        self, sampler: Asked, n_trials: int, initial: Sequence[Configuration] = (), ladder: Ladder | None = None
+    ) -> Trial | None:
         """The next trial for this worker to evaluate; it must be told or failed, and its lease is renewed till then.
 
-        First comes what lost its worker, then the configurations of `initial` in their order, then the sampler,
-        which is given the trials without their learning curves and without those that lost their workers. No
-        architecture is claimed that is measured, has failed for good, or is being evaluated anywhere.
+        First comes what lost its worker, then what goes on from a rung, then the configurations of `initial` in their
+        order, then the sampler, which is given the trials without their learning curves and without those that lost
+        their workers. No architecture is claimed that is measured, has failed for good, or is being evaluated anywhere.
 
         Args:
             n_trials: the total for the study, not for this call or worker: trials finished and running never
                 exceed it.
+            ladder: whether trials are paused and which go on, and a budget of trainings; None for none of these.
 
         Returns:
-            None when the total is reached, or will be once running trials have ended: see `n_finished`.
+            None when the total is reached and nothing goes on, or the budget is spent; running trials may change that.
 
         Raises:
             SpaceExhaustedError: nothing is left to propose.
@@ -257,6 +257,7 @@ class Study:
             InputError: the study was opened without its space.
         """
         self._check_claim(n_trials)
+        ladder = ladder or Ladder()
         lock = self._store.claim_lock(self._key)
         patience = max(_CLAIM_SECONDS, self._rules.stale_seconds)
         with self._holder.given_back_if_interrupted(), turn(lock, patience, self._ledger.newest) as mine:
@@ -265,13 +266,13 @@ class Study:
                 # Before anything is given up: what was measured and not told is a result, not a loss.
                 self._teller.tell_waiting()
                 self._holder.give_up_lost()
-                if sum(record.is_taken for record in self._ledger.records.values()) >= n_trials:
+                proposal = self._proposer.next(sampler, n_trials, initial, ladder, self.cost)
+                if proposal is None:
                     return None
-                candidate = self._proposer.next(sampler, initial)
                 if not mine.lasts():
                     continue  # somebody may have claimed meanwhile
                 with uninterrupted():  # nobody would give back what is written and not yet known here
-                    record = self._holder.enter(candidate, self._proposer.space, n_trials)
+                    record = self._holder.enter(proposal, self._proposer.space, n_trials, ladder)
                 if record is not None:
                     return record.trial
 
@@ -305,6 +306,7 @@ class Study:
         *,
         evaluate_all: EvaluateAll | None = None,
         batch: int = 1,
+        ladder: Ladder | None = None,
     ) -> None:
         """Claim, evaluate and tell until the study has `n_trials` finished trials: the loop of one worker.
 
@@ -320,6 +322,7 @@ class Study:
                 by one with `evaluate`.
             batch: how many trials are claimed at most before they are evaluated. The sampler knows those of the same
                 batch as running, as it knows those of other workers.
+            ladder: see `claim`; what it pauses is measured by it, and not by `evaluate`.
 
         Raises:
             ProposalFailure: see `claim`.
@@ -329,10 +332,11 @@ class Study:
         watch = CrashWatch()
         notify = on_event or _ignore
         with self._holder.given_back_if_interrupted():
-            while trials := self._next_batch(sampler, n_trials, initial, batch if evaluate_all is not None else 1):
+            claim = partial(self.claim, sampler, n_trials, initial, ladder)
+            while trials := self._next_batch(claim, n_trials, batch if evaluate_all is not None else 1):
                 for trial in trials:
                     notify(Claimed(trial))
-                for trial, result in zip(trials, results_of(trials, evaluate, evaluate_all), strict=True):
+                for trial, result in zip(trials, results_of(trials, evaluate, evaluate_all, ladder), strict=True):
                     if isinstance(result, Exception):
                         failure = failure_of(result)
                         _logger.warning("Trial %d failed (%s): %s", trial.number, failure.kind, failure.message)
@@ -347,21 +351,19 @@ class Study:
     # -- inside ----------------------------------------------------------------------------------
 
     def _check_claim(self, n_trials: int) -> None:
-        wrong = []
-        if self._space is None:
-            wrong.append("the study was opened without its space, which claiming needs")
+        wrong = ["the study was opened without its space, which claiming needs"] if self._space is None else []
         if not isinstance(n_trials, int) or n_trials < 1:
             wrong.append(f"the number of trials must be a whole number of at least 1, but is {n_trials!r}")
         if wrong:
             raise InputError(f"No trial can be claimed: {'; '.join(wrong)}.")
 
-    def _next_batch(self, sampler: Asked, n_trials: int, initial: Sequence[Configuration], batch: int) -> list[Trial]:
+    def _next_batch(self, claim: Callable[[], Trial | None], n_trials: int, batch: int) -> list[Trial]:
         """The next trials, as many as there are and at most `batch`; nobody is waited for but for the first."""
-        first = self._next(sampler, n_trials, initial)
+        first = self._next(claim, n_trials)
         found = [] if first is None else [first]
         while found and len(found) < batch:
             try:
-                trial = self.claim(sampler, n_trials, initial)
+                trial = claim()
             except (SpaceExhaustedError, ProposalFailure):
                 break  # what is claimed is evaluated; the next claim meets the same again if it is still so
             if trial is None:
@@ -369,17 +371,18 @@ class Study:
             found.append(trial)
         return found
 
-    def _next(self, sampler: Asked, n_trials: int, initial: Sequence[Configuration]) -> Trial | None:
-        """Claim, waiting for others' last trials: they may yet lose their workers and have to be repeated."""
+    def _next(self, claim: Callable[[], Trial | None], n_trials: int) -> Trial | None:
+        """Claim, waiting for others' last trials: they may yet lose their workers, or let one go on from its rung."""
         while True:
+            trial, why = None, ""
             try:
-                trial = self.claim(sampler, n_trials, initial)
-                if trial is not None or self.n_finished() >= n_trials:
-                    return trial
+                trial = claim()
             except SpaceExhaustedError as error:
-                if not any(record.is_running for record in self._ledger.records.values()):
-                    _logger.warning("The search ends with %d of %d trials. %s", self.n_finished(), n_trials, error)
-                    return None
+                why = str(error)
+            if trial is not None or not any(record.is_running for record in self._ledger.records.values()):
+                if why:
+                    _logger.warning("The search ends with %d of %d trials. %s", self.n_finished(), n_trials, why)
+                return trial
             time.sleep(self._rules.poll_seconds)
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 
-from optuna.trial import TrialState as StoredState
-
 from autopeft.errors import InputError
 from autopeft.objective import Measurement
 from autopeft.study.database import Store
 from autopeft.study.holding import Holder
 from autopeft.study.identity import Identity
+from autopeft.study.ladder import Ladder
 from autopeft.study.ledger import Ledger
 from autopeft.study.proposing import Proposer
-from autopeft.study.record import Record, to_json
+from autopeft.study.record import Record, to_json, told_as
 from autopeft.study.untold import Shelf, Untold
 from autopeft.trial import Trial
 
@@ -78,24 +77,27 @@ class Teller:
             now = self._store.attempt("reading the clock", self._store.now)
             if not (record.lease.is_mine or self._holder.is_lost(record, now)):
                 continue  # whoever holds it lives and tells it
-            if not record.trial.is_complete and self.complete(record.trial, item.measurement).is_complete:
+            is_told = record.trial.latest is not None
+            if not is_told and self.complete(record.trial, item.measurement).latest is not None:
                 _logger.warning("Trial %d had been measured earlier; that has been stored now.", item.number)
             self._shelf.drop(item)
 
     def complete(self, trial: Trial, measurement: Measurement) -> Trial:
         """Store a measurement as that of its trial, or as its retry where the trial was given up."""
         facts = {"measurement": to_json(measurement.as_dict())}
-        values = (measurement.value, self._identity.cost.told(measurement))
         record: Record | None = self._ledger.record(trial.number)
         assert record is not None
+        state = told_as(record.trial, measurement)
+        # Optuna keeps no values of what has not come to its end: they would stand in its fronts.
+        values = (measurement.value, self._identity.cost.told(measurement)) if state.name == "COMPLETE" else None
         # The trial may have been given up while it trained, as happens to a machine that sleeps.
-        if not self._ledger.end(record, facts, StoredState.COMPLETE, values):
+        if not self._ledger.end(record, facts, state, values):
             record = self._enter_late(record)
             if record is None:
                 _logger.warning("Trial %d had been given up and repeated; its measurement is dropped.", trial.number)
                 self._holder.let_go(trial.number)
                 return self._ledger.record(trial.number).trial
-            self._ledger.end(record, facts, StoredState.COMPLETE, values)
+            self._ledger.end(record, facts, state, values)
             self._holder.let_go(record.trial.number)
         self._holder.let_go(trial.number)
         return self._ledger.record(record.trial.number).trial
@@ -103,7 +105,7 @@ class Teller:
     def _enter_late(self, record: Record) -> Record | None:
         """Claim the retry of a trial of ours that was given up; None when somebody else has begun it."""
         self._ledger.refresh()
-        if any(r.is_taken and r.fingerprint == record.fingerprint for r in self._ledger.records.values()):
+        if any(r.is_taken and r.claim == record.claim for r in self._ledger.records.values()):
             return None
         # Whatever the total: the training has been paid for, and its trial counted before it was given up.
-        return self._holder.enter(self._proposer.retry(record.fingerprint), self._proposer.space, sys.maxsize)
+        return self._holder.enter(self._proposer.retry(record.claim), self._proposer.space, sys.maxsize, Ladder())

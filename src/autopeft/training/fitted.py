@@ -20,6 +20,7 @@ class Fit:
         seconds: wall-clock time of training, evaluations included, over all processes that worked on the run.
         train_seconds: the same without evaluations.
         is_over: False where the run was paused and may go on.
+        first_loss: of the first step; 0 where the run was begun by a version that did not keep it.
     """
 
     history: tuple[Epoch, ...]
@@ -30,3 +31,4 @@ class Fit:
     seconds: float
     train_seconds: float
     is_over: bool = True
+    first_loss: float = 0.0

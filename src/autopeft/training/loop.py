@@ -133,9 +133,10 @@ class Training:
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.order = TrainingOrder(encoded.lengths, recipe.batch_size, seed)
-        self.done, self.n_processed, self.losses = 0, 0, torch.zeros((), device=self.device)
+        self.losses, self.first_loss = (torch.zeros((), device=self.device) for _ in range(2))
         # The sum of losses stays on the device, since adding it up on the host would wait for the device at every step.
-        self.since, self.history, self.kept = 0, list[Epoch](), -1
+        self.done = self.n_processed = self.since = 0
+        self.history, self.kept = list[Epoch](), -1
         self.best: list[Tensor] | None = None
         self._generators = Generators(self.device, seed)
         self._clock, self._evaluating, self._is_whole = Stopwatch(), 0.0, True
@@ -240,7 +241,7 @@ class Training:
         # None and not zero: AdamW passes over what has no gradient, so that a module that was left out of a step does
         # not move on by its momentum.
         self.optimiser.zero_grad(set_to_none=True)
-        self.losses += loss.detach()
+        self.losses, self.first_loss = self.losses + loss.detach(), self.first_loss if self.done else loss.detach()
         self.done, self.since = self.done + 1, self.since + 1
         self.n_processed += n_examples
         if self.done % _CHECK_EVERY == 0:
@@ -301,7 +302,7 @@ class Training:
         seconds = self._clock.seconds
         return Fit(
             tuple(self.history), self.kept, self.done, self.planned, self.n_processed, seconds,
-            seconds - self._evaluating, is_over,
+            seconds - self._evaluating, is_over, float(self.first_loss),
         )  # fmt: skip
 
     def _is_last_kept(self) -> bool:
@@ -313,10 +314,10 @@ class Training:
         """All that the rest of the run depends on; `restore` is the inverse.
 
         Tensors are the trained parameters, the best ones so far, AdamW's moments, the sum of losses since the last
-        evaluation, and the states of PyTorch's generators; of a run that is over, the parameters that are kept alone.
+        evaluation, the first loss, and PyTorch's generators; of a run that is over, the parameters that are kept alone.
         The tensors are the run's own, not copies.
         """
-        tensors: dict[str, Tensor] = {"losses": self.losses, **self._generators.states()}
+        tensors: dict[str, Tensor] = {"losses": self.losses, "first": self.first_loss, **self._generators.states()}
         values = [parameter.detach() for parameter in self.parameters]
         if self.is_over:
             # A run that is over goes on nowhere, so of its state only what is kept has to be written.
@@ -363,6 +364,7 @@ class Training:
                 self.optimiser.state[parameter] = {name: moment.to(self.device) for name, moment in moments.items()}
             parameter.copy_(value)
         self.losses = found.tensors["losses"].to(self.device)
+        self.first_loss = found.tensors.get("first", torch.zeros(())).to(self.device)  # earlier versions: not kept
         self._generators.restore(found.tensors)
         self.order.restore(facts["order"])
         self.history = [Epoch(**point) for point in facts["history"]]

@@ -81,6 +81,8 @@ class Run:
                 "steps": self.fitted.steps,
                 "planned_steps": self.fitted.planned,
                 "n_processed": self.fitted.n_processed,
+                "first_loss": self.fitted.first_loss,
+                "last_loss": self.fitted.history[-1].loss,
                 **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
                 "train_seconds": self.fitted.train_seconds,
                 "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
