@@ -39,6 +39,8 @@ LabelSeparator = Annotated[
 Budgets = Annotated[
     list[str], typer.Option(help="Hard limit: 0.5%, 1.39‱, 837120, or 0.1%-0.5%; again for each budget of bipeft.")
 ]
+File = Annotated[Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")]
+CostName = Annotated[str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")]
 Trainings = Annotated[float | None, typer.Option(help="Budget of the search in whole trainings.")]
 Promotion = Annotated[str | None, typer.Option(help="Which trials go on from a rung: `autopeft list promotions`.")]
 MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")]
@@ -54,9 +56,7 @@ TruncationSide = Annotated[
 
 
 def asked(
-    file: Annotated[
-        Path | None, typer.Argument(help="Settings in YAML; options override it.", metavar="[SETTINGS.yaml]")
-    ] = None,
+    file: File = None,
     model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
     task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
@@ -75,9 +75,7 @@ def asked(
     budget: Budgets = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
-    cost: Annotated[
-        str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")
-    ] = None,
+    cost: CostName = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
     trainings: Trainings = None,
     promotion: Promotion = None,
