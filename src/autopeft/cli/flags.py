@@ -72,7 +72,7 @@ def asked(
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
     budget: Budgets = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset of the sampler: paper, released, recommended.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of the sampler: paper, released, recommended, robust.")] = None,
     cost: Annotated[
         str | None, typer.Option(help="What is minimised beside the metric, see `autopeft list costs`.")
     ] = None,
