@@ -35,6 +35,7 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "nsga2": ("nsga2", {}),
     "gp (Optuna)": ("gp", {}),
     "recommended (SAAS by MAP)": ("saas-nehvi", {"preset": "recommended"}),
+    "robust (the same, told the noise)": ("saas-nehvi", {"preset": "robust"}),
     "released": ("saas-nehvi", {"preset": "released"}),
     "paper (SAAS by NUTS)": ("saas-nehvi", {"preset": "paper"}),
 }
@@ -48,7 +49,9 @@ def measured(number: int, configuration: Configuration, space: SearchSpace, n_ba
     noise = np.random.default_rng(number).normal(scale=0.005)
     value = 0.8 + 0.02 * np.log10(1 + nominal / 1000) + 0.004 * sum(layer > 5 for layer in layers) + noise
     counts = Counts(nominal, nominal, nominal, n_backbone)
-    found = Measurement({"accuracy": float(value)}, "accuracy", counts, 1.0, 0, 0.1, "validation")
+    found = Measurement(
+        {"accuracy": float(value)}, "accuracy", counts, 1.0, 0, 0.1, "validation", extra={"n_scored": 1000}
+    )
     return Trial(number, configuration, architecture, TrialState.COMPLETE, "initial", 0, found)
 
 

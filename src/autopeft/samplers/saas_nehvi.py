@@ -1,8 +1,9 @@
 """Bayesian optimisation on the lattice: a SAAS Gaussian process and noisy expected hypervolume improvement.
 
-AutoPEFT (arXiv 2301.12132, section 3.2). Three presets: ``paper`` is what the paper says, ``released`` what the
+AutoPEFT (arXiv 2301.12132, section 3.2). Four presets: ``paper`` is what the paper says, ``released`` what the
 authors' code does (without its crashes and without its mislabelled training data), ``recommended`` what this
-package would do: a cost that is known before training is not modelled, and nothing is proposed twice.
+package would do first: a cost that is known before training is not modelled, and nothing is proposed twice.
+``robust``, which new searches take, minds besides that metrics are noisy and that runs collapse.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from autopeft.objective import Measurement, Objective, reference_point
 from autopeft.objectives import Costing
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._bayes.costs import LatticeCosts
+from autopeft.samplers._bayes.inputs import Inputs
 from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
 from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
@@ -61,9 +63,11 @@ class SaasNehvi:
 
     def __init__(self, space: SearchSpace, seed: int, settings: BayesSettings, costing: Costing | None = None) -> None:
         self._space, self._seed = space, check_seed(seed)
-        self._costs = LatticeCosts(space, settings.cost_scale, costing or Costing())
+        share = settings.band if settings.goal == "band" else None
+        self._costs = LatticeCosts(space, settings.cost_scale, costing or Costing(), share)
         self._cost = self._costs.objective
         self._settings = settings = settings if self._costs.is_known else settings.modelled()
+        self._rows = Inputs(space, settings.encoding, settings.inputs)
         if settings.surrogate == "saas-nuts":
             with quiet(seed):
                 from autopeft.samplers._bayes.surrogate import check_nuts
@@ -84,7 +88,7 @@ class SaasNehvi:
         seen = taken(self._space, trials)
         # Two values are the fewest that have a spread, without which nothing can be brought to unit variance.
         if len(with_cost(trials, self._cost)) < 2:
-            return random_unseen(self._space, seen, rng, n)
+            return self._random(seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))):
             from autopeft.samplers._bayes.surrogate import FAILURES
@@ -104,8 +108,21 @@ class SaasNehvi:
                 raise
             except FAILURES as error:
                 _log.warning("The surrogate failed (%s); the proposal is random.", error, exc_info=True)
-                found += random_unseen(self._space, seen, rng, n - len(found))
+                found += self._random(seen, rng, n - len(found))
         return found
+
+    def _random(self, seen: set[tuple[int, ...]], rng: np.random.Generator, n: int) -> list[Configuration]:
+        """Random ones from where it looks; where nothing is left there, from the rest of the space.
+
+        Raises:
+            SpaceExhaustedError: nothing is left anywhere.
+        """
+        try:
+            return random_unseen(self._costs.aim, seen, rng, n)
+        except SpaceExhaustedError:
+            if self._costs.aim is self._space:
+                raise
+            return random_unseen(self._space, seen, rng, n)
 
     def score(self, trials: Sequence[Trial], configurations: Sequence[Configuration]) -> NDArray[np.float64]:
         """The acquisition values that `ask` would compare, for inspection. Returns ``(len(configurations),)``.
@@ -131,7 +148,7 @@ class SaasNehvi:
         rng: np.random.Generator,
     ) -> Configuration:
         settings = self._settings
-        ledger = Ledger(self._space, acquisition([*_pending(trials), *chosen]), frozenset(seen))
+        ledger = Ledger(self._costs.aim, acquisition([*_pending(trials), *chosen]), frozenset(seen))
         starts = self._starts(trials, seen, rng)
         if settings.neighbourhood == "walk":
             walk(ledger, starts, rng, evaluations=settings.evaluations)
@@ -140,21 +157,31 @@ class SaasNehvi:
                 ledger, starts, rng, moves=settings.moves, evaluations=settings.evaluations,
                 most_neighbours=settings.most_neighbours,
             )  # fmt: skip
-        return ledger.best(rng) or random_unseen(self._space, seen, rng, 1)[0]
+        return ledger.best(rng) or self._random(seen, rng, 1)[0]
 
     def _starts(
         self, trials: Sequence[Trial], seen: set[tuple[int, ...]], rng: np.random.Generator
     ) -> list[Configuration]:
-        by_number = {trial.number: trial.configuration for trial in trials}
-        front = [by_number[point.key] for point in front_of(trials, self._cost).points]
-        settings = self._settings
+        front, settings = self._known_good(trials), self._settings
         if settings.neighbourhood == "walk":
+            front = front or self._random(seen, rng, 1)  # nothing may have been measured where it looks
             return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
         # Evenly along the front: were they the best by one objective, one end of it would never be searched.
         starts = spread(front, settings.pareto_starts)
         if settings.random_starts:
-            starts += random_unseen(self._space, seen, rng, settings.random_starts)
+            starts += self._random(seen, rng, settings.random_starts)
         return starts
+
+    def _known_good(self, trials: Sequence[Trial]) -> list[Configuration]:
+        """The front in order of cost; where one band is sought, what was measured in it, the best first."""
+        if self._costs.band is None:
+            by_number = {trial.number: trial.configuration for trial in trials}
+            return [by_number[point.key] for point in front_of(trials, self._cost).points]
+        held = [
+            (t, found) for t, found, _ in with_cost(trials, self._cost) if self._costs.aim.is_feasible(t.configuration)
+        ]
+        held.sort(key=lambda item: -item[1].value)
+        return [trial.configuration for trial, _ in held[: self._settings.pareto_starts]]
 
     # -- the surrogate -------------------------------------------------------------------------------------
 
@@ -169,7 +196,7 @@ class SaasNehvi:
     def _data(self, trials: Sequence[Trial]) -> Data:
         measured = with_cost(trials, self._cost)
         metric, cost = Objective("metric", "maximize"), self._cost
-        pairs = [(spent, found.value) for _, found, spent in measured]
+        values = self._raised(measured)
         shifts = [self._noise(trial) for trial, _, _ in measured]
         worst_cost, worst_value = self._reference(measured)
         variances = [sampling_variance(found) for _, found, _ in measured]
@@ -177,11 +204,20 @@ class SaasNehvi:
         is_told = self._settings.metric_noise == "sampling" and len(known) == len(measured)
         return Data(
             tuple(trial.configuration for trial, _, _ in measured),
-            tuple(metric.maximised(value) + shift for (_, value), (shift, _) in zip(pairs, shifts, strict=True)),
-            tuple(cost.maximised(spent) + shift for (spent, _), (_, shift) in zip(pairs, shifts, strict=True)),
+            tuple(metric.maximised(value) + shift for value, (shift, _) in zip(values, shifts, strict=True)),
+            tuple(cost.maximised(spent) + shift for (_, _, spent), (_, shift) in zip(measured, shifts, strict=True)),
             (metric.maximised(worst_value), cost.maximised(worst_cost)),
             known if is_told else None,
         )
+
+    def _constant(self, measured: Sequence[tuple[Trial, Measurement, float]]) -> float | None:
+        """What always saying the same would measure; None where no trial says so, as those of earlier versions."""
+        told = [found.extra.get("constant") for _, found, _ in measured]
+        return max((float(value) for value in told if value is not None), default=None)
+
+    def _raised(self, measured: Sequence[tuple[Trial, Measurement, float]]) -> list[float]:
+        constant = self._constant(measured) if self._settings.floor == "constant" else None
+        return [found.value if constant is None else max(found.value, constant) for _, found, _ in measured]
 
     def _noise(self, trial: Trial) -> tuple[float, float]:
         if not self._settings.noise:
@@ -201,7 +237,9 @@ class SaasNehvi:
         pairs = [(spent, found.value) for _, found, spent in first]
         _, one, _ = measured[0]
         worst = self._costs.worst(one.counts)
-        return reference_point(pairs, max(spent for spent, _ in pairs) if worst is None else worst)
+        found = reference_point(pairs, max(spent for spent, _ in pairs) if worst is None else worst)
+        constant = self._constant(measured) if self._settings.reference == "constant" else None
+        return found if constant is None else (found[0], constant)
 
     def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
         import torch
@@ -212,7 +250,7 @@ class SaasNehvi:
         x = self._encoded(data.configurations)
         model = self._fit(x, scale(data.values), seed, x.shape[-1], _spread(scale, data))
         # The reference goes through the transformation of the values, or the two could not be compared.
-        worst = (float(scale([data.reference[0]])[0]), self._costs.axis.worst)
+        worst = (float(scale([data.reference[0]])[0]), self._costs.farthest)
 
         def given(pending: Sequence[Configuration]) -> Score:
             baseline = [*data.configurations, *pending]
@@ -239,14 +277,14 @@ class SaasNehvi:
         settings = self._settings
         is_known = settings.cost_model == "exact"
         x = self._inputs(data.configurations)
-        model = self._fit(x, scale(data.values), seed, self._space.n_choices, _spread(scale, data))
+        model = self._fit(x, scale(data.values), seed, self._rows.width, _spread(scale, data))
         if is_known:
             # BoTorch wants a model for every output, and this one reads the known cost off its column.
             second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
-            worst_cost = -self._costs.axis.worst
+            worst_cost = -self._costs.farthest
         else:
             cost_scale = OutcomeTransform(settings.transform, data.costs)
-            second = self._fit(x, cost_scale(data.costs), seed + 1, self._space.n_choices)
+            second = self._fit(x, cost_scale(data.costs), seed + 1, self._rows.width)
             worst_cost = float(cost_scale([data.reference[1]])[0])
         reference = (float(scale([data.reference[0]])[0]), worst_cost)
 
@@ -279,7 +317,7 @@ class SaasNehvi:
     def _encoded(self, configurations: Sequence[Configuration]) -> Tensor:
         import torch
 
-        return torch.as_tensor(self._space.encode(configurations, self._settings.encoding), dtype=torch.float64)
+        return torch.as_tensor(self._rows(configurations), dtype=torch.float64)
 
     def _position(self, configurations: Sequence[Configuration]) -> NDArray[np.float64]:
         """Positions on the cost axis, smaller is better."""
@@ -297,15 +335,11 @@ class SaasNehvi:
 
 
 def _spread(scale: OutcomeTransform, data: Data) -> NDArray[np.float64] | None:
-    """The variances of the transformed values: half of what a standard deviation up and down makes, squared.
-
-    A transform by ranks is flat beyond the observed values and steep where they are dense, so its slope alone would
-    not do.
-    """
+    """The variances of the transformed values, where those of the values are known."""
     if data.variances is None:
         return None
-    values, width = np.array(data.values), np.sqrt(np.array(data.variances))
-    return np.asarray(np.maximum((scale(values + width) - scale(values - width)) / 2, 1e-3) ** 2)
+    widths = scale.widths(np.array(data.values), np.sqrt(np.array(data.variances)))
+    return np.asarray(widths**2)
 
 
 def _pending(trials: Sequence[Trial]) -> list[Configuration]:
@@ -332,6 +366,7 @@ MEMBERS = {
         build,
         "Bayesian optimisation: SAAS Gaussian process, noisy expected hypervolume improvement (AutoPEFT)",
         presets=PRESETS,
+        default_preset="robust",
         reads_cost=True,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ class Run:
     def _costs(self) -> Mapping[str, Mapping[str, Any]]:
         """What is attached costs, which does not depend on the examples of a measurement; the clock takes seconds."""
         return readings(self.evaluator, self.attached, recorded(self.evaluator.cost))
+
+    def _constant(self) -> float | None:
+        """What the best constant answer measures on the validation part; None where it measures nothing finite."""
+        task = self.evaluator.task
+        found = float(task.baseline(self.evaluator.validation)[task.objective])
+        return found if math.isfinite(found) else None
 
     def reached(self) -> tuple[Reached, ...]:
         """What the run was worth at every rung that it has passed, and at its end; early stopping passes them all."""
@@ -78,6 +85,8 @@ class Run:
             extra={
                 "n_train": evaluator.n_train,
                 "n_scored": len(evaluator.splits.validation if examples is None else examples),
+                # A search that reads the trials must know below which value they say no more than that all failed.
+                **({"constant": self._constant()} if examples is None else {}),
                 "steps": self.fitted.steps,
                 "planned_steps": self.fitted.planned,
                 "n_processed": self.fitted.n_processed,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from autopeft.architecture import Counts
+from autopeft.architecture import Counts, ParameterBudget
+from autopeft.errors import BudgetError
 from autopeft.objective import replaced
 from autopeft.objectives import Costing
 from autopeft.samplers._bayes.outcome import CostAxis, CostScale, Values
 from autopeft.spaces.lattice import Configuration, SearchSpace
+
+# Beyond the reference of a band, so that what lies there neither is improved upon nor improves anything.
+_OUTSIDE = 2.0
 
 
 class LatticeCosts:
@@ -23,15 +29,35 @@ class LatticeCosts:
     Attributes:
         objective: what is minimised.
         is_known: False where only a measurement tells; then the cost has to be modelled, and `positions` is not asked.
+        band: costs that are all alike while all others are worth nothing, or None for the axis of `scale`.
+        aim: what is proposed from: the space, or the part of it within the band.
+
+    Args:
+        share: of the space's budget, from which on the band reaches up to it; None to seek a front of all costs.
     """
 
-    def __init__(self, space: SearchSpace, scale: CostScale, costing: Costing) -> None:
+    def __init__(self, space: SearchSpace, scale: CostScale, costing: Costing, share: float | None = None) -> None:
         self._space, self._scale, self._costing = space, scale, costing
         self.objective = costing.objective
         kind = self.objective.count
         self._kind = None if kind == "trained" else kind  # what is trained depends on the head and is no such sum
         self.is_known = self._kind is not None or costing.price is not None
         self._kept: dict[tuple[int, ...], float] = {}
+        self.band = None if share is None else self._sought(share)
+        self.aim = space if self.band is None else space.within(self.band)
+
+    def _sought(self, share: float) -> ParameterBudget | None:
+        """The band of the space's budget; None where it has none, or one of another count than is minimised."""
+        limit = self._space.budget
+        if limit is None or limit.count != self._kind:
+            return None
+        # Whoever gave a least cost has said what the band is.
+        band = replace(limit, least=limit.least or math.ceil(share * limit.most))
+        try:
+            self._space.within(band)
+        except BudgetError:
+            return None  # the space ends below half of the budget, or has a gap there
+        return band
 
     @cached_property
     def axis(self) -> CostAxis:
@@ -44,8 +70,17 @@ class LatticeCosts:
         """Positions on the axis, smaller is better; ``(n,)``."""
         if self._kind is not None:
             rows = np.array([c.indices for c in configurations], dtype=np.int64).reshape(-1, self._space.n_choices)
-            return self.axis(self._space.costs(rows, self._kind))
+            costs = self._space.costs(rows, self._kind)
+            if self.band is not None:
+                # All at one place: the hypervolume that a candidate adds is what it improves the best value by.
+                return np.where((costs >= self.band.least) & (costs <= self.band.most), 0.0, _OUTSIDE)
+            return self.axis(costs)
         return self.axis(np.array([self._price(one) for one in configurations], dtype=np.float64))
+
+    @property
+    def farthest(self) -> float:
+        """The reference on the axis."""
+        return 1.0 if self.band is not None else self.axis.worst
 
     def worst(self, counts: Counts) -> float | None:
         """The largest cost that is allowed, in the unit of the objective; None where only a measurement tells.

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from autopeft.architecture import CountKind
 from autopeft.spaces.lattice import Configuration, SearchSpace
 
-TransformKind = Literal["rank-normal", "ecdf", "z-score"]
+TransformKind = Literal["rank-normal", "ecdf", "z-score", "clipped"]
 CostScale = Literal["linear", "log", "rank"]
 
 Values = NDArray[np.float64]
@@ -28,6 +28,8 @@ Price = Callable[[Configuration], float]
 """The cost of a configuration before it is trained, in the unit of the objective."""
 
 _CLAMP = (1e-4, 0.9999)
+_LOWEST = -3.0
+_LEAST_WIDTH = 1e-3
 # Random architectures that define the scale "rank", and the seed of that draw, the same for every study.
 _RANKED, _RANK_SEED = 2048, 0
 _PRICED = 256
@@ -43,6 +45,8 @@ class OutcomeTransform:
             share of observations below it, one outside them a quarter of a rank beyond the end. "ecdf": inverse
             normal of the share of observations at most the value, clamped to 1e-4 and 0.9999 (AutoPEFT's
             released code). "z-score": minus mean, by standard deviation (n - 1; 1 where that is 0 or unknown).
+            "clipped": minus the median, by the spread of the upper half about it (1 where that is 0), and no lower than
+            -3: runs that collapsed do not squeeze the good ones together, and these keep their metric's own distances.
         observed: the values that define it; at least one.
     """
 
@@ -55,7 +59,10 @@ class OutcomeTransform:
         seen = np.sort(np.asarray(self.observed, dtype=np.float64))
         if self.kind == "z-score":
             spread = float(seen.std(ddof=1)) if len(seen) > 1 else 0.0
-            return np.asarray((x - seen.mean()) / (spread if spread > 1e-12 * (1 + abs(seen.mean())) else 1.0))
+            return np.asarray((x - seen.mean()) / _unless_none(spread, float(seen.mean())))
+        if self.kind == "clipped":
+            middle, spread = self._upper
+            return np.maximum((x - middle) / spread, _LOWEST)
         # Equal values share the middle of their ranks; many architectures of a small validation part measure the same.
         below = np.searchsorted(seen, x, side="left")
         at_most = np.searchsorted(seen, x, side="right")
@@ -63,6 +70,29 @@ class OutcomeTransform:
         if self.kind == "ecdf":
             return np.asarray(ndtri(np.clip(at_most / n, *_CLAMP)))
         return np.asarray(ndtri(np.clip((below + at_most) / (2 * n), 0.25 / n, 1 - 0.25 / n)))
+
+    def widths(self, values: Values, widths: Values) -> Values:
+        """What standard deviations `widths` of `values` become, ``(n,)``; never none.
+
+        Half of what one up and one down makes: ranks are flat beyond the observed values and steep where these are
+        dense, so that their slope alone would not do. What is clipped stays as noisy as the rest.
+        """
+        if self.kind == "clipped":
+            return np.maximum(widths / self._upper[1], _LEAST_WIDTH)
+        return np.maximum((self(values + widths) - self(values - widths)) / 2, _LEAST_WIDTH)
+
+    @property
+    def _upper(self) -> tuple[float, float]:
+        """The median, and the spread of the upper half about it."""
+        seen = np.asarray(self.observed, dtype=np.float64)
+        middle = float(np.median(seen))
+        spread = float(np.sqrt(np.mean((seen[seen >= middle] - middle) ** 2)))
+        return middle, _unless_none(spread, middle)
+
+
+def _unless_none(spread: float, size: float) -> float:
+    """`spread`, or 1 where it is nothing but rounding of values of this size."""
+    return spread if spread > 1e-12 * (1 + abs(size)) else 1.0
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
-from autopeft.rules import Count, Natural, NotNegative, Number, Positive, raise_if_any, violations
+from autopeft.rules import Count, Natural, NotNegative, Number, Positive, Share, raise_if_any, violations
+from autopeft.samplers._bayes.inputs import InputKind
 from autopeft.samplers._bayes.outcome import CostScale, TransformKind
 from autopeft.spaces.lattice import Encoding
 
 Surrogate = Literal["saas-map", "saas-nuts", "gp"]
 CostModel = Literal["exact", "gp"]
-Reference = Literal["initial", "fixed"]
+Reference = Literal["initial", "fixed", "constant"]
 Acquisition = Literal["log-nehvi", "nehvi"]
 Integration = Literal["closed", "sampled"]
 Neighbourhood = Literal["one-exchange", "walk"]
 MetricNoise = Literal["fitted", "sampling"]
+Floor = Literal["none", "constant"]
+Goal = Literal["front", "band"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class BayesSettings:
         cost_scale: the axis on which an exact cost spans the hypervolume: "linear" parameters, "log"arithm, or
             "rank" among random architectures of the space. A modelled cost uses `transform`.
         reference: "initial": the worst value of the initial design, widened by a tenth of its range, and the
-            largest cost allowed; "fixed": `reference_cost`, in the unit of the cost, and `reference_value`.
+            largest cost allowed; "fixed": `reference_cost`, in the unit of the cost, and `reference_value`;
+            "constant": as "initial", but of values the constant answer's, where it is known.
         acquisition: log-NEHVI or NEHVI.
         integration: "closed": the candidate's value in closed form (needs an exact cost); "sampled": BoTorch.
         mc_samples: quasi-random posterior samples.
@@ -64,6 +69,14 @@ class BayesSettings:
             "sampling": at each trial the variance that comes from scoring so many examples; where a metric has none
             (an error in the labels' own unit) it is fitted.
         noise: standard deviation of noise added to both objectives before the fit (the released code's 1e-4).
+        inputs: what the surrogate sees of a configuration: its "choices", or "wide", also what they add up to, see
+            `Inputs`.
+        floor: "constant": values below that of the best constant answer count as that, where it is known: how far a
+            run fell says nothing of others; "none": they count as they are.
+        goal: what is sought where the space has a budget of parameters: "front": all sizes up to it; "band": the best
+            value at costs from the share `band` of the budget up to it. Without a budget, or where the cost is
+            another count, the front.
+        band: see `goal`; a budget that has a least cost of its own is the band as it is.
     """
 
     preset: str = "recommended"
@@ -90,6 +103,10 @@ class BayesSettings:
     most_neighbours: Count = 256
     metric_noise: MetricNoise = "fitted"
     noise: NotNegative = 0.0
+    inputs: InputKind = "choices"
+    floor: Floor = "none"
+    goal: Goal = "front"
+    band: Share = 0.5
 
     def __post_init__(self) -> None:
         wrong = violations(self)
@@ -113,12 +130,21 @@ class BayesSettings:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping, which is part of a study's identity."""
         found = asdict(self)
-        if self.metric_noise == "fitted":
-            del found["metric_noise"]  # studies that began before there was a choice go on as they were
-        return found
+        # Studies that began before there was a choice go on as they were.
+        return {name: value for name, value in found.items() if name not in EARLIER or value != EARLIER[name]}
 
+
+EARLIER: Mapping[str, Any] = MappingProxyType(
+    {"metric_noise": "fitted", "inputs": "choices", "floor": "none", "goal": "front", "band": 0.5}
+)
+"""What every search did before there was a setting for it; left out of what a study stores."""
 
 PRESETS: Mapping[str, BayesSettings] = {
+    "robust": BayesSettings(
+        preset="robust", transform="clipped", cost_scale="rank", metric_noise="sampling", inputs="wide",
+        floor="constant", reference="constant", goal="band", mc_samples=32, pareto_starts=5,
+        random_starts=5,
+    ),
     "recommended": BayesSettings(),
     "paper": BayesSettings(
         preset="paper", surrogate="saas-nuts", transform="z-score", cost_model="gp", acquisition="nehvi",
