@@ -95,6 +95,7 @@ class SamplerSpec:
         default_space: the named space that is searched when none is asked for; None for the settings' own.
         reads_cost: whether it compares trials by their cost; `build` is then also passed `cost`, a `Costing`.
         reads_trials: False for a search of its own, which answers parameter budgets and not what was measured.
+        instead: where `name` is a former name, under which studies of before go on: what it is called today.
     """
 
     name: str
@@ -105,6 +106,7 @@ class SamplerSpec:
     default_preset: str | None = None
     reads_trials: bool = True
     reads_cost: bool = False
+    instead: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "presets", MappingProxyType(dict(self.presets)))
@@ -126,8 +128,8 @@ def lookup(name: str) -> SamplerSpec:
 
 
 def names() -> tuple[str, ...]:
-    """Every sampler that can be named."""
-    return tuple(members(*PACKAGES))
+    """Every sampler that can be named, without the former names of any."""
+    return tuple(name for name, member in members(*PACKAGES).items() if not member.instead)
 
 
 def build(

@@ -219,15 +219,17 @@ def spec(
     *,
     is_budget_needed: Callable[[Any], bool] = lambda settings: True,
     space: str = "S2",
+    instead: str = "",
 ) -> SamplerSpec:
     """The member of its kind for a search that answers budgets; the arguments are those of `BudgetedFactory`.
 
     Args:
         space: the named space that it searches when none is asked for.
         about: one sentence for lists.
+        instead: what it is called today, where `name` is a former name.
     """
     build = BudgetedFactory(name, presets, start, is_budget_needed)
-    return SamplerSpec(name, build, about, presets, default_space=space, reads_trials=False)
+    return SamplerSpec(name, build, about, presets, default_space=space, reads_trials=False, instead=instead)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ def resolved(settings: Settings, *, is_begun: bool = False) -> Settings:
         UnknownNameError: there is no such sampler.
     """
     is_answering = answers_budgets(settings.sampler)
+    if instead := samplers.lookup(settings.sampler).instead:
+        log.warning("The sampler %r is called %r today; its former name is read as before.", settings.sampler, instead)
     is_recommended = settings.space.name == RECOMMENDED
     rates = settings.rates or ("card" if is_recommended else "sweep")
     start = settings.start or ("baselines" if is_recommended and not is_answering else "random")

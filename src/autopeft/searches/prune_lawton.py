@@ -1,4 +1,6 @@
-"""PrunePEFT (Lawton et al. 2023, arXiv 2305.16597): train everything once, keep what the loss depends on most.
+"""Pruning after Lawton et al. (2023, arXiv 2305.16597): train everything once, keep what the loss depends on most.
+
+BIPEFT calls it PrunePEFT.
 
 All placements are trained together at their largest sizes. In the last epoch every weight gathers the first-order
 estimate of how the loss would change without it, ``I(w) = Σ_batches |w · ∂L/∂w|``, and what has most of it for its
@@ -6,7 +8,7 @@ parameters is kept within the budget. An architecture says how large each module
 what is kept starts afresh when it is trained. BIPEFT (EMNLP Findings 2024, table 3) gives the search the time of one
 training run: one shot, no second look. One run serves all budgets.
 
-This is not the iterative method of the same name of 2025.
+This is not the iterative method that was published as PrunePEFT in 2025.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ from autopeft.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
-NAME = "prunepeft"
+NAME = "prune-lawton"
+
+FORMER = "prunepeft"
+"""What it was called until another method was published under that name (Yu et al. 2025, arXiv 2506.07587)."""
 
 Variant = Literal["unstructured", "structured", "element"]
 
@@ -62,7 +67,7 @@ class PruneSettings:
     learning_rate: Positive | None = None
 
     def __post_init__(self) -> None:
-        raise_if_any("The settings of PrunePEFT cannot be used", violations(self))
+        raise_if_any("The settings of prune-lawton cannot be used", violations(self))
 
 
 # -- what is kept ------------------------------------------------------------------------------------------
@@ -306,7 +311,7 @@ class PruneSearch:
             with supernet_of(evaluator, self._context.space, seed) as supernet:
                 learner, part = evaluator.learner, evaluator.train_part
                 self._importance = gathered(supernet, learner, part, recipe, self._settings.scored_epochs, seed)
-            _log.info("PrunePEFT: %d modules were trained together and scored.", len(self._importance))
+            _log.info("Pruning: %d modules were trained together and scored.", len(self._importance))
         return self._importance
 
     def _recipe(self, own: Recipe) -> Recipe:
@@ -319,11 +324,11 @@ class PruneSearch:
         return replace(own, epochs=epochs, steps=settings.steps or steps, learning_rate=rate)
 
 
+_ABOUT = "train everything once, keep what matters most (Lawton et al. 2023)"
+_PRESETS = MappingProxyType({"recommended": PruneSettings()})
+
 MEMBERS = {
-    NAME: spec(
-        NAME,
-        {"recommended": PruneSettings()},
-        PruneSearch,
-        about="PrunePEFT: train everything once, keep what matters most (Lawton et al. 2023)",
-    )
+    NAME: spec(NAME, _PRESETS, PruneSearch, about=_ABOUT),
+    # Studies and files of before name it so, and their trials say that it proposed them.
+    FORMER: spec(FORMER, _PRESETS, PruneSearch, about=_ABOUT, instead=NAME),
 }

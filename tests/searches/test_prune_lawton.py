@@ -19,7 +19,7 @@ from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._search import BudgetedSampler
 from autopeft.searches._supernet import Supernet
 from autopeft.searches.apet import draw_sizes
-from autopeft.searches.prunepeft import (
+from autopeft.searches.prune_lawton import (
     Gatherer,
     Importance,
     PruneSearch,
@@ -31,6 +31,8 @@ from autopeft.searches.prunepeft import (
     module_wise,
     unit_wise,
 )
+from autopeft.session import resolved
+from autopeft.settings import Settings
 from autopeft.spaces import papers as spaces
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.training.batches import Batch, Encoded, Ragged
@@ -315,7 +317,7 @@ def evaluator() -> Evaluator:
 
 
 def build(evaluator: Evaluator, over: SearchSpace, **options: Any) -> BudgetedSampler:
-    made = samplers.build("prunepeft", over, 3, {"evaluator": evaluator, **options})
+    made = samplers.build("prune-lawton", over, 3, {"evaluator": evaluator, **options})
     assert isinstance(made, BudgetedSampler)
     return made
 
@@ -330,7 +332,7 @@ def test_one_training_run_answers_every_budget(
         runs.append(arguments[3])
         return gathered(*arguments)
 
-    monkeypatch.setattr("autopeft.searches.prunepeft.gathered", counted)
+    monkeypatch.setattr("autopeft.searches.prune_lawton.gathered", counted)
     over = spaces.named("S2", evaluator.backbone)
     budgets = (40, 600, 1800, 5000)
     found = build(evaluator, over, budgets=budgets, variant=variant, epochs=2).ask([], 9)
@@ -375,3 +377,14 @@ def test_settings_are_checked_together(evaluator: Evaluator) -> None:
         "learning_rate": None,
         "budgets": ["at most 600 stored parameters"],
     }
+
+
+def test_the_former_name_is_read_as_before_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    resolved(Settings(task="sst2", sampler="prunepeft"))
+    assert "'prunepeft' is called 'prune-lawton' today" in caplog.text
+    former: Any = samplers.lookup("prunepeft")
+    assert former.presets == samplers.lookup("prune-lawton").presets
+    # Trials of studies of before say that "prunepeft" proposed them, and it is by them that it knows where it is.
+    assert former.build.name == "prunepeft"
+    assert "prune-lawton" in samplers.names()
+    assert "prunepeft" not in samplers.names()

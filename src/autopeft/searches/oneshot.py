@@ -1,0 +1,174 @@
+"""The one-shot selector: a short training of everything together, one look at the gradients, and the budget is filled.
+
+The control and the rival of searches with gates: all placements are trained together at their largest sizes for a
+part of a training run. Then the weights stand still, and gradients on further batches say what each placement is worth:
+``|w · ∂L/∂w|`` (the loss change without it, to first order) or ``(∂L/∂w)²`` (the diagonal of the empirical Fisher
+information), a mean over its parameters. Scores are divided by the mean of their method, and the budget is filled by
+worth for parameters, a size k being worth √k times the score. One run serves all budgets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
+from autopeft.searches._candidates import Candidates, Floats
+from autopeft.searches._halves import HalvedTask
+from autopeft.searches._problem import TRAIN, Plan, Problem
+from autopeft.searches._search import SearchContext, spec, supernet_of
+from autopeft.searches._supernet import Supernet
+from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
+
+_log = logging.getLogger(__name__)
+
+NAME = "oneshot"
+
+
+@dataclass(frozen=True)
+class OneShotSettings:
+    """How the selection is done.
+
+    Args:
+        score: "gradient" for ``|w · ∂L/∂w|``, or "fisher" for ``(∂L/∂w)²``.
+        warmup: share of a training run by the recipe for which everything is trained.
+        scored: share of it whose batches are then looked at, with the weights as they are; at least one batch.
+        steps: of the training run that these are shares of; None takes the recipe's.
+        batch_size, learning_rate: None takes the recipe's. The learning rate is constant.
+        weight_decay, clip: of the weights; `clip` limits the gradient norm, 0 does not.
+        is_within_kinds: divide scores by the mean of their method before they are compared.
+    """
+
+    score: Literal["gradient", "fisher"] = "gradient"
+    warmup: BelowOne = 0.3
+    scored: Share = 0.1
+    steps: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative = 1e-4
+    clip: NotNegative = 2.0
+    is_within_kinds: bool = True
+
+    def __post_init__(self) -> None:
+        raise_if_any("The settings of the one-shot selector cannot be used", violations(self))
+
+
+class OneShot:
+    """One training of everything in one supernet, and what it says of the placements.
+
+    Attributes:
+        done: steps of training so far.
+    """
+
+    def __init__(self, supernet: Supernet, problem: Problem, settings: OneShotSettings, plan: Plan) -> None:
+        self.supernet, self.problem, self.settings, self.plan = supernet, problem, settings, plan
+        self.done = 0
+        self._owned = [supernet.parameters_of(index) for index in range(len(supernet))]
+        self._own = [parameter for owned in self._owned for parameter in owned]
+        self._optimiser = torch.optim.AdamW(
+            [*self._own, *problem.head], lr=plan.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        )
+
+    def run(self) -> Floats:
+        """Train, look, and score: ``(n,)``, the mean of every placement over its parameters and the batches.
+
+        Raises:
+            NonFiniteFailure: a loss became NaN or infinite.
+        """
+        steps, look = (round(share * self.plan.steps) for share in (self.settings.warmup, self.settings.scored))
+        sums = np.zeros(len(self.supernet))
+        devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
+        # Draws inside are made from seeds of their own, and whoever calls must find the generators as they were.
+        with torch.random.fork_rng(devices=devices), self.problem.training():
+            self.supernet.train()
+            self.supernet.take([int(size) for size in self.supernet.candidates.sizes.max(axis=1)])
+            for _ in range(steps):
+                self._train()
+            for extra in range(max(1, look)):
+                sums += self._importance(self._loss(steps + extra))
+        self.supernet.train(False)
+        return sums / max(1, look)
+
+    def _loss(self, step: int) -> Tensor:
+        torch.manual_seed(self.plan.derived(step, 1))
+        loss = self.problem.loss(TRAIN, step)
+        self.plan.check(float(loss.detach()), "training", step)
+        return loss
+
+    def _train(self) -> None:
+        self._loss(self.done).backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_([*self._own, *self.problem.head], self.settings.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.done += 1
+
+    def _importance(self, loss: Tensor) -> Floats:
+        found = iter(torch.autograd.grad(loss, self._own))
+        # The iterator runs along the placements, whose parameters follow one another in the same order.
+        return np.array([self._mean([(p, next(found)) for p in owned]) for owned in self._owned])
+
+    @torch.no_grad()
+    def _mean(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+        is_fisher = self.settings.score == "fisher"
+        sums = [float((g.square() if is_fisher else (w * g).abs()).sum()) for w, g in pairs]
+        return sum(sums) / sum(w.numel() for w, _ in pairs)
+
+
+def chosen(scores: Floats, candidates: Candidates, budget: int, is_within_kinds: bool = True) -> Architecture:
+    """The architecture within `budget` that `scores`, ``(n,)``, are filled to."""
+    everyone = np.ones(len(candidates), dtype=bool)
+    if is_within_kinds:
+        scores = within_kinds(scores, kinds_of(candidates), everyone, np.zeros(len(candidates)))
+    sizes = sizes_at(candidates, fill(scores, candidates, budget, everyone))
+    found = zip(candidates.keys, sizes, strict=True)
+    return Architecture(tuple(Placement(site, method, int(size)) for (site, method), size in found if size))
+
+
+class OneShotSearch:
+    """One short training, at the first budget; every budget is then filled from its scores."""
+
+    per_budget = 1
+    earlier_seconds = 0.0
+    told: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, context: SearchContext, settings: OneShotSettings) -> None:
+        self._context, self._settings = context, settings
+        self._scores: Floats | None = None
+
+    def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
+        """What fills `limit`."""
+        candidates = Candidates.of(self._context.space, limit.count)
+        return (chosen(self.scores(), candidates, limit.most, self._settings.is_within_kinds),)
+
+    def scores(self) -> Floats:
+        """Of every placement, in canonical order; trained for at most once."""
+        if self._scores is None:
+            evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
+            recipe = evaluator.recipe
+            problem = HalvedTask(evaluator, settings.batch_size or recipe.batch_size, seed, is_whole=True)
+            steps = settings.steps or recipe.n_steps(evaluator.n_train)
+            plan = Plan(steps, settings.learning_rate or recipe.learning_rate, None, seed)
+            with supernet_of(evaluator, self._context.space, seed) as supernet:
+                search = OneShot(supernet, problem, settings, plan)
+                self._scores = search.run()
+            _log.info("One-shot: %d modules were scored after %d steps together.", len(self._scores), search.done)
+        return self._scores
+
+
+MEMBERS = {
+    NAME: spec(
+        NAME,
+        {"recommended": OneShotSettings()},
+        OneShotSearch,
+        about="one-shot selection: train everything briefly, fill the budget by gradient scores within methods",
+    )
+}
