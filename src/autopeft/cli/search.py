@@ -207,11 +207,11 @@ def check(
 @contextmanager
 def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Session, Study]]:
     """A session and its study; what the search sees is told first."""
-    from autopeft.session import Session, has_begun, keep_preset
+    from autopeft.session import Session, has_begun
     from autopeft.tasks._protocols import data_lines
     from autopeft.training.tokens import token_lines
 
-    session = Session.build(keep_preset(settings, folder), is_begun=has_begun(folder))
+    session = Session.build(settings, is_begun=has_begun(folder))
     with session.begin(folder, storage) as study:
         for part, told in {**data_lines(study.fact("data")), **token_lines(session.evaluator)}.items():
             say(f"{part}: {told}", err)

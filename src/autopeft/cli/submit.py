@@ -35,7 +35,7 @@ def submit(
 ) -> None:
     """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
     from autopeft import slurm as jobs
-    from autopeft.session import Session, has_begun, keep_preset, worker_command, worker_environment
+    from autopeft.session import Session, has_begun, worker_command, worker_environment
 
     options = _options(slurm)
     if folder is None:
@@ -46,7 +46,7 @@ def submit(
     jobs.check(where, storage)
     check_folder("--out", folder, STUDY, settings.inputs())
     # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
-    session = Session.build(keep_preset(settings, folder), is_begun=has_begun(folder))
+    session = Session.build(settings, is_begun=has_begun(folder))
     session.begin(folder, storage).close()
     command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
     environment = worker_environment(storage, os.environ)

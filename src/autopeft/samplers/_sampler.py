@@ -90,8 +90,6 @@ class SamplerSpec:
             may keep an interrupted search; what it builds then is also an `AnswersBudgets`.
         about: one sentence for lists.
         presets: settings by name; empty where there are no presets.
-        default_preset: the preset that a new search takes when none is named; None for `build`'s own, which stays what
-            it was, since studies that began without a name go on with it.
         default_space: the named space that is searched when none is asked for; None for the settings' own.
         reads_cost: whether it compares trials by their cost; `build` is then also passed `cost`, a `Costing`.
         reads_trials: False for a search of its own, which answers parameter budgets and not what was measured.
@@ -103,7 +101,6 @@ class SamplerSpec:
     about: str = ""
     presets: Mapping[str, Any] = field(default_factory=dict)
     default_space: str | None = None
-    default_preset: str | None = None
     reads_trials: bool = True
     reads_cost: bool = False
     instead: str = ""

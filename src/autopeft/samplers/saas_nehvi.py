@@ -366,7 +366,6 @@ MEMBERS = {
         build,
         "Bayesian optimisation: SAAS Gaussian process, noisy expected hypervolume improvement (AutoPEFT)",
         presets=PRESETS,
-        default_preset="robust",
         reads_cost=True,
     )
 }

@@ -6,7 +6,7 @@ is made of them (pictures, report, logs of workers).
 
 from __future__ import annotations
 
-from autopeft.session.parts import answers_budgets, build_space, keep_preset, resolved
+from autopeft.session.parts import answers_budgets, build_space, resolved
 from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
 from autopeft.session.session import STUDY, Session, has_begun
 
@@ -18,7 +18,6 @@ __all__ = [
     "carry_out",
     "has_begun",
     "join",
-    "keep_preset",
     "resolved",
     "search",
     "worker_command",

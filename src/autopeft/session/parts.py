@@ -13,9 +13,9 @@ import numpy as np
 from autopeft import methods, promotions, samplers, tasks
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.errors import InputError, SettingsError
+from autopeft.errors import SettingsError
 from autopeft.samplers.random import initial_design as random_design
-from autopeft.settings import FileSettings, Settings, SpaceSettings, load
+from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces.build import stands_at
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
@@ -42,13 +42,10 @@ def answers_budgets(sampler: str) -> bool:
     return not samplers.lookup(sampler).reads_trials
 
 
-def resolved(settings: Settings, *, is_begun: bool = False) -> Settings:
-    """`settings` with what depends on the sampler filled in: initial design, workers, space and preset if not named.
+def resolved(settings: Settings) -> Settings:
+    """`settings` with what depends on the sampler filled in: initial design, workers, the space where none is named.
 
     Of several devices each has a worker at least; what is done before there are workers is done on the first.
-
-    Args:
-        is_begun: a study that began without naming a preset goes on without one.
 
     Raises:
         UnknownNameError: there is no such sampler.
@@ -59,9 +56,6 @@ def resolved(settings: Settings, *, is_begun: bool = False) -> Settings:
     is_recommended = settings.space.name == RECOMMENDED
     rates = settings.rates or ("card" if is_recommended else "sweep")
     start = settings.start or ("baselines" if is_recommended and not is_answering else "random")
-    options, preset = settings.sampler_options, samplers.lookup(settings.sampler).default_preset
-    if preset is not None and not is_begun:
-        options = {"preset": preset, **options}
     initial = settings.initial
     if initial is None:
         initial = 0 if is_answering else _INITIAL[start]
@@ -74,24 +68,7 @@ def resolved(settings: Settings, *, is_begun: bool = False) -> Settings:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
         workers = 1
     device = settings.devices[0] if settings.devices else settings.device
-    more: dict[str, Any] = {"workers": workers, "device": device, "sampler_options": options}
-    return settings.with_changes(initial=initial, start=start, rates=rates, space=space, **more)
-
-
-def keep_preset(settings: Settings, folder: str | Path) -> Settings:
-    """`settings` with the preset of the search that has begun in `folder`, where they name none and it did."""
-    path = Path(folder) / "settings.yaml"
-    if not path.is_file() or "preset" in settings.sampler_options:
-        return settings
-    try:
-        begun = load(path)
-    except InputError:
-        return settings  # whoever opens the study says better what is wrong with it
-    if begun.sampler != settings.sampler or "preset" not in begun.sampler_options:
-        return settings
-    return settings.with_changes(
-        sampler_options={"preset": begun.sampler_options["preset"], **settings.sampler_options}
-    )
+    return settings.with_changes(initial=initial, start=start, rates=rates, space=space, workers=workers, device=device)
 
 
 def check_promotion(settings: Settings) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
-from autopeft.session.parts import keep_preset
 from autopeft.session.session import Session, has_begun
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
@@ -38,7 +37,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
         InputError: the settings cannot be used; nothing has been written.
         ProposalFailure: a sampler that trains ran into NaN or out of memory; the study keeps what was measured.
     """
-    session = Session.build(keep_preset(settings, folder), is_begun=has_begun(folder))
+    session = Session.build(settings, is_begun=has_begun(folder))
     study = session.begin(folder)
     # In this process and before there are workers, who read from the study which rate was chosen.
     signal = session.proxy(study, folder=folder)

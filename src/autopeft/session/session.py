@@ -91,7 +91,7 @@ class Session:
         Raises:
             InputError: something that the settings name does not exist or does not fit.
         """
-        settings = resolved(settings, is_begun=is_begun)
+        settings = resolved(settings)
         # What is quick to check comes first, so that a slip is told before a model is loaded.
         check_devices(settings.devices, os.environ)
         tracking.check(settings.trackers)
