@@ -333,7 +333,7 @@ def test_the_reference_point_is_that_of_the_initial_design(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"kind": "compete"}, "one of compare, contest, retrain, table, but got 'compete'"),
+        ({"kind": "compete"}, "one of compare, contest, payoff, retrain, table, but got 'compete'"),
         ({"architectures": {}}, r"exactly \[.*\]; see \['architectures'\]"),
         ({"settings": 3}, "`settings` is a mapping, but got 3"),
         ({"samplers": []}, "`samplers` is a mapping with one entry at least"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ class Scripted:
 
     def __init__(self, answers: Sequence[Architecture]) -> None:
         self.answers_, self.asked = answers, list[int]()
+        self.told = dict[str, Any]()
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         self.asked.append(limit.most)
