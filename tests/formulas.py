@@ -183,6 +183,16 @@ def kill_while_holding(where: str | Path, victim: subprocess.Popen[bytes]) -> li
         return held
 
 
+def lose_worker(study: Study, trial: Trial) -> None:
+    """Make the lease of a running trial that of a process which has ended."""
+    study._holder.let_go(trial.number)
+    record = study._ledger.records[trial.number]
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    gone = replace(record.lease, pid=child.pid, started=0.0)
+    study._store.backend.set_trial_user_attr(record.key, "lease", gone.as_dict())
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with signals_interrupt():

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
+import fetch_mpnet as script
 import pytest
 
-
-def _script() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "fetch_mpnet.py"
-    spec = importlib.util.spec_from_file_location("fetch_mpnet", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
 WEIGHTS = b"weights " * 1000
 
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
 
+import fetch_smollm2 as script
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-def _script() -> Any:
-    spec = importlib.util.spec_from_file_location("fetch_smollm2", ROOT / "scripts" / "fetch_smollm2.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
 WEIGHTS = b"GGUF " * 1000
 
 

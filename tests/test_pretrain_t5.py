@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
+import pretrain_t5 as script
 import pytest
 import torch
 from hypothesis import given
@@ -18,19 +15,6 @@ from hypothesis import strategies as st
 
 from autopeft.backbones import Backbone
 
-
-def _script() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "pretrain_t5.py"
-    spec = importlib.util.spec_from_file_location("pretrain_t5", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain_t5"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
 TEXTS = [f"the {who} {does} the {what} ." for who in ("cat", "dog", "man") for does in ("sees", "likes", "has")
          for what in ("house", "tree", "car", "river")]  # fmt: skip
 SMALL = {"steps": 6, "batch_size": 4, "length": 24, "warmup": 2, "width": 16, "layers": 1, "heads": 2, "inner": 16,

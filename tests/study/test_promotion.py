@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ from autopeft.samplers.random import initial_design
 from autopeft.study.ladder import Ladder
 from autopeft.study.study import Study
 from autopeft.trial import Failure, Trial, TrialState
-from formulas import RUNGS, SPACE, Blind, finish, formula, ladder, made, start, up_to
+from formulas import RUNGS, SPACE, Blind, finish, formula, ladder, lose_worker, made, start, up_to
 
 
 class Interrupted(BaseException):
@@ -35,16 +33,6 @@ class Interrupted(BaseException):
 def study(tmp_path: Path) -> Iterator[Study]:
     with made(tmp_path / "study.db") as opened:
         yield opened
-
-
-def lose_worker(study: Study, trial: Trial) -> None:
-    """Make the lease of a running trial that of a process which has ended."""
-    study._holder.let_go(trial.number)
-    record = study._ledger.records[trial.number]
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    gone = replace(record.lease, pid=child.pid, started=0.0)
-    study._store.backend.set_trial_user_attr(record.key, "lease", gone.as_dict())
 
 
 def facts(trials: tuple[Trial, ...]) -> list[Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -48,6 +46,7 @@ from formulas import (
     finish,
     formula,
     kill_while_holding,
+    lose_worker,
     made,
     start,
     two_methods,
@@ -63,16 +62,6 @@ def path(tmp_path: Path) -> Path:
 def study(path: Path) -> Iterator[Study]:
     with made(path) as opened:
         yield opened
-
-
-def lose_worker(study: Study, trial: Trial) -> None:
-    """Make the lease of a running trial that of a process which has ended."""
-    study._holder.let_go(trial.number)
-    record = study._ledger.records[trial.number]
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    gone = replace(record.lease, pid=child.pid, started=0.0)
-    study._store.backend.set_trial_user_attr(record.key, "lease", gone.as_dict())
 
 
 # -- what is stored ----------------------------------------------------------------------------------------
