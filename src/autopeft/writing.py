@@ -246,7 +246,8 @@ SCHEMA = Result(
 )
 
 _KINDS = (SAVED_MODEL, EXPORT, STUDY, SUMMARY)
-_MODEL_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer_config.json")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_MODEL_FILES = (*_WEIGHTS, "tokenizer_config.json")
 
 # -- where may be written ---------------------------------------------------------------------------------------
 
@@ -327,6 +328,8 @@ def check_file(
 def _check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
     """Refuse a place inside of a model's folder, which is copied, compared and uploaded as a whole.
 
+    A study that an earlier version made in such a place goes on there.
+
     Raises:
         SettingsError: it is in one.
     """
@@ -335,6 +338,14 @@ def _check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
             raise SettingsError(
                 f"{option} {str(path)!r} lies in the folder of {name}, {str(given)!r}, which holds that model alone: "
                 "give a place outside of it."
+            )
+    for above in path.resolve().parents:
+        if STUDY.stands_at(above):
+            return
+        # Weights are asked for too: many a project has some `config.json` at its top.
+        if _is_model(above) and any((above / weights).is_file() for weights in _WEIGHTS):
+            raise SettingsError(
+                f"{option} {str(path)!r} lies in {str(above)!r}, which holds a model alone: give a place outside of it."
             )
 
 

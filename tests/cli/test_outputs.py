@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,27 @@ def test_train_does_not_save_over_its_base_model(
         assert "would write over the base model" in said
         assert "Retraining" not in said
     assert content(own) == before
+
+
+def test_what_reads_no_model_writes_nothing_in_the_folder_of_one_either(own: Path, searched: Path) -> None:
+    before = content(own)
+    model = own / "model"
+    for command in (
+        ("front", searched, "--plot", model / "front.png"),
+        ("report", searched, "--to", model / "sub" / "report.html"),
+        ("schema", "--out", own / "link" / "schema.json"),
+    ):
+        found = call(*command)
+        assert found.code == 2, command
+        assert "which holds a model alone: give a place outside of it." in found.err
+    assert content(own) == before
+
+
+def test_a_study_that_lies_in_the_folder_of_a_model_has_its_report_there(own: Path, searched: Path) -> None:
+    study = own / "model" / "run"
+    shutil.copytree(searched, study)  # as an earlier version allowed
+    assert call("report", study).code == 0
+    assert (study / "report.html").is_file()
 
 
 @pytest.mark.parametrize("option", ["--save", "--to"])

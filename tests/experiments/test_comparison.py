@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 
 from autopeft.errors import DataError
 from autopeft.experiments._comparison import Comparison, compare, trial_from_cell, trials_of
+from autopeft.objectives import lookup
 from autopeft.paired import Paired, paired
 from autopeft.trial import TrialState
 
@@ -147,6 +149,17 @@ def test_a_lead_that_rests_on_one_tiny_point_is_gone_when_the_other_is_given_it(
     # What is left of the second seed is the point at 2.5: 0.2 more than the front from there to 5, 0.1 from 5 to 10.
     assert left.values == pytest.approx((0.0, 0.2 * math.log10(2) + 0.1 * math.log10(2)))
     assert result.left("absent").values == ()
+
+
+def test_what_is_left_of_a_lead_is_by_the_cost_that_was_minimised() -> None:
+    points: dict[str, Points] = {"random": [(5.0, 0.5)], "own": [(5.0, 0.5), (0.005, 0.4), (2.5, 0.6)]}
+    nominal = found(**{name: {0: own} for name, own in points.items()})
+    cells = {(name, 0): cell(own, (20.0, 0.0)) for name, own in points.items()}
+    for row in (row for one in cells.values() for row in one["trials"]):
+        row["counts"] = {**row["counts"], "stored": 2 * row["counts"]["nominal"]}
+    stored = replace(compare(cells, against="random"), cost=lookup("stored"))
+    # All costs and the reference are twice as large, which an axis of their logarithms does not see.
+    assert stored.left("own", "log").values == pytest.approx(nominal.left("own", "log").values)
 
 
 def test_how_many_proposals_a_best_within_a_budget_was_taken_from() -> None:

@@ -103,7 +103,7 @@ class Comparison:
             seed: (*theirs[seed], *(trial for trial in mine[seed] if trial.number == _cheapest(mine[seed], self.cost)))
             for seed in set(mine) & set(theirs)
         }
-        raised = {seed: float(volumes(trials, self.reference, scale)[-1]) for seed, trials in given.items()}
+        raised = {seed: float(volumes(trials, self.reference, scale, self.cost)[-1]) for seed, trials in given.items()}
         return paired(self.finals(sampler, scale), raised)
 
     def reached(self, sampler: str, seed: int, scale: Scale = "linear") -> int | None:
