@@ -3,7 +3,7 @@
 AutoPEFT (arXiv 2301.12132, section 3.2). Four presets: ``paper`` is what the paper says, ``released`` what the
 authors' code does (without its crashes and without its mislabelled training data), ``recommended`` what this
 package would do first: a cost that is known before training is not modelled, and nothing is proposed twice.
-``robust``, which new searches take, minds besides that metrics are noisy and that runs collapse.
+``robust`` minds besides that metrics are noisy and that runs collapse.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a surrogate sees of a configuration: its choices, and what they add up to.
 
 A process that sees indices only must learn from a few dozen trials that two sizes and seven switches multiply, and that
-size 0 is another thing than size 1. Told so, it predicts better (`docs/design.md` has the figures).
+size 0 is another thing than size 1.
 """
 
 from __future__ import annotations
