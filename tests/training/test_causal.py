@@ -26,6 +26,8 @@ from autopeft.training.batches import Batch, collate
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.learners import CausalLearner, EncoderLearner, Written, learner_for
 from autopeft.training.learners._joined import UNLEARNT, Joined
+from autopeft.training.rate_card import CardMaker
+from autopeft.training.rate_sweep import sweep
 from autopeft.training.recipe import Recipe
 from autopeft.training.tokens import token_lines
 
@@ -322,6 +324,17 @@ def test_a_decoder_learns_to_answer(task: Task, answer: Any) -> None:
     roles = ("q", "v", "o", "ffn_in", "ffn_out")
     place = Architecture(tuple(Placement(f"decoder.{n}.{role}", "lora", 8) for n in range(3) for role in roles))
     assert evaluator(place, 0).value > 0.9
+
+
+def test_a_sweep_and_a_card_of_rates_compare_a_likelihood_with_the_model_that_has_nothing_attached() -> None:
+    found, given = decoder(), examples()
+    evaluator = Evaluator(found, LIKELY, tiny.splits(given, given, "text"), Recipe(steps=1, batch_size=4))
+    place = Architecture((Placement("decoder.0.q", "lora", 2),))
+    bare = evaluator.score(evaluator.validation_part, given)["neg_loss"]
+    swept = sweep(evaluator, place, [1e-3], 0)
+    card = CardMaker(evaluator, {"lora": place}, [1e-3], 0).make()
+    for signal in (swept, card):
+        assert (signal.baseline, signal.threshold) == (bare, bare)
 
 
 def test_a_module_that_looks_at_later_tokens_is_refused() -> None:

@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING, Any
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError, TrialFailure
 from autopeft.fidelity import Fidelity
-from autopeft.paired import sampling_error
 from autopeft.rungs import SearchCost
 from autopeft.spaces.lattice import SearchSpace
-from autopeft.training.rate_sweep import ProxySignal, beyond_edge
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge, needed
 
 if TYPE_CHECKING:
     from autopeft.objective import Measurement
     from autopeft.training.evaluator import Evaluator
 
 _FIRST_RUNG = Fidelity(1 / 3, "share")
-_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -256,12 +254,10 @@ class CardMaker:
             self._method(name)
         if all(run.value is None for run in self.runs if run.is_full):
             raise AutopeftError("Training failed at every learning rate of every method of the space.")
-        evaluator = self.evaluator
-        objective, validation = evaluator.task.objective, evaluator.splits.validation
-        baseline = evaluator.task.baseline(validation)[objective]
-        threshold = baseline + _STANDARD_ERRORS * sampling_error(baseline, len(validation))
+        objective, n_validation = self.evaluator.task.objective, len(self.evaluator.splits.validation)
+        baseline, threshold = needed(self.evaluator)
         told = {name: str(architecture) for name, architecture in self.architectures.items()}
-        return RateCard(objective, tuple(self.runs), told, baseline, threshold, len(validation))
+        return RateCard(objective, tuple(self.runs), told, baseline, threshold, n_validation)
 
     def _method(self, name: str) -> None:
         """All runs of one method."""

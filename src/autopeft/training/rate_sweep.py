@@ -141,23 +141,32 @@ def sweep(
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
         raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
-    from autopeft.tasks._metrics import is_likelihood  # brings torch, and a front that tells of a sweep needs none
-
-    objective, validation = evaluator.task.objective, evaluator.splits.validation
-    baseline = evaluator.task.baseline(validation)[objective]
-    error = _STANDARD_ERRORS * sampling_error(baseline, len(validation))
-    if is_likelihood(objective):
-        # A constant answer has no likelihood; the model without anything attached has one, on the same examples.
-        baseline, error = evaluator.score(evaluator.validation_part, validation)[objective], 0.0
+    baseline, threshold = needed(evaluator)
     return ProxySignal(
-        objective=objective,
+        objective=evaluator.task.objective,
         values=tuple(values),
         chosen=chosen,
         baseline=baseline,
-        threshold=baseline + error,
-        n_validation=len(validation),
+        threshold=threshold,
+        n_validation=len(evaluator.splits.validation),
         architecture=candidate.fingerprint,
     )
+
+
+def needed(evaluator: Evaluator) -> tuple[float, float]:
+    """What a model that has learnt nothing measures on the validation part, and what is taken for more than that.
+
+    The first is the metric of always giving the same answer; the second is two standard errors above it.
+    """
+    from autopeft.tasks._metrics import is_likelihood  # brings torch, and a front that tells of a sweep needs none
+
+    objective, validation = evaluator.task.objective, evaluator.splits.validation
+    if is_likelihood(objective):
+        # A constant answer has no likelihood; the model without anything attached has one, on the same examples.
+        bare: float = evaluator.score(evaluator.validation_part, validation)[objective]
+        return bare, bare
+    baseline = evaluator.task.baseline(validation)[objective]
+    return baseline, baseline + _STANDARD_ERRORS * sampling_error(baseline, len(validation))
 
 
 Tried = list[tuple[float, float | None]]
