@@ -15,9 +15,11 @@ pytest.register_assert_rewrite("autopeft.testing")
 # No test may depend on a hub; one that asked would be told again and again for half a minute that there is none.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what it runs in the background with interrupts ignored, and the tests' own processes inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number, _usual in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+    # A shell starts what it runs in the background with interrupts ignored, `nohup` ignores the end of the terminal,
+    # and the tests' own processes inherit both.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 import small_case  # noqa: E402  what it imports is rewritten only if that is said before
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 
@@ -36,9 +37,10 @@ def call(*command: str) -> None:
     """Run a program of PostgreSQL, which refuses to be run by root."""
     folder = programs()
     assert folder is not None
-    as_other = ("runuser", "-u", "postgres", "--") if os.getuid() == 0 else ()
+    # Not by `runuser`: a path that was made for users has no programs of the administrator's.
+    as_other: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
     quiet = subprocess.DEVNULL  # the server would hold a pipe open
-    subprocess.run([*as_other, str(folder / command[0]), *command[1:]], check=True, stdout=quiet, stderr=quiet)
+    subprocess.run([str(folder / command[0]), *command[1:]], check=True, stdout=quiet, stderr=quiet, **as_other)
 
 
 @dataclass(frozen=True)
