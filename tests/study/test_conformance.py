@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def server() -> Iterator[postgres.Server]:
         pytest.skip(reason)
     with postgres.running() as started:
         yield started
+        # What the suite has left open is collected here, or it would be told in whatever test comes after this file.
+        gc.collect()
 
 
 class TestSQLite(StorageTestCase):
