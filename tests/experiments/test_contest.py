@@ -103,6 +103,41 @@ def test_a_random_search_costs_its_trials_and_a_draw_next_to_nothing(done: Path)
     assert searched["found"][0]["searched_value"] is not None
 
 
+def test_a_uniform_control_fills_the_budget_without_a_search_and_chooses_its_rate(case: Case, tmp_path: Path) -> None:
+    after = {"seeds": [0, 1], "recipe": {"steps": 3}, "learning_rates": ["1e-3", 0.1]}
+    asked = {"samplers": {"apet": SAMPLERS["apet"]}, "controls": {"wide": "serial"}, "budgets": ["9%"]}
+    found = read(write(case, tmp_path / "three.yaml", retraining=after, **asked))
+    assert found.cells() == ("apet-at9-seed4", "wide-at9-seed4")
+    run(found, tmp_path / "results", tmp_path / "work", lambda text: None)
+    done = Results(tmp_path / "results" / "three").read()
+    wide, drawn = done["wide-at9-seed4"], done["apet-at9-seed4"]
+    assert wide["search"] == {"seconds": 0.0, "trials": 0, "per_retraining": 0.0}
+    one = wide["found"][0]
+    sizes = {item.size for item in Architecture.from_dict(one["architecture"])}
+    assert len(sizes) == 1
+    assert one["counts"]["nominal"] <= wide["budget"]["most"] < one["counts"]["nominal"] * (1 + 1 / min(sizes))
+    # All choose among the same rates, the searched ones too.
+    assert {each["learning_rate"] for cell in (wide, drawn) for each in cell["found"]} <= {1e-3, 0.1}
+    text = write_summary(found, tmp_path / "results").read_text()
+    assert "nobody: uniform" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"controls": {"wide": "serail"}}, r"`controls.wide` is one of serial, .* but got 'serail'"),
+        ({"controls": ["serial"]}, r"`controls` is a mapping of names to baselines, but got \['serial'\]"),
+        ({"controls": {"apet": "serial"}}, "'apet' is among `samplers` and among `controls`"),
+        ({"retraining": {"seeds": [0], "learning_rates": [0]}}, r"list of numbers above 0, but got \[0\]"),
+    ],
+)
+def test_mistakes_in_controls_and_rates_show_at_once(
+    changes: dict[str, Any], message: str, case: Case, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read(write(case, tmp_path / "three.yaml", **changes))
+
+
 def test_cells_that_are_done_are_not_run_again_and_the_page_has_every_row(case: Case, done: Path) -> None:
     found = read(done / "three.yaml")
     assert found.missing(done / "results") == ()

@@ -176,7 +176,7 @@ def test_bipeft_is_built_on_a_small_model() -> None:
     for part in parts(Contest):
         for change in part.samplers.values():
             if change.get("sampler", part.settings.sampler) == "bipeft":
-                options = {**change["sampler_options"], "evaluator": evaluator, "budgets": ["5%"]}
+                options = {**change.get("sampler_options", {}), "evaluator": evaluator, "budgets": ["5%"]}
                 name = change["space"]["name"] if "space" in change else str(part.settings.space.name)
                 samplers.build("bipeft", named(name, small), 0, options)
                 built += 1

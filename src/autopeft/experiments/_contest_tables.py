@@ -145,7 +145,8 @@ def found_table(rows: Sequence[Row]) -> Table:
 def repeats_table(rows: Sequence[Row]) -> Table:
     """How far searches of several seeds end at the same: placements in common, and whether their sizes agree."""
     told = []
-    for row in rows:
+    # A control ends at the same with every seed, which says nothing of a search.
+    for row in (row for row in rows if row.found[0].get("origin") != "baseline"):
         ended = [Architecture.from_dict(cell["found"][0]["architecture"]) for cell in row.cells]
         # Asked of what was found, not of the methods: a page must outlive the names that methods have today.
         kinds = Counter(method for method, _ in {(item.method, item.size) for one in ended for item in one})
@@ -178,6 +179,8 @@ def _correlation(pairs: Sequence[tuple[int, int]]) -> tuple[str, str]:
 
 def _proposer(cell: Result, found: Mapping[str, Any]) -> str:
     """Whose proposal a search ended at; older results have the trial's number alone."""
+    if found.get("origin") == "baseline":
+        return "nobody: uniform"
     initial = int(cell["settings"].get("initial") or 0)
     is_initial = found["origin"] == "initial" if "origin" in found else found.get("trial", initial) < initial
     return "initial design" if is_initial else "the search"
