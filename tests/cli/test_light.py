@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib"
 FOLDER = Path(listing.__file__).parent
 
 
-def loaded(*arguments: object, cache: Path | None = None) -> set[str]:
+def loaded(*arguments: object, cache: Path | None = None, tree: Path | None = None) -> set[str]:
     """Heavy packages that the command has imported at its end."""
     words = [str(word) for word in arguments]
     script = (
@@ -28,6 +29,7 @@ def loaded(*arguments: object, cache: Path | None = None) -> set[str]:
         f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
     )
     environment = {**os.environ, **({"XDG_CACHE_HOME": str(cache)} if cache else {})}
+    environment |= {"PYTHONPATH": str(tree)} if tree else {}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
@@ -44,20 +46,50 @@ def test_a_front_needs_no_torch(searched: Path) -> None:
     assert loaded("front", searched, "--at", "100%") == set()
 
 
+def test_a_list_needs_nothing_heavy_where_the_package_is_as_it_was_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the very first one of a user; of files that changed since, the kind is asked once and then kept."""
+    shipped = json.loads(listing.SHIPPED.read_text())
+    fresh = {kind: {**shipped[kind], "digest": listing.digest(kind)} for kind in shipped}
+    path = tmp_path / "listing.json"
+    path.write_text(json.dumps(fresh))
+    monkeypatch.setattr(listing, "SHIPPED", path)
+    monkeypatch.setattr(listing, "ask", lambda kind: {"asked": kind})
+    asked = {kind for kind, rows in listing.listing().items() if "asked" in rows}
+    assert not asked
+    path.write_text(json.dumps({**fresh, "methods": {**fresh["methods"], "digest": "another"}}))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert {kind for kind, rows in listing.listing().items() if "asked" in rows} == {"methods"}
+    assert list(json.loads((tmp_path / "autopeft" / "listing.json").read_text())) == ["methods"]
+
+
+def test_what_is_shipped_is_what_the_members_say() -> None:
+    """A kind whose files have changed since is asked, so that only the others could be wrong."""
+    for kind, said in json.loads(listing.SHIPPED.read_text()).items():
+        if said["digest"] == listing.digest(kind):
+            assert said["rows"] == listing.ask(kind), f"{kind}: see scripts/list"
+
+
 @pytest.mark.slow
 def test_a_list_is_made_once_and_then_read(tmp_path: Path) -> None:
-    assert "torch" in loaded("list", cache=tmp_path)
-    (kept,) = (tmp_path / "autopeft").glob("listing-*.json")
-    assert json.loads(kept.read_text()) == listing.ask()
-    assert loaded("list", cache=tmp_path) == set()
+    """In a tree where every kind has changed since the release."""
+    tree = tmp_path / "src"
+    shutil.copytree(FOLDER.parent, tree / "autopeft", ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "autopeft" / "cli" / "listing.json").unlink()
+    assert "torch" in loaded("list", cache=tmp_path, tree=tree)
+    kept = tmp_path / "autopeft" / "listing.json"
+    rows = {kind: said["rows"] for kind, said in json.loads(kept.read_text()).items()}
+    assert rows == {kind: listing.ask(kind) for kind in rows}
+    assert loaded("list", cache=tmp_path, tree=tree) == set()
     kept.write_text("{")  # what cannot be read is made anew
-    assert "torch" in loaded("list", cache=tmp_path)
-    assert json.loads(kept.read_text()) == listing.ask()
+    assert "torch" in loaded("list", cache=tmp_path, tree=tree)
 
 
 def test_a_list_that_cannot_be_kept_is_still_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(listing, "SHIPPED", tmp_path / "none")
     assert "lora" in listing.listing("methods")["methods"]
 
 

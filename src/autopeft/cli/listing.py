@@ -1,8 +1,9 @@
 """Everything that can be named in settings, with a few words about each.
 
 To ask the members of a kind means to import them, and with them torch and transformers: seconds, for a page of text.
-So what they said is kept in the user's cache, under a digest of the files that said it; a file that is added, changed
-or taken away makes it be asked again.
+So the package brings what its members say, `listing.json`, under a digest of the files that say it. Where these are
+other ones, in a checkout that somebody works in, the members of that kind are asked, once: the answer is kept in the
+user's cache.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import autopeft
 from autopeft.errors import InputError, UnknownNameError
@@ -24,6 +26,22 @@ KINDS = ("methods", "backbones", "tasks", "samplers", "promotions", "costs", "pr
 Rows = Mapping[str, str]
 Listing = dict[str, dict[str, str]]
 
+SHIPPED = Path(__file__).with_name("listing.json")
+"""What the package brings; `write_shipped` writes it."""
+
+# The files that say what is listed.
+_SOURCES = {
+    "methods": ("methods",),
+    "backbones": ("backbones",),
+    "tasks": ("tasks",),
+    "samplers": ("samplers", "searches"),
+    "promotions": ("promotions",),
+    "costs": ("objectives", "objective.py"),
+    "protocols": ("tasks/_protocols.py",),
+    "baselines": ("training/retraining.py",),
+    "spaces": ("spaces/named.py", "spaces/papers.py", "spaces/recommended.py"),
+}
+
 
 def listing(what: str = "") -> Listing:
     """Kind to name to description, for one kind or (empty) for all.
@@ -33,76 +51,125 @@ def listing(what: str = "") -> Listing:
     """
     if what and what not in KINDS:
         raise UnknownNameError("kind", what, KINDS)
-    known = _kept_or_asked()
-    return {kind: known[kind] for kind in KINDS if what in ("", kind)}
+    wanted = [kind for kind in KINDS if what in ("", kind)]
+    digests = {kind: digest(kind) for kind in wanted}
+    known = _kept(SHIPPED, digests)
+    if unknown := {kind: text for kind, text in digests.items() if kind not in known}:
+        known |= _kept_or_asked(unknown)
+    return {kind: known[kind] for kind in wanted}
 
 
-def ask() -> Listing:
-    """What the members of every kind say of themselves now; imports them all."""
-    from autopeft import backbones, methods, objectives, promotions, samplers, tasks
-    from autopeft.kinds import members
-    from autopeft.objective import Objective
-    from autopeft.spaces import named as spaces
-    from autopeft.tasks import PROTOCOLS
-    from autopeft.training.retraining import BASELINES
-
-    def about_methods() -> Rows:
-        found = {name: methods.lookup(name) for name in methods.names()}
-        return {name: f"{_capital(method.about)}; at {', '.join(method.roles)}" for name, method in found.items()}
-
-    def about_tasks() -> Rows:
-        return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in members(tasks.PACKAGE).items()}
-
-    def about_cost(one: Objective) -> str:
-        return f"{_capital(one.about)}; known {one.known}"
-
-    rows: dict[str, Callable[[], Rows]] = {
-        "methods": about_methods,
-        "backbones": lambda: {name: ", ".join(family.model_types) for name, family in backbones.families().items()},
-        "tasks": about_tasks,
-        "samplers": lambda: {name: samplers.lookup(name).about for name in samplers.names()},
-        "promotions": lambda: {name: promotions.lookup(name).about for name in promotions.names()},
-        "costs": lambda: {name: about_cost(objectives.lookup(name)) for name in objectives.names()},
-        "protocols": lambda: {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()},
-        "baselines": lambda: {name: ", ".join(f"{m} {s}" for m, s in b.parts) for name, b in BASELINES.items()},
-        "spaces": lambda: {name: spaces.about(name) for name in spaces.NAMES},
-    }
-    return {kind: dict(rows[kind]()) for kind in KINDS}
+def write_shipped(path: Path = SHIPPED) -> None:
+    """Write what the members say now, for the next release."""
+    _write(path, {kind: {"digest": digest(kind), "rows": ask(kind)} for kind in _SOURCES})
 
 
-def _kept_or_asked() -> Listing:
-    path = _cache() / f"listing-{_digest()}.json"
+def digest(kind: str) -> str:
+    """Of the version, and of the name and the content of every file that says what a kind has."""
+    root = Path(autopeft.__file__).parent
+    found = hashlib.sha256(autopeft.__version__.encode())
+    # Of the contents and not of times, which an installation or a checkout sets as it likes.
+    for source in _SOURCES[kind]:
+        place = root / source
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            found.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def ask(kind: str) -> dict[str, str]:
+    """What the members of a kind say of themselves now; imports them."""
+    return dict(_ASKED[kind]())
+
+
+def _kept(path: Path, digests: Mapping[str, str]) -> Listing:
+    """What a file of lists says of the kinds whose digests are these."""
     try:
-        kept: Listing = read_json(path, "The kept list", InputError)
-        if set(kept) == set(KINDS):
-            return kept
-    except (OSError, ValueError):
-        pass  # there is none yet, or none that can be read: it is made anew
-    found = ask()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One list a version is enough: the digest of a source that has changed is never asked for again.
-        for old in path.parent.glob("listing-*.json"):
-            old.unlink(missing_ok=True)
-        with write_whole(path) as part:
-            part.write_text(json.dumps(found))
-    except OSError:
-        pass  # a home that cannot be written to makes the next call slow, not wrong
-    return found
+        found: Mapping[str, Any] = read_json(path, "The kept list", InputError)
+        return {kind: found[kind]["rows"] for kind, text in digests.items() if found[kind]["digest"] == text}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # there is none yet, or none that can be read: it is made anew
+
+
+def _kept_or_asked(digests: Mapping[str, str]) -> Listing:
+    path = _cache() / "listing.json"
+    kept = _kept(path, digests)
+    if len(kept) < len(digests):
+        kept = {kind: kept[kind] if kind in kept else ask(kind) for kind in digests}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, {kind: {"digest": digests[kind], "rows": rows} for kind, rows in kept.items()})
+        except OSError:
+            pass  # a home that cannot be written to makes the next call slow, not wrong
+    return kept
+
+
+def _write(path: Path, lists: Mapping[str, Any]) -> None:
+    with write_whole(path) as part:
+        part.write_text(json.dumps(lists, indent=2) + "\n")
 
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autopeft"
 
 
-def _digest() -> str:
-    """Of the version, and of the path and the content of every source file."""
-    root = Path(autopeft.__file__).parent
-    found = hashlib.sha256(autopeft.__version__.encode())
-    # Of the contents and not of times, which an installation or a checkout sets as it likes.
-    for path in sorted(root.rglob("*.py")):
-        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return found.hexdigest()[:16]
+# -- the kinds -------------------------------------------------------------------------------------------------------
+
+
+def _methods() -> Rows:
+    from autopeft import methods
+
+    found = {name: methods.lookup(name) for name in methods.names()}
+    return {name: f"{_capital(method.about)}; at {', '.join(method.roles)}" for name, method in found.items()}
+
+
+def _backbones() -> Rows:
+    from autopeft import backbones
+
+    return {name: ", ".join(family.model_types) for name, family in backbones.families().items()}
+
+
+def _tasks() -> Rows:
+    from autopeft import tasks
+    from autopeft.kinds import members
+
+    return {name: f"{task.kind}; {', '.join(task.metrics)}" for name, task in members(tasks.PACKAGE).items()}
+
+
+def _samplers() -> Rows:
+    from autopeft import samplers
+
+    return {name: samplers.lookup(name).about for name in samplers.names()}
+
+
+def _promotions() -> Rows:
+    from autopeft import promotions
+
+    return {name: promotions.lookup(name).about for name in promotions.names()}
+
+
+def _costs() -> Rows:
+    from autopeft import objectives
+
+    found = {name: objectives.lookup(name) for name in objectives.names()}
+    return {name: f"{_capital(one.about)}; known {one.known}" for name, one in found.items()}
+
+
+def _protocols() -> Rows:
+    from autopeft.tasks import PROTOCOLS
+
+    return {name: _first_line(protocol) for name, protocol in PROTOCOLS.items()}
+
+
+def _baselines() -> Rows:
+    from autopeft.training.retraining import BASELINES
+
+    return {name: ", ".join(f"{method} {size}" for method, size in one.parts) for name, one in BASELINES.items()}
+
+
+def _spaces() -> Rows:
+    from autopeft.spaces import named
+
+    return {name: named.about(name) for name in named.NAMES}
 
 
 def _capital(text: str) -> str:
@@ -112,3 +179,16 @@ def _capital(text: str) -> str:
 def _first_line(thing: object) -> str:
     """The first line of a docstring, without the marks of reStructuredText."""
     return (thing.__doc__ or "").strip().split("\n")[0].replace("`", "")
+
+
+_ASKED: Mapping[str, Callable[[], Rows]] = {
+    "methods": _methods,
+    "backbones": _backbones,
+    "tasks": _tasks,
+    "samplers": _samplers,
+    "promotions": _promotions,
+    "costs": _costs,
+    "protocols": _protocols,
+    "baselines": _baselines,
+    "spaces": _spaces,
+}
