@@ -110,8 +110,12 @@ class Supernet:
 
     def parameters_of(self, index: int) -> list[nn.Parameter]:
         """The parameters of one placement, in a fixed order."""
+        return list(self.module_of(index).parameters())
+
+    def module_of(self, index: int) -> nn.Module:
+        """The module of one placement, which has not been removed."""
         placement = self._placements[index]
-        return list(self._attached.modules[placement.site, placement.method].parameters())
+        return self._attached.modules[placement.site, placement.method]
 
     def train(self, mode: bool = True) -> None:
         """Switch the added modules to training or evaluation mode."""

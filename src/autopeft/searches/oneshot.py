@@ -23,7 +23,8 @@ from autopeft.architecture import Architecture, ParameterBudget, Placement
 from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
 from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._halves import HalvedTask
-from autopeft.searches._problem import TRAIN, Plan, Problem
+from autopeft.searches._joint import JointTraining
+from autopeft.searches._problem import Plan, Problem
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Supernet
 from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
@@ -62,20 +63,16 @@ class OneShotSettings:
 
 
 class OneShot:
-    """One training of everything in one supernet, and what it says of the placements.
-
-    Attributes:
-        done: steps of training so far.
-    """
+    """One training of everything in one supernet, and what it says of the placements."""
 
     def __init__(self, supernet: Supernet, problem: Problem, settings: OneShotSettings, plan: Plan) -> None:
-        self.supernet, self.problem, self.settings, self.plan = supernet, problem, settings, plan
-        self.done = 0
-        self._owned = [supernet.parameters_of(index) for index in range(len(supernet))]
-        self._own = [parameter for owned in self._owned for parameter in owned]
-        self._optimiser = torch.optim.AdamW(
-            [*self._own, *problem.head], lr=plan.learning_rate, weight_decay=settings.weight_decay, foreach=True
-        )
+        self.supernet, self.settings, self.plan = supernet, settings, plan
+        self._joint = JointTraining(supernet, problem, plan, weight_decay=settings.weight_decay, clip=settings.clip)
+
+    @property
+    def done(self) -> int:
+        """Steps of training so far."""
+        return self._joint.done
 
     def run(self) -> Floats:
         """Train, look, and score: ``(n,)``, the mean of every placement over its parameters and the batches.
@@ -85,36 +82,15 @@ class OneShot:
         """
         steps, look = (round(share * self.plan.steps) for share in (self.settings.warmup, self.settings.scored))
         sums = np.zeros(len(self.supernet))
-        devices = [self.supernet.device] if self.supernet.device.type == "cuda" else []
-        # Draws inside are made from seeds of their own, and whoever calls must find the generators as they were.
-        with torch.random.fork_rng(devices=devices), self.problem.training():
-            self.supernet.train()
+
+        def take(index: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+            sums[index] += self._mean(pairs)
+
+        with self._joint.running():
             self.supernet.take([int(size) for size in self.supernet.candidates.sizes.max(axis=1)])
-            for _ in range(steps):
-                self._train()
-            for extra in range(max(1, look)):
-                sums += self._importance(self._loss(steps + extra))
-        self.supernet.train(False)
+            self._joint.train(steps)
+            self._joint.look(max(1, look), take)
         return sums / max(1, look)
-
-    def _loss(self, step: int) -> Tensor:
-        torch.manual_seed(self.plan.derived(step, 1))
-        loss = self.problem.loss(TRAIN, step)
-        self.plan.check(float(loss.detach()), "training", step)
-        return loss
-
-    def _train(self) -> None:
-        self._loss(self.done).backward()  # type: ignore[no-untyped-call]
-        if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_([*self._own, *self.problem.head], self.settings.clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        self.done += 1
-
-    def _importance(self, loss: Tensor) -> Floats:
-        found = iter(torch.autograd.grad(loss, self._own))
-        # The iterator runs along the placements, whose parameters follow one another in the same order.
-        return np.array([self._mean([(p, next(found)) for p in owned]) for owned in self._owned])
 
     @torch.no_grad()
     def _mean(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
