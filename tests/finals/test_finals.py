@@ -183,6 +183,8 @@ def test_finals_go_on_where_they_were_and_other_data_is_another_run(tmp_path: Pa
     first = Planted(VALUES)
     whole = _hold(first, tmp_path)
     runs = sorted(tmp_path.iterdir())
+    # The name of a run is the same in every version, or finals that were begun would be trained again.
+    assert runs[0].name == "0986f0715d1ffa9287b46b49.json"
     assert len(runs) == len(first.trained_runs)
     runs[0].unlink()
     runs[1].write_text("{")  # half a file of a full disk
@@ -225,26 +227,65 @@ def test_a_clear_gain_over_the_best_baseline_is_said_with_its_interval() -> None
     verdict = judge([ours, rival], "f1", 1000)
     assert verdict.is_searched_better
     assert verdict.choice is ours
-    assert str(verdict).startswith("1%: use trial 1, which is better than uniform 4. Difference of f1 on the test part")
+    said = "1%: trial 1 is better than uniform 4, the best of the baselines. Difference of f1 on the test part"
+    assert str(verdict).startswith(said)
+    assert str(verdict).endswith("Use trial 1 (1 parameters).")
     (found,) = verdict.comparisons
     assert found.difference.mean == pytest.approx(0.1)
     assert found.corrected == found.difference.p_value
 
 
 def test_a_difference_within_noise_means_to_use_the_baseline() -> None:
-    ours = _entry(_finalist(1), [0.83, 0.80, 0.84], 0.9)
+    ours = _entry(_finalist(6), [0.83, 0.80, 0.84], 0.9)
     rival = _entry(_finalist(4, is_baseline=True), [0.82, 0.81, 0.82], 0.8)
     verdict = judge([ours, rival], "f1", 1000)
     assert verdict.choice is rival
-    assert "no better than uniform 4 here, so far as trial 1 shows: use uniform 4" in str(verdict)
+    (found,) = verdict.comparisons
+    assert found.finding == "cannot tell"
+    assert "no better than uniform 4 here, so far as trial 6 shows: these runs cannot tell the two apart" in str(
+        verdict
+    )
     assert "would have been seen in four of five cases" in str(verdict)
+    # (2.8 * 0.0153 / 0.01)^2 = 18.3 and two more; 0.0153 is the standard deviation of +0.01, -0.01, +0.02.
+    assert "(about 21 seeds would tell a difference of 0.01)" in str(verdict)
+    assert str(verdict).endswith("Use uniform 4 (4 parameters).")
+
+
+def test_equal_is_said_where_the_interval_lies_within_the_margin_alone() -> None:
+    ours = _entry(_finalist(1), [0.820, 0.821, 0.819, 0.820, 0.820], 0.9)
+    rival = _entry(_finalist(4, is_baseline=True), [0.820, 0.820, 0.820, 0.821, 0.819], 0.8)
+    verdict = judge([ours, rival], "f1", 1000)
+    assert [item.finding for item in verdict.comparisons] == ["equal"]
+    assert "no better than uniform 4 here: trial 1 is equal to it within 0.01." in str(verdict)
+    assert [item.finding for item in judge([ours, rival], "f1", 1000, margin=0.001).comparisons] == ["cannot tell"]
+
+
+def test_the_cheapest_of_what_is_not_shown_to_be_worse_is_what_to_use() -> None:
+    best = _entry(_finalist(9, is_baseline=True), [0.820, 0.830, 0.825], 0.9)
+    ours = _entry(_finalist(3), [0.818, 0.829, 0.826], 0.85)
+    small = _entry(_finalist(2, is_baseline=True), [0.799, 0.842, 0.770], 0.8)  # not shown to be worse, but by its mean
+    early = _entry(_finalist(1, is_baseline=True), [0.82, 0.83], 0.7, is_last=False)
+    verdict = judge([ours, best, small, early], "f1", 1000)
+    assert verdict.choice is ours
+    assert verdict.instead is not None
+    assert (verdict.instead.baseline, verdict.instead.finding) == ("uniform 9", "equal")
+    assert str(verdict).endswith(
+        "Use trial 3 (3 parameters): it costs less than uniform 9 and is not shown to be worse "
+        "(-0.0007, -0.0045 to +0.0031)."
+    )
+    dear = replace(ours, finalist=replace(ours.finalist, nominal=10))
+    assert judge([dear, best, small, early], "f1", 1000).choice is best
+    # Where the band's cost is known of all it decides, and not the number of parameters.
+    priced = [replace(one, finalist=replace(one.finalist, cost=cost)) for one, cost in ((ours, 7.0), (best, 5.0))]
+    assert judge(priced, "f1", 1000).choice is priced[1]
 
 
 def test_a_worse_one_is_called_worse() -> None:
     ours = _entry(_finalist(1), [0.70, 0.71, 0.70, 0.71], 0.9)
     rival = _entry(_finalist(4, is_baseline=True), [0.80, 0.80, 0.81, 0.81], 0.8)
     verdict = judge([ours, rival], "f1", 1000)
-    assert "use uniform 4, which is better than what was found (trial 1)" in str(verdict)
+    assert "uniform 4 is better than trial 1, the best that was found." in str(verdict)
+    assert verdict.choice is rival
 
 
 def test_several_baselines_are_corrected_for_and_one_that_is_better_forbids_the_claim() -> None:
@@ -257,7 +298,8 @@ def test_several_baselines_are_corrected_for_and_one_that_is_better_forbids_the_
     assert all(c.corrected is not None and p is not None and c.corrected >= p
                for c, p in zip(verdict.comparisons, p_values, strict=True))  # fmt: skip
     assert not verdict.is_searched_better
-    assert json.loads(json.dumps(verdict.as_dict()))["choice"] == "uniform 4"
+    assert "trial 1 is better than uniform 4, but worse than uniform 5." in str(verdict)
+    assert json.loads(json.dumps(verdict.as_dict()))["choice"] == "uniform 5"
 
 
 def test_who_was_in_the_last_round_goes_before_who_was_not() -> None:

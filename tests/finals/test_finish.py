@@ -69,9 +69,9 @@ def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(cas
     options = ("--finish", "--final-epochs", 0.5, "--final-seeds", 2, "--finalists", 1)
     found = call("search", asked, "--out", tmp_path / "run", *options)
     assert found.code == 0, found.err
-    # Three bands of 7 finalists, each with a rate, one beyond it and one seed more: 63; one rate and two trials of the
+    # Three bands of 7 finalists, each with a rate, none beyond it, and one seed more: 42; one rate and two trials of the
     # same length as a run of the finals before them.
-    assert "At most 66.0 runs of the finals' recipe (16 examples each): 1 trainings for learning rates" in found.err
+    assert "At most 45.0 runs of the finals' recipe (16 examples each): 1 trainings for learning rates" in found.err
     told = json.loads((tmp_path / "run" / "finals.json").read_text())
     assert told["cost"]["search_in_full_runs"] == 3.0
     verdict = told["verdicts"][0]

@@ -9,21 +9,25 @@ import numpy as np
 
 from autopeft import samplers
 from autopeft.architecture import Architecture
+from autopeft.cli.total import Total
 from autopeft.objective import replaced, shares
 from autopeft.session import Session, answers_budgets
 from autopeft.tasks._protocols import data_lines
 from autopeft.training.rate_sweep import middle
+from autopeft.training.recipe import Recipe
 from autopeft.training.tokens import token_lines
 
 _DRAWS = 4096
 
 
-def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
+def forecast(session: Session, steps: int = 5, total: Total | None = None) -> dict[str, Any]:
     """Facts about the search that the settings describe, JSON-ready.
 
     Args:
         steps: training steps of an architecture of middle size that are timed; 0 times none.
+        total: of the search with its finals; None where there are to be none.
     """
+    total = total or Total.of(session)
     space, backbone, settings = session.space, session.backbone, session.settings
     low, high = space.cost_range()
     facts: dict[str, Any] = {
@@ -44,9 +48,12 @@ def forecast(session: Session, steps: int = 5) -> dict[str, Any]:
         "initial_design": len(session.initial),
         "trials": session.total,
         "steps_a_trial": settings.recipe.n_steps(session.evaluator.n_train),
+        "learning_rates": total.rates_told,
     }
+    if total.runs:
+        facts["finals"] = total.finals_told
     if steps:
-        facts.update(_times(session, steps))
+        facts.update(_times(session, steps, total))
     if settings.promotion != "all":
         facts["promotion"] = f"{settings.promotion}; the time is that without it, at the most"
     if steps and answers_budgets(settings.sampler):
@@ -74,21 +81,25 @@ def _share(session: Session) -> float:
     return float(session.space.feasible(rows).mean())
 
 
-def _times(session: Session, steps: int) -> dict[str, float]:
+def _times(session: Session, steps: int, total: Total) -> dict[str, float]:
     # The time is that of real steps on this machine, forward, backward and update, and not a guess from sizes.
     evaluator = session.evaluator.with_recipe(steps=steps)
     found = evaluator(middle(session.space), session.settings.seed)
     per_step = found.extra["train_seconds"] / steps
     evaluation = found.seconds - found.extra["train_seconds"]
-    recipe = session.settings.recipe
-    n_steps, an_epoch = recipe.n_steps(evaluator.n_train), math.ceil(evaluator.n_train / recipe.batch_size)
-    evaluations = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch))
-    trial = per_step * n_steps + evaluations * evaluation
-    # The sweep trains as well, one run a rate, before there are workers to share it.
-    most = session.settings.trainings
-    n_runs = (session.total if most is None else min(session.total, most)) + len(session.settings.learning_rates)
-    return {
-        "seconds_a_step": per_step,
-        "seconds_a_trial": trial,
-        "hours_of_training": n_runs * trial / session.settings.workers / 3600,
-    }
+
+    def run(recipe: Recipe, n_train: int, n_test: int) -> float:
+        n_steps, an_epoch = recipe.n_steps(n_train), math.ceil(n_train / recipe.batch_size)
+        # The test part is answered once, at the pace at which the validation part is answered at every evaluation.
+        answered = math.ceil(n_steps / max(1, recipe.evaluate_every * an_epoch)) + n_test / max(1, n_validation)
+        return float(per_step * n_steps + answered * evaluation)
+
+    n_validation = len(session.evaluator.splits.validation)
+    trial = run(session.settings.recipe, evaluator.n_train, 0)
+    # Rates are tried before there are workers to share it, one run after the other; at the most as many as are told.
+    hours = (total.rates[1] + total.trials) * trial / session.settings.workers / 3600
+    found_times = {"seconds_a_step": per_step, "seconds_a_trial": trial, "hours_of_training": hours}
+    if total.after is None:
+        return found_times
+    final = run(total.after.recipe, total.n_train, len(session.evaluator.splits.test))
+    return {**found_times, "seconds_a_run_of_the_finals": final, "hours_of_finals_at_most": total.runs * final / 3600}

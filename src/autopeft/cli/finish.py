@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.writing import FINALS, check_file
 
 if TYPE_CHECKING:
-    from autopeft.finals import Finalist, Finals, Plan
+    from autopeft.finals import Entry, Finalist, Finals, Plan, Verdict
     from autopeft.finals.heats import Result
     from autopeft.objective import Objective
+    from autopeft.session import Session
     from autopeft.settings import Settings
     from autopeft.trial import Trial
 
@@ -31,6 +33,14 @@ RESULTS = "finals.json"
 
 _BUDGETS = ("0.1%", "0.5%", "2%")
 
+FullData = Annotated[
+    bool,
+    typer.Option(
+        "--full-data", help="The whole training part, where the search's settings keep only some of it (train_limit)."
+    ),
+]
+Margin = Annotated[float, typer.Option(min=0, help="Differences of the metric up to this count as none.")]
+
 
 @app.command()
 def finish(
@@ -38,8 +48,8 @@ def finish(
     at: Annotated[
         str | None,
         typer.Option(
-            help="Budgets, such as 0.1%,0.5%: finals of each among half of it to all of it. "
-            f"Default: those of {', '.join(_BUDGETS)} in which something was measured."
+            help="Budgets, such as 0.1%,0.5%: finals of each among half of it to all of it. Default: that of the "
+            f"space, else those of {', '.join(_BUDGETS)} in which something was measured."
         ),
     ] = None,
     each: Annotated[int, typer.Option(min=1, help="Searched finalists a budget.")] = 3,
@@ -53,31 +63,41 @@ def finish(
     widen: Annotated[int, typer.Option(min=0, help="Further candidates while the best lies at an end.")] = 1,
     first: Annotated[int, typer.Option(help="Seeds of the first round.")] = 3,
     last: Annotated[int, typer.Option(help="Seeds of the last round, for the better half.")] = 5,
+    margin: Margin = 0.01,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every run; 20 unless the settings say more.")] = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Evaluations without improvement before stopping; 10 unless the settings say more."),
     ] = None,
+    full_data: FullData = False,
     storage: Database = None,
     trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Train the best of a search beside the baselines of its cost, with equal care, and say what to use."""
+    from autopeft.session import Session
+
     check_file("The outcome", folder / RESULTS, FINALS)
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
-    settings = options.for_retraining(folder, changes, sets, trust_remote_code=trust_remote_code)
-    asked = FinalsAsked(_names(at), each, _names(baselines), rates is not None, widen, first, last)
-    found = hold(folder, settings, asked, storage)
+    settings = options.for_retraining(
+        folder, changes, sets, keeps_data=not full_data, trust_remote_code=trust_remote_code
+    )
+    asked = FinalsAsked(names_in(at), each, names_in(baselines), rates is not None, widen, first, last, margin)
+    asked.plan()  # what is wrong with it is told before a model is loaded
+    found = hold(folder, Session.build(settings, is_begun=True), asked, storage)
     if as_json:
         print_json(found.as_dict())
     else:
-        show_finals(found, folder)
+        show_finals(found, folder, settings)
 
 
 @dataclass(frozen=True)
 class FinalsAsked:
-    """What a command line says of finals, see `finish`; `is_rated` where it names learning rates of its own."""
+    """What a command line says of finals, see `finish`; `is_rated` where it names learning rates of its own.
+
+    The last three are for a search that is to be finished: of its finals' settings, see `after`.
+    """
 
     at: tuple[str, ...] = ()
     each: int = 3
@@ -86,6 +106,15 @@ class FinalsAsked:
     widen: int = 1
     first: int = 3
     last: int = 5
+    margin: float = 0.01
+    rates: tuple[float, ...] = ()
+    epochs: float | None = None
+    full_data: bool = False
+
+    def after(self, settings: Settings) -> Settings:
+        """The settings of the finals of a search with these."""
+        changes = {"recipe.epochs": self.epochs, "learning_rates": list(self.rates) or None}
+        return options.after_search(settings, changes, keeps_data=not self.full_data)
 
     def plan(self, rates: Sequence[float] = ()) -> Plan:
         """What every finalist is given; the usual rates where there are none."""
@@ -93,49 +122,92 @@ class FinalsAsked:
 
         return Plan(tuple(rates) or Plan().learning_rates, self.widen, self.first, self.last)
 
-    def most_runs(self, n_rates: int) -> int:
+    def budgets(self, settings: Settings) -> tuple[str, ...]:
+        """The budgets that are asked for: those named, else that of the space where it limits the study's cost."""
+        from autopeft import objectives
+
+        counted = objectives.lookup(settings.cost).count
+        is_same = settings.space.budget is not None and counted == settings.space.count
+        return self.at or ((settings.space.budget,) if is_same and settings.space.budget else ())
+
+    def most_runs(self, settings: Settings) -> int:
         """Runs of all finals at the most: every rate widened, every usual budget with finalists of its own."""
         from autopeft.finals.finalists import USUAL
 
-        n_baselines, n_bands = len(self.baselines or USUAL), len(self.at or _BUDGETS)
-        entrants = self.each + n_baselines
-        halves = (self.each + 1) // 2 + (n_baselines + 1) // 2
-        return n_bands * (entrants * (n_rates + self.widen + self.first - 1) + halves * (self.last - self.first))
+        # A card has three rates to choose from, as the usual ones are.
+        rates = settings.learning_rates if self.is_rated or settings.rates != "card" else ()
+        n_bands = len(self.budgets(settings) or _BUDGETS)
+        return n_bands * self.plan(rates).most_runs(self.each, len(self.baselines or USUAL))
 
 
-def hold(folder: Path, settings: Settings, asked: FinalsAsked, storage: str | None) -> Finals:
-    """Hold the finals of the study in `folder` and write what came of them beside it."""
+def asked_in_search(
+    final_epochs: Annotated[
+        float | None, typer.Option(help="Epochs of every run of the finals; 20 unless said.")
+    ] = None,
+    final_seeds: Annotated[int, typer.Option(min=2, help="Seeds of the finals' last round.")] = 5,
+    finalists: Annotated[int, typer.Option(min=1, help="Searched finalists a budget.")] = 3,
+    final_at: Annotated[str | None, typer.Option(help="Budgets of the finals, as `--at` of `autopeft finish`.")] = None,
+    final_baselines: Annotated[str | None, typer.Option(help="Baselines in the finals.")] = None,
+    final_rates: Annotated[
+        str | None, typer.Option(help="Learning rates in the finals; else those of the search.")
+    ] = None,
+    margin: Margin = 0.01,
+    full_data: FullData = False,
+) -> FinalsAsked:
+    """What a search that is to be finished says of its finals."""
+    return FinalsAsked(
+        names_in(final_at),
+        finalists,
+        names_in(final_baselines),
+        final_rates is not None,
+        first=min(3, final_seeds),
+        last=final_seeds,
+        margin=margin,
+        rates=tuple(options.rates(final_rates) or ()),
+        epochs=final_epochs,
+        full_data=full_data,
+    )
+
+
+def hold(folder: Path, session: Session, asked: FinalsAsked, storage: str | None) -> Finals:
+    """Hold the finals of the study in `folder` and write what came of them beside it.
+
+    Args:
+        session: of the settings of the finals.
+    """
     from autopeft.finals import hold_finals
     from autopeft.finals.finalists import USUAL
-    from autopeft.session import Session
     from autopeft.session.rates import carded
     from autopeft.training.rate_card import signal_from
     from autopeft.training.retraining import write_cell
 
-    asked.plan()  # what is wrong with it is told before a model is loaded
-    session = Session.build(settings)
+    settings = session.settings
     with opened(folder, storage) as study:
         trials, signal, cost = study.trials(), signal_from(study.fact), study.cost
         session, usual = carded(session, study)
+    plan = asked.plan(settings.learning_rates if asked.is_rated else usual)
+    told = _Progress(plan)
     found = hold_finals(
         session.evaluator,
         session.space,
         trials,
-        asked.at or _usual_budgets(trials, cost),
-        asked.plan(settings.learning_rates if asked.is_rated else usual),
+        asked.budgets(settings) or _usual_budgets(trials, cost),
+        plan,
         n=asked.each,
         baselines=asked.baselines or USUAL,
         folder=folder / FOLDER,
         swept=0 if signal is None else signal.cost,
         costing=session.costing,
-        on_invited=_show_invited,
-        on_run=_show_run,
+        margin=asked.margin,
+        on_invited=told.invited,
+        on_run=told.run,
     )
     write_cell(folder / RESULTS, {**found.as_dict(), "recipe": session.evaluator.recipe.as_dict()})
     return found
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The parts between the commas of an option."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
@@ -159,18 +231,46 @@ def _usual_budgets(trials: Sequence[Trial], cost: Objective) -> tuple[str, ...]:
     return (f"{max(values) * 1.000001:.9g}",)
 
 
-def _show_invited(finalists: Sequence[Finalist]) -> None:
-    for finalist in finalists:
-        say(f"{finalist.band}: {finalist.name}, {finalist.nominal:,} parameters: {finalist.candidate}", err)
+@dataclass
+class _Progress:
+    """Says who is in the finals, and after every run how many there may still be, and for how long."""
+
+    plan: Plan
+    most: int = 0
+    done: int = 0
+    trained: float = 0.0
+
+    def invited(self, finalists: Sequence[Finalist]) -> None:
+        """Told before anything is trained."""
+        bands = dict.fromkeys(finalist.band for finalist in finalists)
+        for band in bands:
+            inside = [finalist for finalist in finalists if finalist.band == band]
+            n_baselines = sum(finalist.is_baseline for finalist in inside)
+            self.most += self.plan.most_runs(len(inside) - n_baselines, n_baselines)
+            for one in inside:
+                say(f"{band}: {one.name}, {one.nominal:,} parameters: {one.candidate}", err)
+
+    def run(self, finalist: Finalist, result: Result) -> None:
+        """Told after every run, those that were read from an earlier call included."""
+        self.done += 1
+        value = result.failure or f"{result.validation:.4f} on validation"
+        # By what all runs took so far, those that were only read too, so that a call that goes on does not promise less
+        # than it takes: the seconds are those of the training, then or now.
+        self.trained += result.seconds
+        left = max(0, self.most - self.done) * self.trained / self.done
+        say(
+            f"[{self.done} of at most {self.most}] {finalist.band}: {finalist.name}, rate {result.learning_rate:g}, "
+            f"seed {result.seed}: {value}, {result.seconds:.1f} s (at most {_duration(left)} left)",
+            err,
+        )
 
 
-def _show_run(finalist: Finalist, result: Result) -> None:
-    value = result.failure or f"{result.validation:.4f} on validation"
-    say(f"{finalist.band}: {finalist.name}, rate {result.learning_rate:g}, seed {result.seed}: {value}", err)
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def show_finals(found: Finals, folder: Path) -> None:
-    """Print the table of each band and its verdict, and what all of it cost."""
+def show_finals(found: Finals, folder: Path, settings: Settings) -> None:
+    """Print the table of each band and its verdict, what all of it cost, and the command that uses it."""
     from autopeft.cli.console import finals_table
 
     for entries, verdict in zip(found.entries, found.verdicts, strict=True):
@@ -179,6 +279,45 @@ def show_finals(found: Finals, folder: Path) -> None:
         for line in verdict.lines():
             say(line)
     cost = found.as_dict()["cost"]
-    search = cost["search_in_full_runs"]
-    searched = "unknown" if search is None else f"{search:.1f}"
-    say(f"Cost in runs of this recipe: search {searched}, finals {cost['finals_in_full_runs']:.1f}. {folder / RESULTS}")
+    say(
+        f"Cost in runs of this recipe: search {_known(cost['search_in_full_runs'], '.1f')}, finals "
+        f"{cost['finals_in_full_runs']:.1f}. In training examples: {_known(cost['search_examples'], ',')} and "
+        f"{cost['finals_examples']:,}; in seconds of training and evaluation: {cost['search_seconds']:.0f} and "
+        f"{cost['finals_seconds']:.0f}. All of it: {folder / RESULTS}"
+    )
+    for verdict in found.verdicts:
+        say(f"Next, for {verdict.band}: {_next_command(verdict, folder, settings)}")
+
+
+def _known(value: float | None, spec: str) -> str:
+    return "unknown" if value is None else format(value, spec)
+
+
+def _next_command(verdict: Verdict, folder: Path, settings: Settings) -> str:
+    """The command that trains what the verdict says to use and saves it; of a limited search on all of its data."""
+    chosen = verdict.choice
+    recipe = settings.recipe
+    length = f"--epochs {recipe.epochs:g}" if recipe.steps is None else f"--set recipe.steps={recipe.steps}"
+    command = (
+        f"autopeft train {shlex.quote(str(folder))} {_option_for(chosen, folder)} --learning-rates "
+        f"{chosen.learning_rate:g} {length} --save MODEL_FOLDER"
+    )
+    limit = settings.train_limit
+    return command if limit is None else f"{command}  (with --set train_limit={limit}: on the examples of the finals)"
+
+
+def _option_for(chosen: Entry, folder: Path) -> str:
+    """Options of `autopeft train` that name a finalist: its trial, its baseline, or a file that is written for it."""
+    from autopeft.training.retraining import BASELINES, write_cell
+
+    finalist = chosen.finalist
+    kind, _, number = finalist.name.partition(" ")
+    if kind == "trial" and number.isdecimal():
+        return f"--trial {number}"
+    known = finalist.name.partition(":")[0]
+    # The size of a combination's other methods is part of its definition, but was resized with the first one's.
+    if finalist.is_baseline and len(BASELINES[known].parts) == 1:
+        return f"--baseline {finalist.name}"
+    path = folder / FOLDER / f"use-{finalist.band}.json"
+    write_cell(path, finalist.candidate.as_dict())
+    return f"--architecture {shlex.quote(str(path))}"

@@ -121,23 +121,35 @@ def asked(
     return _with_budgets(settings, budget)
 
 
+def takes(*sources: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `sources` in place of its first parameters, which are what each of them returns."""
+
+    def given_to(command: Callable[..., None]) -> Callable[..., None]:
+        # Evaluated, as annotations are text in this package and typer reads the objects behind them.
+        shared = [inspect.signature(source, eval_str=True).parameters for source in sources]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[len(sources) :]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            found = [
+                source(**{name: given.pop(name) for name in names})
+                for source, names in zip(sources, shared, strict=True)
+            ]
+            command(*found, **given)
+
+        merged = [parameter for names in shared for parameter in names.values()] + own
+        # typer builds its options from the signature, so that several commands share one list of them.
+        run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+        del run.__wrapped__  # its signature is another
+        return run
+
+    return given_to
+
+
 def takes_a_search(command: Callable[Concatenate[Settings, ...], None]) -> Callable[..., None]:
     """Give `command` the options of `asked` in place of its first parameter, the settings."""
-    # Evaluated, as annotations are text in this package and typer reads the objects behind them.
-    shared = inspect.signature(asked, eval_str=True).parameters
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        settings = asked(**{name: given.pop(name) for name in shared})
-        command(settings, **given)
-
-    merged = [*shared.values(), *own]
-    # typer builds its options from the signature, so that three commands share one list of them.
-    run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
-    del run.__wrapped__  # its signature is another
-    return run
+    return takes(asked)(command)
 
 
 def _with_budgets(settings: Settings, budgets: list[str]) -> Settings:

@@ -13,11 +13,11 @@ from autopeft.settings import Settings, SpaceSettings, from_dict, read_yaml
 
 _SHOWN = 80
 
-_CHEAP = ("train_limit", "rungs", "promotion", "promotion_options", "trainings")
+_CHEAP = ("rungs", "promotion", "promotion_options", "trainings")
 _FULL: Mapping[str, Any] = MappingProxyType({"epochs": 20, "patience": 10})
 """What a retraining has in place of what made trials cheap."""
 
-_CHEAP_RECIPE = ("epochs", "steps", "patience", "data_fraction")
+_CHEAP_RECIPE = ("epochs", "steps", "patience")
 
 
 def read(file: Path | None, changes: dict[str, Any], sets: list[str], *, trust_remote_code: bool = False) -> Settings:
@@ -30,27 +30,40 @@ def read(file: Path | None, changes: dict[str, Any], sets: list[str], *, trust_r
 
 
 def for_retraining(
-    source: Path, changes: dict[str, Any], sets: list[str], *, trust_remote_code: bool = False
+    source: Path,
+    changes: dict[str, Any],
+    sets: list[str],
+    *,
+    keeps_data: bool = False,
+    trust_remote_code: bool = False,
 ) -> Settings:
-    """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap."""
+    """The settings of a retraining: those of a file as they are, those of a study without what made trials cheap.
+
+    Args:
+        keeps_data: whether a study's limits on the training examples hold on.
+    """
     data = read_yaml(source / "settings.yaml" if source.is_dir() else source)
-    recipe = data.get("recipe") or {}
     if source.is_dir():
-        data = {name: value for name, value in data.items() if name not in (*_CHEAP, "devices")}  # it has no workers
-        recipe = {name: value for name, value in recipe.items() if name not in _CHEAP_RECIPE}
+        return _changed(_in_full(data, keeps_data), changes, sets, trust_remote_code)
+    recipe = data.get("recipe") or {}
     if isinstance(recipe, dict):  # anything else is refused with all other mistakes
         recipe = {**_FULL, **recipe}
     return _changed({**data, "recipe": recipe}, changes, sets, trust_remote_code)
 
 
-def with_full_runs(settings: Settings, epochs: float | None) -> Settings:
-    """What `for_retraining` will give for a study of these settings, before there is one."""
-    data = settings.as_dict()
-    plain = {name: value for name, value in data.items() if name not in (*_CHEAP, "devices", "trust_remote_code")}
-    recipe = {name: value for name, value in data["recipe"].items() if name not in _CHEAP_RECIPE}
-    changes = {} if epochs is None else {"epochs": epochs}
-    kept = {**plain, "recipe": {**_FULL, **recipe, **changes}}
-    return from_dict(kept, trust_remote_code=settings.trust_remote_code)
+def after_search(settings: Settings, changes: dict[str, Any], *, keeps_data: bool) -> Settings:
+    """What `for_retraining` gives for a study of these settings, before there is one."""
+    data = {name: value for name, value in settings.as_dict().items() if name != "trust_remote_code"}
+    return _changed(_in_full(data, keeps_data), changes, [], settings.trust_remote_code)
+
+
+def _in_full(data: dict[str, Any], keeps_data: bool) -> dict[str, Any]:
+    """The settings of a study without what made its trials cheap, and without its workers."""
+    left_out = (*_CHEAP, "devices") if keeps_data else (*_CHEAP, "devices", "train_limit")
+    of_recipe = _CHEAP_RECIPE if keeps_data else (*_CHEAP_RECIPE, "data_fraction")
+    plain = {name: value for name, value in data.items() if name not in left_out}
+    recipe = {name: value for name, value in (data.get("recipe") or {}).items() if name not in of_recipe}
+    return {**plain, "recipe": {**_FULL, **recipe}}
 
 
 def rates(text: str | None) -> list[float] | None:

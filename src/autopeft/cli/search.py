@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from autopeft.cli import options
 from autopeft.cli.app import app
-from autopeft.cli.finish import RESULTS, FinalsAsked, hold, show_finals
-from autopeft.cli.flags import takes_a_search
+from autopeft.cli.finish import RESULTS, FinalsAsked, asked_in_search, hold, show_finals
+from autopeft.cli.flags import asked, takes
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
+from autopeft.cli.total import Total
 from autopeft.errors import AutopeftError, ProposalFailure, SearchIncompleteError
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     from autopeft.study.study import Study
 
 
+Finish = Annotated[
+    bool, typer.Option("--finish", help="Then hold the finals, see `autopeft finish`, and say what to use.")
+]
+
+
 @app.command()
-@takes_a_search
+@takes(asked, asked_in_search)
 def search(
     settings: Settings,
+    finals: FinalsAsked,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the study; the same folder continues.")
     ] = None,
@@ -39,14 +45,7 @@ def search(
         str | None,
         typer.Option(envvar=STORAGE_VARIABLE, help="Database URL for several machines; default: a file."),
     ] = None,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="Then hold the finals, see `autopeft finish`, and say what to use.")
-    ] = False,
-    final_epochs: Annotated[
-        float | None, typer.Option(help="Epochs of every run of the finals; 20 unless said.")
-    ] = None,
-    final_seeds: Annotated[int, typer.Option(min=2, help="Seeds of the finals' last round.")] = 5,
-    finalists: Annotated[int, typer.Option(min=1, help="Searched finalists a budget.")] = 3,
+    finish: Finish = False,
 ) -> None:
     """Search, or continue a search, and print its front."""
     from autopeft.cli.console import SearchProgress, front_table, progress_bar
@@ -55,11 +54,13 @@ def search(
     # The same settings name the same folder, so that the command without one goes on as well.
     folder = folder or Path("runs") / _name(settings)
     check_folder("--out", folder, STUDY, settings.inputs())
-    asked = FinalsAsked(each=finalists, first=min(3, final_seeds), last=final_seeds)
     if finish:
         check_file("The outcome", folder / RESULTS, FINALS)
-        _say_total(settings, asked, final_epochs)
+    after = None
     with _study(settings, folder, storage) as (session, study):
+        if finish:
+            after = _finals_session(session, finals)
+            say(Total.of(session, finals, after).told, err)
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
             signal = session.proxy(study, show.say, folder)
@@ -77,31 +78,15 @@ def search(
                 raise
         _show_found(study, folder)
         _check_complete(study, folder)
-    if finish:
-        changes = {"recipe.epochs": final_epochs}
-        after = options.for_retraining(folder, changes, [], trust_remote_code=settings.trust_remote_code)
-        show_finals(hold(folder, after, asked, storage), folder)
+    if after is not None:
+        show_finals(hold(folder, after, finals, storage), folder, after.settings)
 
 
-def _say_total(settings: Settings, asked: FinalsAsked, epochs: float | None) -> None:
-    """What a search and its finals will train at the most, in runs of the finals' recipe: said before it begins."""
+def _finals_session(session: Session, finals: FinalsAsked) -> Session:
+    """The session of a search's finals, which shares its model and, unless more is asked for, its data."""
     from autopeft.session import Session
 
-    session = Session.build(settings)
-    evaluator, n_rates = session.evaluator, len(settings.learning_rates)
-    whole = Session.build(options.with_full_runs(settings, epochs)).evaluator
-    full = whole.recipe.n_processed(whole.n_train)
-    share = evaluator.recipe.n_processed(evaluator.n_train) / full
-    n_methods = len({slot.method for slot in session.space.slots}) if session.settings.rates == "card" else 1
-    # A card may go two rates beyond those that it begins with.
-    rates = n_methods * (n_rates + 2) if session.settings.rates == "card" else n_rates
-    finals = asked.most_runs(n_rates or len(asked.plan().learning_rates))
-    say(
-        f"At most {(session.total + rates) * share + finals:,.1f} runs of the finals' recipe ({full:,} examples each): "
-        f"{rates} trainings for learning rates and {session.total} trials of {share:.3g} of a run each, {finals} runs "
-        "of finals.",
-        err,
-    )
+    return Session.build(finals.after(session.settings), is_begun=True, like=session)
 
 
 def _show_found(study: Study, folder: Path) -> None:
@@ -186,17 +171,20 @@ def reopen(
 
 
 @app.command()
-@takes_a_search
+@takes(asked, asked_in_search)
 def check(
     settings: Settings,
+    finals: FinalsAsked,
     steps: Annotated[int, typer.Option(help="Training steps to time; 0 for none.")] = 5,
+    finish: Finish = False,
     as_json: AsJson = False,
 ) -> None:
     """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
     from autopeft.cli.dry_run import forecast
     from autopeft.session import Session
 
-    facts = forecast(Session.build(settings), steps)
+    session = Session.build(settings)
+    facts = forecast(session, steps, Total.of(session, finals, _finals_session(session, finals)) if finish else None)
     if as_json:
         print_json(facts)
         return

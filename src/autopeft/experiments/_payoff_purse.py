@@ -6,20 +6,17 @@ on where it was, and a training that two rivals both want is done once; each is 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autopeft.candidate import Candidate
-from autopeft.errors import DataError, TrialFailure
+from autopeft.errors import TrialFailure
 from autopeft.finals.heats import examples_of_a_run
 from autopeft.objective import Measurement
-from autopeft.reading import read_json
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.retraining import write_cell
+from autopeft.training.kept_runs import KeptRuns
 
 FAILED = float("-inf")
 """What a training that failed is worth: what may fail is no answer."""
@@ -59,23 +56,19 @@ class Ledger:
 
         return self._kept(evaluator, candidate, seed, "test", train)
 
-    def _kept(self, evaluator: Evaluator, candidate: Candidate, seed: int, split: str, train: Any) -> Measurement:
-        path = None if self.folder is None else self.folder / f"{_key(evaluator, candidate, seed, split)}.json"
+    def _kept(
+        self, evaluator: Evaluator, candidate: Candidate, seed: int, split: str, train: Callable[[], Measurement]
+    ) -> Measurement:
         # What was trained for another rival is read, but nobody is spared its cost: that is the purse's business.
-        if path is not None and path.exists() and (stored := _stored(path)) is not None:
-            return stored
-        found: Measurement = train()
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_cell(path, found.as_dict())
-        return found
+        about = _about(evaluator, candidate, seed, split)
+        return KeptRuns(self.folder).once(about, train, Measurement.as_dict, Measurement.from_dict)
 
 
-def _key(evaluator: Evaluator, candidate: Candidate, seed: int, split: str) -> str:
-    """What decides the outcome of a training, as a file name: with another recipe or other data it is another one."""
+def _about(evaluator: Evaluator, candidate: Candidate, seed: int, split: str) -> dict[str, Any]:
+    """What decides the outcome of a training: with another recipe or other data it is another one."""
     # The recipe is the one that the candidate is trained with, so that a rate that is given by the recipe and the same
     # rate that a candidate brings are one training.
-    about = {
+    return {
         "architecture": candidate.architecture.as_dict(),
         "recipe": candidate.recipe_for(evaluator.recipe).as_dict(),
         "data": evaluator.splits.describe(),
@@ -84,16 +77,6 @@ def _key(evaluator: Evaluator, candidate: Candidate, seed: int, split: str) -> s
         "seed": seed,
         "split": split,
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _stored(path: Path) -> Measurement | None:
-    """A measurement that was written before; None for a file that is none, which is then written anew."""
-    try:
-        data: Mapping[str, Any] = read_json(path, "The training", DataError)
-        return Measurement.from_dict(data)
-    except (DataError, TypeError, KeyError):
-        return None
 
 
 @dataclass(frozen=True)

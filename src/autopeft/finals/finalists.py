@@ -51,7 +51,8 @@ class Finalist:
         candidate: what is trained.
         band: the name of the band.
         nominal: its nominal parameters.
-        found_by: who proposed it: "initial", the name of a sampler, or "baseline".
+        found_by: who proposed it: "initial", the name of a sampler, "baseline", or "refined".
+        cost: by the band's cost; None where only a measurement tells.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Finalist:
     band: str
     nominal: int
     found_by: str
+    cost: float | None = None
 
     @property
     def is_baseline(self) -> bool:
@@ -119,19 +121,23 @@ def invite(
         return count(backbone, architecture, 0).nominal
 
     if price is None and band.cost.count != "nominal":
+        # Costs of baselines are not known, so that those of the searched ones could be compared with nothing.
+        chosen = tuple(replace(one, cost=None) for one in chosen)
         log.info("%s is known after training only: baselines are resized to nominal parameters.", band.cost.name)
-        return (*chosen, *_uniform(backbone, band.name, max(one.nominal for one in chosen), nominal, baselines))
+        most = max(one.nominal for one in chosen)
+        found = _uniform(backbone, band.name, most, nominal, baselines)
+        return (*chosen, *(replace(one, cost=None) for one in found))
     return (*chosen, *_uniform(backbone, band.name, band.most, price or nominal, baselines))
 
 
 def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, n: int) -> tuple[Finalist, ...]:
-    fitting = [trial for trial, _, cost in with_cost(trials, band.cost) if band.holds(cost)]
+    fitting = [(trial, cost) for trial, _, cost in with_cost(trials, band.cost) if band.holds(cost)]
     found: dict[Candidate, Finalist] = {}
-    for trial in sorted(fitting, key=lambda trial: (-scores[trial.number], trial.number)):
+    for trial, cost in sorted(fitting, key=lambda pair: (-scores[pair[0].number], pair[0].number)):
         assert trial.measurement is not None
         candidate = trial.candidate
         invited = Finalist(
-            f"trial {trial.number}", candidate, band.name, trial.measurement.counts.nominal, trial.origin
+            f"trial {trial.number}", candidate, band.name, trial.measurement.counts.nominal, trial.origin, cost
         )
         # One candidate may have been measured several times; it is invited once, by its best trial.
         found.setdefault(candidate, invited)
@@ -149,7 +155,8 @@ def _uniform(backbone: Backbone, band: str, most: float, price: Price, names: Se
         label = f"{name}:{units}" if units else name
         nominal = count(backbone, architecture, 0).nominal
         # Two baselines may come to the same architecture at a small size, which is trained once.
-        found.setdefault(architecture, Finalist(label, Candidate.of(architecture), band, nominal, "baseline"))
+        invited = Finalist(label, Candidate.of(architecture), band, nominal, "baseline", price(architecture))
+        found.setdefault(architecture, invited)
     return tuple(found.values())
 
 

@@ -7,22 +7,20 @@ decides nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from autopeft.candidate import Candidate
-from autopeft.errors import DataError, SettingsError, TrialFailure
+from autopeft.errors import SettingsError, TrialFailure
 from autopeft.finals.finalists import Finalist
-from autopeft.reading import read_json
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.kept_runs import KeptRuns, name_of
 from autopeft.training.rate_sweep import best_rate, try_rates
-from autopeft.training.retraining import FULL_DIVISOR, write_cell
+from autopeft.training.retraining import FULL_DIVISOR
 
 FIRST_SEED = 40
 """The first seed of finals; the others follow. Searches draw theirs from the study."""
@@ -61,6 +59,13 @@ class Plan:
         """Those of the last round; the first round has the first of them."""
         return tuple(range(FIRST_SEED, FIRST_SEED + self.last))
 
+    def most_runs(self, n_searched: int, n_baselines: int) -> int:
+        """Runs of the finals of one band at the most: as if every rate were widened."""
+        entrants = n_searched + n_baselines
+        halves = (n_searched + 1) // 2 + (n_baselines + 1) // 2
+        rates = len(self.learning_rates) + (self.widen if len(self.learning_rates) > 1 else 0)
+        return entrants * (rates + self.first - 1) + halves * (self.last - self.first)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -93,6 +98,7 @@ class Entry:
         runs: at that rate, one a seed.
         is_last: whether it was in the last round.
         examples: processed for it in all, the rates that were not chosen included.
+        seconds: of training and evaluation, of the same runs.
     """
 
     finalist: Finalist
@@ -101,14 +107,20 @@ class Entry:
     runs: tuple[Result, ...]
     is_last: bool
     examples: int
+    seconds: float = 0.0
 
     @property
     def validation(self) -> float:
         """Mean on the validation part; minus infinity where a run failed: what may fail is no answer."""
         # A mean over the seeds that did not fail would reward an architecture for diverging where it would have done
         # badly.
-        values = [run.validation for run in self.runs]
-        return fmean(value for value in values if value is not None) if None not in values else -math.inf
+        values = [run.validation for run in self.runs if run.validation is not None]
+        return -math.inf if self.has_failed else fmean(values)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a run at its rate failed."""
+        return any(run.validation is None for run in self.runs)
 
     @property
     def test(self) -> dict[int, float]:
@@ -130,6 +142,7 @@ class Entry:
             "is_last": self.is_last,
             "runs": [asdict(run) for run in self.runs],
             "examples": self.examples,
+            "seconds": self.seconds,
         }
 
 
@@ -164,7 +177,7 @@ class Heats:
         plan, is_full = self.plan, "full" in finalist.candidate.architecture.methods
         # As in a retraining, what trains the whole backbone is tried at far smaller rates than inserted modules are.
         rates = [rate / FULL_DIVISOR if is_full else rate for rate in plan.learning_rates]
-        return try_rates(rates, plan.widen, lambda rate: self._run(finalist, rate, plan.seeds[0]).validation)
+        return try_rates(rates, plan.widen, lambda rate: self.run(finalist, rate, plan.seeds[0]).validation)
 
     def _entry(self, finalist: Finalist, tried: Sequence[tuple[float, float | None]]) -> Entry:
         # Where every rate failed the smallest one is named; its runs say why nothing came of it.
@@ -183,38 +196,36 @@ class Heats:
         *,
         is_last: bool,
     ) -> Entry:
-        runs = tuple(self._run(finalist, rate, seed) for seed in seeds)
+        runs = tuple(self.run(finalist, rate, seed) for seed in seeds)
         # All that was tried is charged, or whoever needs more rates would look cheaper than they are.
-        others = [self._run(finalist, other, seeds[0]) for other, _ in tried if other != rate]
+        others = [self.run(finalist, other, seeds[0]) for other, _ in tried if other != rate]
         examples = sum(run.examples for run in (*runs, *others))
-        return Entry(finalist, tried, rate, runs, is_last, examples)
+        seconds = math.fsum(run.seconds for run in (*runs, *others))
+        return Entry(finalist, tried, rate, runs, is_last, examples, seconds)
 
-    def _run(self, finalist: Finalist, rate: float, seed: int) -> Result:
+    def run(self, finalist: Finalist, rate: float, seed: int) -> Result:
         """One run, read where it was done before."""
-        key = self._key(finalist.candidate, rate, seed)
-        path = None if self.folder is None else self.folder / f"{key}.json"
+        about = self._about(finalist.candidate, rate, seed)
+        key = name_of(about)
         # The best rate's run with the first seed is asked for twice, as one of the rates and as one of the seeds.
         if key not in self._read:
-            found = _stored(path) if path is not None and path.exists() else None
-            if found is None:
-                found = self._trained(finalist.candidate, rate, seed)
-                if path is not None:
-                    write_cell(path, asdict(found))
+            found = KeptRuns(self.folder).once(
+                about, lambda: self._trained(finalist.candidate, rate, seed), asdict, lambda row: Result(**row)
+            )
             self._read[key] = found
             if self.on_run is not None:
                 self.on_run(finalist, found)
         return self._read[key]
 
-    def _key(self, candidate: Candidate, rate: float, seed: int) -> str:
-        """What decides the outcome of a run, as a file name: a run of other data or another recipe is another one."""
-        about = {
+    def _about(self, candidate: Candidate, rate: float, seed: int) -> dict[str, Any]:
+        """What decides the outcome of a run: one of other data or another recipe is another one."""
+        return {
             "candidate": candidate.as_dict(),
             "recipe": {**self.evaluator.recipe.of_run(), "learning_rate": rate},
             "data": self.evaluator.splits.describe(),
             "model": self.evaluator.backbone.identity(),
             "seed": seed,
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
     def _trained(self, candidate: Candidate, rate: float, seed: int) -> Result:
         # The rate is what is being tried, so one that the candidate fixes gives way; its factors stay.
@@ -235,15 +246,6 @@ class Heats:
 def examples_of_a_run(evaluator: Evaluator) -> int:
     """Training examples that a run of the evaluator's recipe processes when nothing stops it."""
     return evaluator.recipe.n_processed(evaluator.n_train)
-
-
-def _stored(path: Path) -> Result | None:
-    """A run that was written before; None for a file that is none, which is then written anew."""
-    try:
-        data: Mapping[str, Any] = read_json(path, "The run", DataError)
-        return Result(**data)
-    except (DataError, TypeError):
-        return None
 
 
 def _groups(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

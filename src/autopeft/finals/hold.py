@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.finals.finalists import NOMINAL_COUNT, USUAL, Finalist, bands, invite
 from autopeft.finals.heats import Entry, Heats, OnRun, Plan, examples_of_a_run
-from autopeft.finals.verdict import Verdict, judge
+from autopeft.finals.verdict import MARGIN, Verdict, judge
 from autopeft.objectives import Costing
 from autopeft.rungs import SearchCost, search_cost
 from autopeft.samplers._bayes.smoothing import smooth
@@ -29,15 +30,15 @@ class Finals:
     Args:
         entries: by band, in the order of the budgets.
         verdicts: one a band.
-        search_examples: training examples that the search processed, see `autopeft.rungs.SearchCost`; None where a
-            trial of an earlier version does not say how many.
+        search: what the search cost, see `autopeft.rungs.SearchCost`; its examples are None where a trial of an
+            earlier version does not say how many.
         full_run: training examples of one run of the finals' recipe, the unit in which costs are compared.
         seeds: of the last round.
     """
 
     entries: tuple[tuple[Entry, ...], ...]
     verdicts: tuple[Verdict, ...]
-    search_examples: int | None
+    search: SearchCost
     full_run: int
     seeds: tuple[int, ...]
 
@@ -46,9 +47,14 @@ class Finals:
         """Training examples that the finals processed, the baselines' included."""
         return sum(entry.examples for band in self.entries for entry in band)
 
+    @property
+    def seconds(self) -> float:
+        """Of training and evaluation in the finals."""
+        return math.fsum(entry.seconds for band in self.entries for entry in band)
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
-        search = self.search_examples
+        search = self.search.examples
         return {
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "entries": [entry.as_dict() for band in self.entries for entry in band],
@@ -59,6 +65,8 @@ class Finals:
                 "examples_of_a_full_run": self.full_run,
                 "search_in_full_runs": None if search is None else search / self.full_run,
                 "finals_in_full_runs": self.examples / self.full_run,
+                "search_seconds": self.search.seconds,
+                "finals_seconds": self.seconds,
             },
         }
 
@@ -75,6 +83,7 @@ def hold_finals(
     folder: Path | None = None,
     swept: int | SearchCost = 0,
     costing: Costing | None = None,
+    margin: float = MARGIN,
     on_invited: OnInvited | None = None,
     on_run: OnRun | None = None,
 ) -> Finals:
@@ -87,6 +96,7 @@ def hold_finals(
         costing: the cost that bands are of; nominal parameters when None.
         n: searched finalists a band.
         folder: where runs are kept, so that the same call goes on; None keeps none.
+        margin: differences up to this count as none, see `autopeft.finals.verdict.Comparison`.
         swept: what finding learning rates before the search cost, as part of its cost; see `search_cost`.
         on_invited: told, before anything is trained, who is in the finals.
         on_run: told of every run.
@@ -114,6 +124,5 @@ def hold_finals(
     heats = Heats(evaluator, plan, folder, on_run)
     entries = tuple(heats.hold(finalists) for finalists in invited)
     n_test = len(evaluator.splits.test)
-    verdicts = tuple(judge(band, evaluator.task.objective, n_test) for band in entries)
-    searched = search_cost(trials, swept).examples
-    return Finals(entries, verdicts, searched, examples_of_a_run(evaluator), plan.seeds)
+    verdicts = tuple(judge(band, evaluator.task.objective, n_test, margin) for band in entries)
+    return Finals(entries, verdicts, search_cost(trials, swept), examples_of_a_run(evaluator), plan.seeds)

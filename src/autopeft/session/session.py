@@ -25,6 +25,7 @@ from autopeft.study.events import Event
 from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.study import Study
+from autopeft.tasks._protocols import Splits
 from autopeft.tasks._task import Task
 from autopeft.tracking import tracked
 from autopeft.training.bench import EvaluatorBench
@@ -55,6 +56,12 @@ _RESOLVED = "sampler_settings"
 _TOLD = "told by searches"
 """The fact that keeps, by budget, how a sampler's own search went, in its own words."""
 
+_DATA = ("task", "data", "files", "protocol", "data_seed", "train_limit", "validation_limit", "label_words")
+"""The settings that the parts of the data depend on."""
+
+_WEIGHTS = ("model", "device", "trust_remote_code")
+"""The settings that the backbone depends on."""
+
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
 
@@ -82,11 +89,12 @@ class Session:
     initial: tuple[Configuration, ...]
 
     @classmethod
-    def build(cls, settings: Settings, *, is_begun: bool = False) -> Session:
+    def build(cls, settings: Settings, *, is_begun: bool = False, like: Session | None = None) -> Session:
         """Load the model and the data and build the space.
 
         Args:
             is_begun: whether its study has begun, see `has_begun`: what looks like a slip is then taken as it is.
+            like: a session whose model and data are shared as far as the settings ask for the same.
 
         Raises:
             InputError: something that the settings name does not exist or does not fit.
@@ -98,8 +106,9 @@ class Session:
         cost = objectives.lookup(settings.cost)
         samplers.check_cost(settings.sampler, cost)
         check_promotion(settings)
-        task, splits = load_data(settings, is_begun)
-        backbone = Backbone.from_pretrained(
+        shared = _shared(settings, like)
+        task, splits = load_data(settings, is_begun) if shared.data is None else shared.data
+        backbone = shared.backbone or Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
         space = build_space(backbone, settings.space)
@@ -308,6 +317,27 @@ class Session:
             kept.clear()
         if settings.rungs:
             study.note(_RUNGS, [one.as_dict() for one in rung_correlations(study.trials(with_history=False))])
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a session takes over from another one; None where it loads its own."""
+
+    data: tuple[Task, Splits] | None = None
+    backbone: Backbone | None = None
+
+
+def _shared(settings: Settings, like: Session | None) -> _Shared:
+    if like is None:
+        return _Shared()
+
+    here, there = vars(settings), vars(like.settings)
+
+    def is_same(names: tuple[str, ...]) -> bool:
+        return all(here[name] == there[name] for name in names)
+
+    data = (like.task, like.evaluator.splits) if is_same(_DATA) else None
+    return _Shared(data, like.backbone if is_same(_WEIGHTS) else None)
 
 
 def _make(folder: Path) -> None:

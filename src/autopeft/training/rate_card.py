@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _FIRST_RUNG = Fidelity(1 / 3, "share")
 
+_FEWEST_RATES = 3
+"""Of fewer rates none is stopped at the rung."""
+
 
 @dataclass(frozen=True)
 class CardRun:
@@ -215,6 +218,20 @@ def _alone(space: SearchSpace, method: str) -> Architecture:
     return Architecture(tuple(Placement(s.site, method, n) for s, n in zip(slots, held, strict=True) if n))
 
 
+WIDEN = 2
+"""How many rates beyond those that it begins with a method of a card may try."""
+
+
+def trainings_of_card(n_methods: int, n_rates: int) -> tuple[float, float]:
+    """The fewest and the most full trainings that a card of so many methods takes, from so many rates on.
+
+    The fewest where the best of the first rates lies between two that came to their end, the most where every rate does
+    and is widened.
+    """
+    halved = n_rates / 3 + math.ceil(n_rates / 2) * 2 / 3 if n_rates >= _FEWEST_RATES else n_rates
+    return n_methods * halved, n_methods * (n_rates + WIDEN) if n_rates > 1 else float(n_methods)
+
+
 OnCardRun = Callable[[CardRun, Sequence[CardRun]], None]
 """Told of a run that was just done, and of all that there are by now."""
 
@@ -237,7 +254,7 @@ class CardMaker:
     architectures: Mapping[str, Architecture]
     rates: Sequence[float]
     seed: int
-    widen: int = 2
+    widen: int = WIDEN
     on_run: OnCardRun | None = None
     runs: list[CardRun] = field(default_factory=list)
 
@@ -270,7 +287,7 @@ class CardMaker:
 
     def _promoted(self, name: str, rates: Sequence[float]) -> list[float]:
         """The rates that go on to the end: the better half of those that were trained to the first rung."""
-        if len(rates) < 3 or not self._has_rung:
+        if len(rates) < _FEWEST_RATES or not self._has_rung:
             return list(rates)
         at_rung = [self._run(name, rate, is_full=False) for rate in rates]
         # Of equals the faster: what has not moved from the constant answer yet is too slow rather than too fast.
