@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 
 from autopeft.cli.dry_run import forecast
+from autopeft.cli.finish import FinalsAsked
+from autopeft.cli.total import Total
 from autopeft.session import Session
+from autopeft.training.rate_card import trainings_of_card
 from sample_trials import measured
 from small_case import Case
 
@@ -62,3 +65,18 @@ def test_time_is_counted_in_runs_of_the_sweep_and_the_search(case: Case) -> None
     facts = forecast(session, steps=2)
     assert 0 < facts["seconds_a_step"] < facts["seconds_a_trial"]
     assert facts["hours_of_training"] == pytest.approx((6 + 2) * facts["seconds_a_trial"] / 2 / 3600)
+
+
+def test_a_card_is_counted_by_method_and_finals_at_their_most(case: Case) -> None:
+    session = Session.build(case.settings(rates="card", learning_rates=[1e-3, 1e-2, 1e-1], trials=6))
+    # Two methods: three rates to a third, the better two of them to the end; or all three, and two beyond them.
+    assert trainings_of_card(2, 3) == (pytest.approx(2 * (1 + 2 * 2 / 3)), 2 * 5)
+    finals = FinalsAsked(each=2, baselines=("serial", "bitfit"), first=2, last=4, at=("1%",))
+    total = Total.of(session, finals, Session.build(finals.after(session.settings), like=session))
+    facts = forecast(session, steps=2, total=total)
+    assert facts["learning_rates"] == "a card of 2 methods, 4.67 to 10 trainings"
+    # Four finalists with three rates, one beyond them and a second seed; one of each side with two seeds more.
+    assert facts["finals"] == f"at most {4 * 5 + 2 * 2} runs of {20 * 32} examples each"
+    assert facts["hours_of_training"] == pytest.approx((6 + 10) * facts["seconds_a_trial"] / 3600)
+    assert facts["hours_of_finals_at_most"] == pytest.approx(24 * facts["seconds_a_run_of_the_finals"] / 3600)
+    assert facts["seconds_a_run_of_the_finals"] > facts["seconds_a_trial"]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.cli.finish import FinalsAsked
+from autopeft.session import Session
+from autopeft.session.parts import load_data
 from small_case import Case, call
 
 FEW = ("--learning-rates", "1e-3,1e-2", "--widen", 0, "--first", 2, "--last", 2, "--each", 1, "--set", "recipe.steps=2")
@@ -69,8 +72,8 @@ def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(cas
     options = ("--finish", "--final-epochs", 0.5, "--final-seeds", 2, "--finalists", 1)
     found = call("search", asked, "--out", tmp_path / "run", *options)
     assert found.code == 0, found.err
-    # Three bands of 7 finalists, each with a rate, none beyond it, and one seed more: 42; one rate and two trials of the
-    # same length as a run of the finals before them.
+    # Three bands of 7 finalists, each with a rate, none beyond it, and one seed more: 42; one rate and two trials of
+    # the same length as a run of the finals before them.
     assert "At most 45.0 runs of the finals' recipe (16 examples each): 1 trainings for learning rates" in found.err
     told = json.loads((tmp_path / "run" / "finals.json").read_text())
     assert told["cost"]["search_in_full_runs"] == 3.0
@@ -78,6 +81,49 @@ def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(cas
     for against in verdict["comparisons"]:
         assert f"{verdict['band']}: {verdict['winner']} against {against['baseline']}: " in found.out
     assert "Cost in runs of this recipe: search 3.0, finals " in found.out
+    assert "In training examples: 48 and " in found.out  # the rate and two trials of 16 examples
+    # What is to be used next is a command that can be copied.
+    entries = {entry["name"]: entry for entry in told["entries"]}
+    rate = entries[verdict["choice"]]["learning_rate"]
+    assert f"Next, for {verdict['band']}: autopeft train {tmp_path / 'run'} --" in found.out
+    assert f" --learning-rates {rate:g} --epochs 0.5 --save MODEL_FOLDER" in found.out
+
+
+def test_finals_keep_the_limit_on_the_data_unless_all_of_it_is_asked_for(
+    study: Path, case: Case, tmp_path: Path
+) -> None:
+    asked = case.write(tmp_path / "asked.yaml", trials=2, train_limit=16)
+    folder = tmp_path / "run"
+    assert call("search", asked, "--out", folder).code == 0
+    for more, n in (((), 16), (("--full-data",), 32)):
+        few = ("--baselines", "bitfit", *FEW[:-2], "--epochs", 1, "--at", "1%-100%")
+        found = call("finish", folder, *few, *more)
+        assert found.code == 0, found.err
+        told = json.loads((folder / "finals.json").read_text())
+        assert told["cost"]["examples_of_a_full_run"] == n
+        assert ("(with --set train_limit=16: on the examples of the finals)" in found.out) == (n == 16)
+
+
+def test_the_budget_of_the_space_is_that_of_the_finals_where_it_limits_the_study_s_cost(case: Case) -> None:
+    limited = case.settings(space={"methods": {"serial": {"sizes": [0, 1, 2]}}, "budget": "1%-2%"})
+    assert FinalsAsked().budgets(limited) == ("1%-2%",)
+    assert FinalsAsked(at=("3%",)).budgets(limited) == ("3%",)
+    assert FinalsAsked().budgets(limited.with_changes(cost="stored-count")) == ()
+    assert FinalsAsked().budgets(case.settings()) == ()
+
+
+def test_the_finals_of_a_search_share_its_model_and_data(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session.build(case.settings(train_limit=16))
+    loaded: list[str] = []
+    monkeypatch.setattr("autopeft.session.session.load_data", lambda *given: loaded.append("data") or load_data(*given))
+    monkeypatch.setattr("autopeft.backbones.Backbone.from_pretrained", lambda *given, **more: loaded.append("model"))
+    after = Session.build(FinalsAsked(epochs=3.0).after(session.settings), like=session)
+    assert loaded == []
+    assert after.backbone is session.backbone
+    assert (after.settings.recipe.epochs, after.evaluator.n_train) == (3.0, 16)
+    full = Session.build(FinalsAsked(full_data=True).after(session.settings), like=session)
+    assert loaded == ["data"]
+    assert full.evaluator.n_train == 32
 
 
 def test_finals_of_a_study_with_another_cost_have_bands_of_that_cost(case: Case, tmp_path: Path) -> None:

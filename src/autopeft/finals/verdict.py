@@ -205,7 +205,7 @@ def judge(entries: Sequence[Entry], metric: str, n_test: int, margin: float = MA
     # By the validation part alone: chosen on the test part, the winner's lead there would be part luck.
     winner, rival = _best(searched), _best(baselines) if baselines else None
     comparisons = _compared([winner] * len(baselines), baselines, n_test, margin)
-    # The baseline is the simpler answer, so that the winner has to be shown to be better; one that is shown to be better
+    # The baseline is the simpler answer, so the winner has to be shown to be better; one that is shown to be better
     # than the winner goes before one that only had more luck on the validation part.
     shown = [entry for entry, item in zip(baselines, comparisons, strict=True) if item.finding == "worse"]
     lead = winner if rival is None or _is_better(rival, comparisons) else _best(shown or baselines)
