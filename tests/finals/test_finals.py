@@ -16,7 +16,7 @@ import pytest
 import tiny
 from autopeft.architecture import Architecture, Counts, Placement
 from autopeft.backbones import Backbone
-from autopeft.candidate import Candidate
+from autopeft.candidate import Candidate, Changes
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
 from autopeft.finals import Band, Entry, Finalist, Heats, Plan, bands, invite, judge
 from autopeft.finals.finalists import resized
@@ -110,6 +110,16 @@ def test_the_best_of_a_band_are_invited_once_and_the_baselines_of_that_cost(back
     message = r"No measured trial has 1 parameters to 2 parameters \(none\); the trials have"
     with pytest.raises(BudgetError, match=message):
         invite(backbone, trials, scores, Band("none", 1, 2), 2)
+
+
+def test_one_architecture_at_several_rates_is_one_finalist_at_whichever_rate_it_is_given(backbone: Backbone) -> None:
+    plain = _trial(0, 2, 0.5, backbone)
+    fast = replace(plain, number=1, changes=Changes(rate_factor=3.0, rate_factors=(("serial", 2.0),)))
+    slow = replace(plain, number=2, changes=Changes(learning_rate=1e-4, rate_factors=(("serial", 2.0),)))
+    band = Band("mine", 1, 10_000)
+    invited = invite(backbone, [plain, fast, slow], {0: 0.5, 1: 0.7, 2: 0.6}, band, 3, ())
+    assert [one.name for one in invited] == ["trial 1", "trial 0"]
+    assert invited[0].candidate == Candidate(plain.architecture, Changes(rate_factors=(("serial", 2.0),)))
 
 
 # -- how they are trained ---------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def test_finals_end_with_a_verdict_and_are_not_run_twice(study: Path, tmp_path: 
     assert {entry["name"] for entry in told["entries"]} >= {"bitfit"}
     assert [verdict["band"] for verdict in told["verdicts"]] == ["1%-100%"]
     runs = {path.name: path.stat().st_mtime_ns for path in (folder / "finals").iterdir()}
-    assert len(runs) == 9
+    assert len([name for name in runs if not name.startswith("use-")]) == 9
     again = call(*asked, "--json")
     assert json.loads(again.out)["verdicts"] == told["verdicts"]
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "finals").iterdir()} == runs

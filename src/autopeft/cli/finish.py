@@ -41,6 +41,11 @@ FullData = Annotated[
 ]
 Margin = Annotated[float, typer.Option(min=0, help="Differences of the metric up to this count as none.")]
 
+Refine = Annotated[
+    int,
+    typer.Option(min=0, help="Neighbours to try around every finalist of the last round: units moved at its cost."),
+]
+
 
 @app.command()
 def finish(
@@ -64,6 +69,7 @@ def finish(
     first: Annotated[int, typer.Option(help="Seeds of the first round.")] = 3,
     last: Annotated[int, typer.Option(help="Seeds of the last round, for the better half.")] = 5,
     margin: Margin = 0.01,
+    refine: Refine = 0,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every run; 20 unless the settings say more.")] = None,
     patience: Annotated[
         int | None,
@@ -83,7 +89,7 @@ def finish(
     settings = options.for_retraining(
         folder, changes, sets, keeps_data=not full_data, trust_remote_code=trust_remote_code
     )
-    asked = FinalsAsked(names_in(at), each, names_in(baselines), rates is not None, widen, first, last, margin)
+    asked = FinalsAsked(names_in(at), each, names_in(baselines), rates is not None, widen, first, last, margin, refine)
     asked.plan()  # what is wrong with it is told before a model is loaded
     found = hold(folder, Session.build(settings, is_begun=True), asked, storage)
     if as_json:
@@ -107,6 +113,7 @@ class FinalsAsked:
     first: int = 3
     last: int = 5
     margin: float = 0.01
+    refine: int = 0
     rates: tuple[float, ...] = ()
     epochs: float | None = None
     full_data: bool = False
@@ -137,7 +144,8 @@ class FinalsAsked:
         # A card has three rates to choose from, as the usual ones are.
         rates = settings.learning_rates if self.is_rated or settings.rates != "card" else ()
         n_bands = len(self.budgets(settings) or _BUDGETS)
-        return n_bands * self.plan(rates).most_runs(self.each, len(self.baselines or USUAL))
+        n_baselines = len(self.baselines or USUAL)
+        return n_bands * self.plan(rates).most_runs(self.each, n_baselines, self.refine)
 
 
 def asked_in_search(
@@ -152,6 +160,7 @@ def asked_in_search(
         str | None, typer.Option(help="Learning rates in the finals; else those of the search.")
     ] = None,
     margin: Margin = 0.01,
+    refine: Refine = 0,
     full_data: FullData = False,
 ) -> FinalsAsked:
     """What a search that is to be finished says of its finals."""
@@ -163,6 +172,7 @@ def asked_in_search(
         first=min(3, final_seeds),
         last=final_seeds,
         margin=margin,
+        refine=refine,
         rates=tuple(options.rates(final_rates) or ()),
         epochs=final_epochs,
         full_data=full_data,
@@ -186,7 +196,7 @@ def hold(folder: Path, session: Session, asked: FinalsAsked, storage: str | None
         trials, signal, cost = study.trials(), signal_from(study.fact), study.cost
         session, usual = carded(session, study)
     plan = asked.plan(settings.learning_rates if asked.is_rated else usual)
-    told = _Progress(plan)
+    told = _Progress(plan, asked.refine)
     found = hold_finals(
         session.evaluator,
         session.space,
@@ -199,6 +209,7 @@ def hold(folder: Path, session: Session, asked: FinalsAsked, storage: str | None
         swept=0 if signal is None else signal.cost,
         costing=session.costing,
         margin=asked.margin,
+        n_neighbours=asked.refine,
         on_invited=told.invited,
         on_run=told.run,
     )
@@ -236,6 +247,7 @@ class _Progress:
     """Says who is in the finals, and after every run how many there may still be, and for how long."""
 
     plan: Plan
+    refine: int = 0
     most: int = 0
     done: int = 0
     trained: float = 0.0
@@ -246,7 +258,7 @@ class _Progress:
         for band in bands:
             inside = [finalist for finalist in finalists if finalist.band == band]
             n_baselines = sum(finalist.is_baseline for finalist in inside)
-            self.most += self.plan.most_runs(len(inside) - n_baselines, n_baselines)
+            self.most += self.plan.most_runs(len(inside) - n_baselines, n_baselines, self.refine)
             for one in inside:
                 say(f"{band}: {one.name}, {one.nominal:,} parameters: {one.candidate}", err)
 
@@ -275,6 +287,9 @@ def show_finals(found: Finals, folder: Path, settings: Settings) -> None:
 
     for entries, verdict in zip(found.entries, found.verdicts, strict=True):
         out.print(finals_table(entries, verdict))
+    for band, verdict in zip(found.refined, found.verdicts, strict=False):  # one a band, or none at all
+        for refined in band:
+            say(f"{verdict.band}: {refined}")
     for verdict in found.verdicts:
         for line in verdict.lines():
             say(line)
@@ -307,17 +322,15 @@ def _next_command(verdict: Verdict, folder: Path, settings: Settings) -> str:
 
 
 def _option_for(chosen: Entry, folder: Path) -> str:
-    """Options of `autopeft train` that name a finalist: its trial, its baseline, or a file that is written for it."""
+    """Options of `autopeft train` that name a finalist: its baseline, or a file that is written for it."""
     from autopeft.training.retraining import BASELINES, write_cell
 
     finalist = chosen.finalist
-    kind, _, number = finalist.name.partition(" ")
-    if kind == "trial" and number.isdecimal():
-        return f"--trial {number}"
     known = finalist.name.partition(":")[0]
     # The size of a combination's other methods is part of its definition, but was resized with the first one's.
     if finalist.is_baseline and len(BASELINES[known].parts) == 1:
         return f"--baseline {finalist.name}"
+    # A trial may bring a factor on its rate, which finals leave out; so its number would name something else.
     path = folder / FOLDER / f"use-{finalist.band}.json"
     write_cell(path, finalist.candidate.as_dict())
     return f"--architecture {shlex.quote(str(path))}"

@@ -135,13 +135,19 @@ def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, 
     found: dict[Candidate, Finalist] = {}
     for trial, cost in sorted(fitting, key=lambda pair: (-scores[pair[0].number], pair[0].number)):
         assert trial.measurement is not None
-        candidate = trial.candidate
+        candidate = _without_rate(trial.candidate)
         invited = Finalist(
             f"trial {trial.number}", candidate, band.name, trial.measurement.counts.nominal, trial.origin, cost
         )
-        # One candidate may have been measured several times; it is invited once, by its best trial.
+        # One candidate may have been measured several times, or at several rates; it is invited once, by its best
+        # trial.
         found.setdefault(candidate, invited)
     return tuple(found.values())[:n]
+
+
+def _without_rate(candidate: Candidate) -> Candidate:
+    """`candidate` at whichever rate it is given: finals try the same rates for all. Its factors by method stay."""
+    return replace(candidate, changes=replace(candidate.changes, learning_rate=None, rate_factor=1.0))
 
 
 def _uniform(backbone: Backbone, band: str, most: float, price: Price, names: Sequence[str]) -> tuple[Finalist, ...]:

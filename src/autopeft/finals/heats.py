@@ -59,12 +59,19 @@ class Plan:
         """Those of the last round; the first round has the first of them."""
         return tuple(range(FIRST_SEED, FIRST_SEED + self.last))
 
-    def most_runs(self, n_searched: int, n_baselines: int) -> int:
-        """Runs of the finals of one band at the most: as if every rate were widened."""
+    def most_runs(self, n_searched: int, n_baselines: int, n_neighbours: int = 0) -> int:
+        """Runs of the finals of one band at the most: as if every rate were widened and every neighbour accepted.
+
+        Args:
+            n_neighbours: tried around each finalist of the last round.
+        """
         entrants = n_searched + n_baselines
         halves = (n_searched + 1) // 2 + (n_baselines + 1) // 2
         rates = len(self.learning_rates) + (self.widen if len(self.learning_rates) > 1 else 0)
-        return entrants * (rates + self.first - 1) + halves * (self.last - self.first)
+        # One run for the importances, the first seeds of each, new seeds of the best and of what it comes from, and
+        # what the best then lacks of the last round.
+        each = 1 + n_neighbours * self.first + 2 * self.last + self.last - self.first if n_neighbours else 0
+        return entrants * (rates + self.first - 1) + halves * (self.last - self.first + each)
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ class Heats:
 
     def run(self, finalist: Finalist, rate: float, seed: int) -> Result:
         """One run, read where it was done before."""
-        about = self._about(finalist.candidate, rate, seed)
+        about = self.about(finalist.candidate, rate, seed)
         key = name_of(about)
         # The best rate's run with the first seed is asked for twice, as one of the rates and as one of the seeds.
         if key not in self._read:
@@ -217,7 +224,7 @@ class Heats:
                 self.on_run(finalist, found)
         return self._read[key]
 
-    def _about(self, candidate: Candidate, rate: float, seed: int) -> dict[str, Any]:
+    def about(self, candidate: Candidate, rate: float, seed: int) -> dict[str, Any]:
         """What decides the outcome of a run: one of other data or another recipe is another one."""
         return {
             "candidate": candidate.as_dict(),

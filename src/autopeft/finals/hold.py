@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.finals.finalists import NOMINAL_COUNT, USUAL, Finalist, bands, invite
 from autopeft.finals.heats import Entry, Heats, OnRun, Plan, examples_of_a_run
+from autopeft.finals.refine import Refinement, refine
 from autopeft.finals.verdict import MARGIN, Verdict, judge
 from autopeft.objectives import Costing
 from autopeft.rungs import SearchCost, search_cost
@@ -34,6 +35,7 @@ class Finals:
             earlier version does not say how many.
         full_run: training examples of one run of the finals' recipe, the unit in which costs are compared.
         seeds: of the last round.
+        refined: what was tried around finalists, by band; empty where nothing was.
     """
 
     entries: tuple[tuple[Entry, ...], ...]
@@ -41,16 +43,24 @@ class Finals:
     search: SearchCost
     full_run: int
     seeds: tuple[int, ...]
+    refined: tuple[tuple[Refinement, ...], ...] = ()
 
     @property
     def examples(self) -> int:
-        """Training examples that the finals processed, the baselines' included."""
-        return sum(entry.examples for band in self.entries for entry in band)
+        """Training examples that the finals processed, the baselines' and those of refinement included."""
+        return sum(one.examples for one in self._charged)
 
     @property
     def seconds(self) -> float:
         """Of training and evaluation in the finals."""
-        return math.fsum(entry.seconds for band in self.entries for entry in band)
+        return math.fsum(one.seconds for one in self._charged)
+
+    @property
+    def _charged(self) -> Iterator[Entry | Refinement]:
+        for entries in self.entries:
+            yield from entries
+        for refined in self.refined:
+            yield from refined
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
@@ -59,6 +69,7 @@ class Finals:
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "entries": [entry.as_dict() for band in self.entries for entry in band],
             "seeds": list(self.seeds),
+            **({"refined": [one.as_dict() for band in self.refined for one in band]} if self.refined else {}),
             "cost": {
                 "search_examples": search,
                 "finals_examples": self.examples,
@@ -84,6 +95,7 @@ def hold_finals(
     swept: int | SearchCost = 0,
     costing: Costing | None = None,
     margin: float = MARGIN,
+    n_neighbours: int = 0,
     on_invited: OnInvited | None = None,
     on_run: OnRun | None = None,
 ) -> Finals:
@@ -97,6 +109,7 @@ def hold_finals(
         n: searched finalists a band.
         folder: where runs are kept, so that the same call goes on; None keeps none.
         margin: differences up to this count as none, see `autopeft.finals.verdict.Comparison`.
+        n_neighbours: tried around every finalist of the last round, see `autopeft.finals.refine`.
         swept: what finding learning rates before the search cost, as part of its cost; see `search_cost`.
         on_invited: told, before anything is trained, who is in the finals.
         on_run: told of every run.
@@ -123,6 +136,13 @@ def hold_finals(
         on_invited([finalist for finalists in invited for finalist in finalists])
     heats = Heats(evaluator, plan, folder, on_run)
     entries = tuple(heats.hold(finalists) for finalists in invited)
+    refined = tuple(refine(heats, band, n_neighbours) for band in entries) if n_neighbours else ()
+    # What is accepted is a finalist like the others, and what is searched for the verdict.
+    entries = tuple(
+        (*band, *(one.accepted for one in more if one.accepted is not None))
+        for band, more in zip(entries, refined or ((),) * len(entries), strict=True)
+    )
     n_test = len(evaluator.splits.test)
     verdicts = tuple(judge(band, evaluator.task.objective, n_test, margin) for band in entries)
-    return Finals(entries, verdicts, search_cost(trials, swept), examples_of_a_run(evaluator), plan.seeds)
+    spent, full = search_cost(trials, swept), examples_of_a_run(evaluator)
+    return Finals(entries, verdicts, spent, full, plan.seeds, refined)
