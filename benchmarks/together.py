@@ -15,7 +15,8 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,9 +28,11 @@ from autopeft import tasks
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.network import shares
+from autopeft.training import together as together_
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.recipe import Recipe
 from autopeft.training.together import Together
+from autopeft.training.trunks import Trunks
 
 UPPER = (3, 4, 5)
 MAX_LENGTH = 128
@@ -75,8 +78,12 @@ class Ends:
 
 def train(evaluator: Evaluator, architecture: Architecture, k: int, row: dict[str, Any], warmup: int) -> Ends:
     """Train `k` candidates of one architecture and time the steps."""
-    timer = Ends(warmup)
+    timer, evaluator = Ends(warmup), evaluator.with_recipe(**row.get("recipe", {}))
+    if row.get("computes"):  # nothing is kept of the trunk
+        evaluator.trunks = Trunks(0, 0)
     with ExitStack() as stack:
+        if row.get("gives_back"):  # every large block goes back to the system as soon as it is free
+            stack.enter_context(mock.patch.object(together_, "memory_kept", nullcontext))
         if row.get("draws_each"):  # every share draws dropout of its own
             stack.enter_context(mock.patch.object(shares.Shares, "share_rows", return_value=None))
         together = stack.enter_context(
@@ -95,10 +102,17 @@ def _nothing(self: Together) -> None:
 
 def rows_of(ks: list[int]) -> dict[str, dict[str, Any]]:
     """The rows by name: how many at once, with what switched off."""
-    rows: dict[str, dict[str, Any]] = {"k=1": {"k": 1}}
+    quiet = {"recipe": {"trunk_dropout": False}}
+    rows: dict[str, dict[str, Any]] = {
+        "k=1": {"k": 1},
+        "k=1, no dropout in the trunk": {"k": 1, **quiet, "computes": True},
+        "k=1, trunk kept": {"k": 1, **quiet},
+    }
     for k in ks:
         rows |= {
             f"k={k}": {"k": k},
+            f"k={k}, trunk kept": {"k": k, **quiet},
+            f"k={k}, memory given back at once": {"k": k, "gives_back": True},
             f"k={k}, no trunk": {"k": k, "has_trunk": False},
             f"k={k}, no trunk, dropout drawn for each": {"k": k, "has_trunk": False, "draws_each": True},
         }
@@ -140,7 +154,10 @@ def main() -> None:
     recipe = Recipe(
         steps=steps, batch_size=options.batch, max_length=MAX_LENGTH, evaluate_every=1e6, dropout=options.dropout
     )
-    evaluator = Evaluator(backbone, task, tasks.load(task, data=options.data), recipe)
+    splits = tasks.load(task, data=options.data)
+    # As many as are trained on: the trunk is kept where a run sees every example.
+    splits = replace(splits, train=splits.train.subset(range(steps * options.batch)))
+    evaluator = Evaluator(backbone, task, splits, recipe)
     rows, found = rows_of(options.k), dict[str, Any]()
     for work, architecture in WORKS.items():
         if options.work not in work:

@@ -30,7 +30,7 @@ from autopeft.training.batches import collate
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.heads import Head, head_parameters, loss_of, pooled
 from autopeft.training.learners import EncoderLearner, learner_for
-from autopeft.training.memory import Memory
+from autopeft.training.memory import Memory, memory_given_back, memory_kept
 from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import baseline
 from tiny import LEADS, SENTIMENT, backbone, everywhere, fitting, output, sentiment, splits
@@ -499,3 +499,24 @@ def test_what_a_run_costs_is_found_out_once_for_all_its_measurements() -> None:
     # Two readings of a clock are never equal to the last digit, so this one was read once.
     assert first.costs["latency"] == second.costs["latency"]
     assert first.split != second.split
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_memory_is_kept_while_a_run_trains_and_given_back_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faults() -> int:
+        """Pages that the system had to clear for a large block that was asked for a second time."""
+        torch.empty(2**24).fill_(1)  # 64 MB, twice what glibc keeps at most of its own accord
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(2**24).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    usual = faults()
+    with memory_kept():
+        assert faults() < usual / 2
+    with memory_given_back():
+        pass
+    assert faults() > usual / 2
+    # Whoever chooses by glibc's own means is not overruled.
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    with memory_kept():
+        assert faults() > usual / 2

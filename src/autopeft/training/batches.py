@@ -7,14 +7,16 @@ is padding. Padding never changes a result: it is masked everywhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from autopeft.network.trunk import Below
 
 _POOL = 50  # batches whose examples are sorted by length together: long enough to help, short enough to stay random
 
@@ -68,6 +70,7 @@ class Encoded:
         targets: for text-to-text, the target token ids of each example; for a decoder that writes, of each row, as
             long as the row, -100 where nothing is learnt; None otherwise.
         starts: for a decoder that writes, where the answer of each row begins; None otherwise.
+        below: gives, for rows and a width, what the trunk gives for them; None where that is computed.
     """
 
     tokens: Ragged
@@ -76,6 +79,7 @@ class Encoded:
     rows: NDArray[np.int64] | None = None
     targets: Ragged | None = None
     starts: NDArray[np.int64] | None = None
+    below: Callable[[NDArray[np.int64], int], Below] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +111,7 @@ class Batch:
     """Model inputs, ``(rows, tokens)``, and what is known of the examples.
 
     `indices` says which examples they are; `sizes` how many rows each has (multiple choice), or None; `targets` and
-    `starts` are those of `Encoded`, `starts` on the processor.
+    `starts` are those of `Encoded`, `starts` on the processor; `below` is what the trunk gives, where that is kept.
     """
 
     inputs: dict[str, Tensor]
@@ -116,6 +120,7 @@ class Batch:
     sizes: tuple[int, ...] | None = None
     targets: Tensor | None = None
     starts: Tensor | None = None
+    below: Below | None = None
 
 
 def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torch.device) -> Batch:
@@ -135,7 +140,10 @@ def collate(encoded: Encoded, indices: NDArray[np.int64], pad: int, device: torc
     targets = None if encoded.targets is None else encoded.targets.padded(rows, -100).to(device)
     starts = None if encoded.starts is None else torch.from_numpy(encoded.starts[rows])
     labels = torch.as_tensor(encoded.labels[indices]).to(device)
-    return Batch({name: value.to(device) for name, value in inputs.items()}, labels, indices, sizes, targets, starts)
+    below = None if encoded.below is None else encoded.below(rows, tokens.shape[1])
+    below = None if below is None else replace(below, hidden=below.hidden.to(device))
+    on_device = {name: value.to(device) for name, value in inputs.items()}
+    return Batch(on_device, labels, indices, sizes, targets, starts, below)
 
 
 def training_order(

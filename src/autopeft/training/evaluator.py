@@ -37,7 +37,8 @@ from autopeft.training.memory import Memory, checkpointing, let_go, memory_given
 from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 from autopeft.training.run import Run
-from autopeft.training.together import Together, passes, rated_parameters
+from autopeft.training.together import Together, passes, rated_parameters, trunk_depth
+from autopeft.training.trunks import Trunks, check_trunk, on_trunk
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +55,7 @@ class Evaluator:
         checkpoints: where training runs are written down; None for nowhere, which `with_checkpoints` changes.
         rungs: points of every run at which it is measured besides, see `with_rungs`.
         cost: what is minimised; every measurement says it.
+        trunks: hidden states that trials have in common, see `Recipe.trunk_dropout`.
     """
 
     checkpoints: Checkpoints | None = None
@@ -80,13 +82,14 @@ class Evaluator:
             SettingsError: see `autopeft.training.learners.learner_for`.
             UnknownNameError: `recipe.rate_factors` names a method that there is not.
         """
-        _check_factors(recipe)
         self.backbone, self.task, self.recipe, self.splits = backbone, task, recipe, splits
         self.data_seed, self.answer, self.cost = data_seed, answer, cost
         # One subset for all trials: with one of its own each, candidates would differ by the luck of their examples,
         # too.
         train = _fraction(splits.train, recipe.data_fraction, data_seed)
         self.learner: Learner = learner_for(backbone, task, answer, train)
+        _check(recipe, backbone, self.learner)
+        self.trunks = Trunks()
         self._train = self.encode(train)
         self._validation = splits.validation
         self._encoded_validation = self.encode(splits.validation)
@@ -127,10 +130,9 @@ class Evaluator:
             SettingsError, UnknownNameError: the changes cannot be used.
         """
         recipe = replace(self.recipe, **changes)
-        _check_factors(recipe)
-        # A sweep of learning rates makes an evaluator a rate, and tokenising anew would cost more than some of its
-        # runs.
-        if _read_by(recipe) != _read_by(self.recipe):
+        _check(recipe, self.backbone, self.learner)
+        # A sweep of learning rates makes an evaluator a rate: tokenising anew would cost more than some of its runs.
+        if recipe.reading != self.recipe.reading:
             more: dict[str, Any] = {"data_seed": self.data_seed, "answer": self.answer, "cost": self.cost}
             other = Evaluator(self.backbone, self.task, self.splits, recipe, **more)
             other.checkpoints, other.rungs = self.checkpoints, self.rungs
@@ -328,8 +330,12 @@ class Evaluator:
         until: int | None,
         file: RunFile | None,
     ) -> Iterator[Run]:
-        attached = attach(self.backbone, architecture, seed=seed)
-        with attached, checkpointing(self.backbone.model, self.recipe.gradient_checkpointing):
+        above = self.trunks, self.backbone, self.learner, self._train, self.recipe
+        with (
+            on_trunk(*above, trunk_depth(self.backbone, [architecture])) as train,
+            attach(self.backbone, architecture, seed=seed) as attached,
+            checkpointing(self.backbone.model, self.recipe.gradient_checkpointing),
+        ):
             parameters, factors = rated_parameters(attached, self.learner.reset(seed), self.recipe)
             drop = LayerDrop(attached, self.recipe.drop_layers, seed)
 
@@ -343,7 +349,7 @@ class Evaluator:
             fitted = fit(
                 self.learner,
                 parameters,
-                self._train,
+                train,
                 self.recipe,
                 evaluate,
                 objective=self.task.metrics[0],
@@ -380,14 +386,10 @@ class Evaluator:
         return self.learner.score(self.outputs(encoded), examples)
 
 
-def _read_by(recipe: Recipe) -> tuple[float, int, str]:
-    """What the encoded examples depend on."""
-    return recipe.data_fraction, recipe.max_length, recipe.truncation_side
-
-
-def _check_factors(recipe: Recipe) -> None:
+def _check(recipe: Recipe, backbone: Backbone, learner: Learner) -> None:
     for name in recipe.rate_factors:
         lookup(name)
+    check_trunk(recipe, backbone, learner)
 
 
 def _fraction(examples: Examples, fraction: float, seed: int) -> Examples:

@@ -28,6 +28,7 @@ from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
+from autopeft.training.memory import memory_kept
 from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 from autopeft.training.stopwatch import Stopwatch
@@ -129,9 +130,7 @@ class Training:
         self.between = max(1.0, recipe.evaluate_every * self.per_epoch)  # steps, perhaps a fraction
         # A PEFT module is dozens of small tensors, for which starting a kernel each would take longer than the
         # arithmetic: the fused step takes them all at once.
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimiser = torch.optim.AdamW(groups, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
         self.order = TrainingOrder(encoded.lengths, recipe.batch_size, seed)
         self.losses, self.first_loss = (torch.zeros((), device=self.device) for _ in range(2))
         # The sum of losses stays on the device, since adding it up on the host would wait for the device at every step.
@@ -188,7 +187,7 @@ class Training:
 
     @contextmanager
     def _trains(self) -> Iterator[None]:
-        with self._generators.installed(), quick_dropout(self.learner.model, self.recipe.dropout):
+        with memory_kept(), self._generators.installed(), quick_dropout(self.learner.model, self.recipe.dropout):
             self.learner.model.train()
             self._clock.start()
             try:

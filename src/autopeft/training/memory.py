@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -68,10 +69,45 @@ def memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        # Looked up and not assumed: musl, another C library for Linux, does not have it.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        trim = _of_glibc("malloc_trim")
         if trim is not None:
             trim(0)
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Keep what is freed for what is asked for next, until the context ends.
+
+    The allocator of glibc gives every block of 32 MB or more back to the system as soon as it is free, and the system
+    clears each page of the next one: several candidates in one pass, or long texts, spend a tenth of a step on it.
+    Whoever has set one of glibc's own variables, such as ``MALLOC_MMAP_MAX_``, has chosen, and nothing is changed; nor
+    is it with other allocators, or outside Linux.
+    """
+    choose = None if any(name.startswith(_CHOSEN) for name in os.environ) else _of_glibc("mallopt")
+    if choose is None:
+        yield
+        return
+    # No block is a mapping of its own any more, and the end of the heap is not given back either.
+    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+        choose(option, value)
+    try:
+        yield
+    finally:
+        # glibc tells nobody what it had before: these are its defaults, the thresholds as its own rule leaves them
+        # once blocks of that size have been freed, which in training they are from the first step on.
+        for option, value in ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26)):
+            choose(option, value)
+
+
+_MMAP_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -4, -3, -1
+"""The numbers of glibc's options, see ``man mallopt``."""
+_CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where there is none of that name."""
+    # Looked up and not assumed: musl, another C library for Linux, does not have what glibc has.
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 @contextmanager

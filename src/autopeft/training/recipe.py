@@ -45,6 +45,9 @@ class Recipe:
         consistency: AdaMix's: at every step a second pass, with random choices of its own, and this much of the
             divergence between the two added to the loss; 0 for one pass. Searches in a supernet train without.
         dropout: takes the place of every dropout rate of the model and its head; None leaves them as they are.
+        trunk_dropout: whether dropout acts below the lowest layer with a module, embeddings included. Without it, what
+            is computed there is kept between epochs and trials within a bound; for models with one stack of layers and
+            a head. Searches in a supernet train with it.
         weight_decay, warmup, clip: AdamW's decay; share of steps with linear warm-up; gradient norm limit (0: none).
         patience: evaluations without improvement after which training stops; None for never.
         evaluate_every: epochs between evaluations; the end is always evaluated.
@@ -66,6 +69,7 @@ class Recipe:
     drop_layers: Natural = 0
     consistency: NotNegative = 0.0
     dropout: BelowOne | None = None
+    trunk_dropout: Flag = True
     weight_decay: NotNegative = 0.0
     warmup: BelowOne = 0.0
     clip: NotNegative = 1.0
@@ -108,6 +112,11 @@ class Recipe:
         # It would reach zero at the step after the last, so that the last one still learns something.
         return max(0.0, (planned - step) / max(1.0, planned - warm))
 
+    @property
+    def reading(self) -> tuple[float, int, str]:
+        """What the encoded examples depend on."""
+        return self.data_fraction, self.max_length, self.truncation_side
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of every setting."""
         return asdict(self)
@@ -120,13 +129,12 @@ class Recipe:
         return {name: value for name, value in self.as_dict().items() if (name, value) not in CAME_LATER.items()}
 
     def of_run(self) -> dict[str, Any]:
-        """`as_dict`, without the rate of the head where that has its default.
-
-        Runs are named by it that were written down before that could be chosen.
-        """
-        told = self.as_dict()
-        return {name: value for name, value in told.items() if (name, value) != ("head_rate", "own")}
+        """`as_dict`, without what runs that were written down earlier could not choose, where that has its default."""
+        told, later = self.as_dict(), {"head_rate": "own", "trunk_dropout": True}
+        return {name: value for name, value in told.items() if (name, value) not in later.items()}
 
 
-CAME_LATER: Mapping[str, Any] = MappingProxyType({"truncation_side": "right", "head_rate": "own"})
+CAME_LATER: Mapping[str, Any] = MappingProxyType(
+    {"truncation_side": "right", "head_rate": "own", "trunk_dropout": True}
+)
 """Settings that searches begun before them lack, with the value that they then had."""

@@ -31,9 +31,10 @@ from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.loop import EVALUATION_FACTOR, Training
-from autopeft.training.memory import checkpointing, let_go
+from autopeft.training.memory import checkpointing, let_go, memory_kept
 from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
+from autopeft.training.trunks import on_trunk
 
 if TYPE_CHECKING:  # it puts candidates together with what is here
     from autopeft.training.evaluator import Evaluator
@@ -61,8 +62,10 @@ def passes(
         has_own = any(method.seam == "backbone" for method in methods)
         sees_padding = any(method.sees_padding for method in methods)
         common = {name: value for name, value in recipe.as_dict().items() if name not in _OWN}
+        # Where no dropout acts below an architecture, another lowest layer is another dropout.
+        depth = None if recipe.trunk_dropout else trunk_depth(backbone, [architecture])
         # A backbone that is trained itself can be shared with nobody, which its place makes sure of.
-        groups.setdefault(str((seed, sees_padding, common, place if has_own else None)), []).append(place)
+        groups.setdefault(str((seed, sees_padding, common, depth, place if has_own else None)), []).append(place)
     found = []
     for group in groups.values():
         group.sort(key=lambda place: (-lowest_layer(backbone, architectures[place]), place))
@@ -81,6 +84,18 @@ def lowest_layer(backbone: Backbone, architecture: Architecture) -> int:
         layers += len(list(backbone.module(stack.layers).children()))
     sites = [backbone.site(placement.site) for placement in architecture]
     return min((before[site.stack] + site.layer for site in sites if site.layer is not None), default=layers)
+
+
+def trunk_depth(backbone: Backbone, architectures: Sequence[Architecture]) -> int:
+    """How many layers lie below all of them; the last one is never counted, for the head reads part of it alone.
+
+    Who trains the backbone itself has no trunk.
+    """
+    methods = {name for architecture in architectures for name in architecture.methods}
+    if any(lookup(name).seam == "backbone" for name in methods):
+        return 0
+    layers = sum(len(list(backbone.module(stack.layers).children())) for stack in backbone.family.stacks.values())
+    return min([layers - 1, *(lowest_layer(backbone, architecture) for architecture in architectures)])
 
 
 def rated_parameters(
@@ -159,7 +174,8 @@ class Together:
         except BaseException:
             self.shares.detach()
             raise
-        train = self._evaluator.train_part
+        train = self._train = self._evaluator.train_part
+        self._depth = trunk_depth(backbone, architectures)
         self._order = TrainingOrder(train.lengths, self._recipe.batch_size, seed)
         self._generators = Generators(self._device, seed)
 
@@ -208,6 +224,13 @@ class Together:
     def _trains(self) -> Iterator[None]:
         model, rate = self._learner.model, self._recipe.dropout
         with ExitStack() as stack:
+            stack.enter_context(memory_kept())
+            self._train = stack.enter_context(
+                on_trunk(
+                    self._evaluator.trunks, self._evaluator.backbone, self._learner, self._train, self._recipe,
+                    self._depth,
+                )
+            )  # fmt: skip
             stack.enter_context(checkpointing(self._evaluator.backbone.model, self._recipe.gradient_checkpointing))
             stack.enter_context(self._generators.installed())
             stack.enter_context(quick_dropout(model, rate, self.shares.share_rows))
@@ -227,7 +250,7 @@ class Together:
         started, active = time.perf_counter(), self._active
         # Each member's training has an order of its own from the same seed, which it does not advance here: this one
         # stands for all.
-        batch = collate(self._evaluator.train_part, next(self._order), self._learner.pad, self._device)
+        batch = collate(self._train, next(self._order), self._learner.pad, self._device)
         if self._recipe.drop_layers:
             for member in active:
                 member.drop(member.run.done)

@@ -14,6 +14,7 @@ from autopeft.backbones import Backbone, seeded
 from autopeft.errors import DataError
 from autopeft.network.dropout import from_one_state, next_draw
 from autopeft.network.shares import Shares
+from autopeft.network.trunk import giving
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
@@ -94,7 +95,9 @@ class EncoderLearner:
     def forward(self, batch: Batch) -> Forward:
         """The loss of the task's kind of answer, and what two passes are compared by."""
         next_draw()
-        return self._answered(self._headed.unscaled(**batch.inputs), batch)
+        with giving(self.backbone, batch.below):
+            logits = self._headed.unscaled(**batch.inputs)
+        return self._answered(logits, batch)
 
     def forward_shares(self, batch: Batch, shares: Shares, heads: Sequence[nn.Module | None]) -> list[Forward]:
         """The same for every share; every head draws what it draws alone."""
@@ -108,7 +111,8 @@ class EncoderLearner:
     def _parts(self, batch: Batch, shares: Shares) -> Sequence[Tensor]:
         """What each head reads, ``(rows, d)``."""
         shares.begin(len(batch.inputs["input_ids"]))
-        return shares.split(self._headed.read(**batch.inputs))
+        with giving(self.backbone, batch.below):
+            return shares.split(self._headed.read(**batch.inputs))
 
     def _answered(self, logits: Tensor, batch: Batch) -> Forward:
         logits = self._by_example(logits, batch.sizes)
