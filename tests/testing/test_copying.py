@@ -51,3 +51,13 @@ def test_a_tiny_model_is_equal_each_time_and_a_change_stays_in_one(model_type: s
     assert not output(one).any()
     assert torch.equal(output(other), plain)
     assert other.model.config.to_dict() == backbone(model_type).model.config.to_dict()
+
+
+def test_a_tiny_model_has_the_precision_that_is_asked_for_now() -> None:
+    """Whoever computed in double precision before leaves no such model behind."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert backbone("bert", vocab_size=101).model.dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert backbone("bert", vocab_size=101).model.dtype == torch.float32

@@ -77,7 +77,8 @@ def test_layers_of_the_trunk_compute_nothing_in_training() -> None:
     handle = first.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
     learnt(made, upper(made))
     handle.remove()
-    assert seen and not any(seen)  # evaluations alone
+    assert seen
+    assert not any(seen)  # evaluations alone
 
 
 def test_candidates_in_one_pass_learn_what_they_learn_alone() -> None:
@@ -100,11 +101,13 @@ def test_what_does_not_fit_makes_room_or_is_computed(memory: int, disk: int) -> 
     store = made.trunks = trunks.Trunks(memory, disk)
     of = lambda depth: store.of(made.backbone, made.learner, made.train_part, made.recipe, depth)  # noqa: E731
     first = of(1)
-    assert first is not None and first.is_mapped == (memory == 0)
+    assert first is not None
+    assert first.is_mapped == (memory == 0)
     assert torch.equal(of(1).flat, first.flat)
     # Room for one and a half: the second takes the place of the first.
     made.trunks = store = trunks.Trunks(memory and first.n_bytes * 3 // 2, disk and first.n_bytes * 3 // 2)
-    assert of(1) is of(1) and of(2) is not None
+    assert of(1) is of(1)
+    assert of(2) is not None
     assert list(store._held) == [key for key in store._held if key[0] == 2]
     store = trunks.Trunks(memory and first.n_bytes - 1, disk and first.n_bytes - 1)
     assert of(1) is None

@@ -37,13 +37,17 @@ def backbone(model_type: str = "bert", *, seed: int = 0, with_tokenizer: bool = 
     transformers starts weights at 0.02, which makes attention uniform and hides mistakes in masks; here they are
     about 1 / sqrt(width).
     """
-    found: Backbone = _made(model_type, seed, with_tokenizer, tuple(sorted(changes.items())))()
+    made = _made(model_type, seed, with_tokenizer, tuple(sorted(changes.items())), torch.get_default_dtype())
+    found: Backbone = made()
     return found
 
 
-# A copy takes a tenth of the time of making one, and no test sees what another has done to it.
+# A copy takes a tenth of the time of making one, and no test sees what another has done to it. The precision decides on
+# what is made: without it in the key, tests that compute in double precision would leave such models to all others.
 @cache
-def _made(model_type: str, seed: int, with_tokenizer: bool, changes: tuple[tuple[str, Any], ...]) -> Copier:
+def _made(
+    model_type: str, seed: int, with_tokenizer: bool, changes: tuple[tuple[str, Any], ...], precision: torch.dtype
+) -> Copier:
     options = {"pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, **family_of(model_type).tiny, **_NO_DROPOUT}
     config = CONFIG_MAPPING[model_type](**{**options, **dict(changes)})
     found = Backbone.from_config(config, seed=seed, tokenizer=tokenizer(model_type) if with_tokenizer else None)
