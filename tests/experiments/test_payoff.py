@@ -257,3 +257,26 @@ def test_a_grid_that_costs_more_than_is_allowed_is_refused(case: Case, tmp_path:
     with pytest.raises(SettingsError, match="2 baselines at 1 rates are more than the 1 trainings"):
         run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
     assert not (tmp_path / "work").exists()
+
+
+def test_what_is_known_is_trained_before_a_search_paid_for_and_meets_its_trials(case: Case, tmp_path: Path) -> None:
+    rival = {
+        "how": "search",
+        "first": {"lora:1": "1e-2", "serial:1": 1e-1},
+        "settings": {"sampler": "random", "initial": 1},
+    }
+    rivals = {**RIVALS, "ours": {**rival, "finals": 0}}
+    experiment = read(write(case, tmp_path / "known.yaml", rivals=rivals))
+    run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None, only="ours-seed4")
+    cell = Results(tmp_path / "results" / "known").read()["ours-seed4"]
+    spent = cell["cost"]["spent"]
+    assert [(one["stage"], one["name"]) for one in spent[:2]] == [
+        ("rates", "lora:1 at 0.01"),
+        ("rates", "serial:1 at 0.1"),
+    ]
+    assert [one["stage"] for one in spent[2:]] == ["search"] * (COST - 2)
+    assert cell["chosen"]["validation"] == [max(one["value"] for one in spent)]
+    wrong = {**RIVALS, "ours": {**rival, "first": {"lore": 1e-3}}}
+    mistaken = read(write(case, tmp_path / "wrong.yaml", rivals=wrong))
+    with pytest.raises(SettingsError, match="A baseline is one of"):
+        run(mistaken, tmp_path / "r", tmp_path / "w", lambda text: None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from autopeft.candidate import Candidate
+from autopeft.candidate import Candidate, Changes
 from autopeft.experiments._experiment import merged
 from autopeft.experiments._payoff_finals import Asked, Entrant
 from autopeft.experiments._payoff_purse import Purse
@@ -17,6 +17,7 @@ from autopeft.session import Session
 from autopeft.settings import Settings
 from autopeft.study.study import Study
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.retraining import baseline
 from autopeft.trial import Trial
 
 
@@ -28,6 +29,8 @@ class Search:
         settings: changes of the shared ones.
         smoothed: whether the surrogate's mean ranks the trials for the finals; else what was measured does.
         finals: see `Rival`; 0 ends at the best measured trial, as the papers do.
+        first: pairs of a baseline, see `autopeft.training.retraining.baseline`, and a learning rate, which are trained
+            before the search and meet its trials in the finals.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"settings"})
@@ -35,11 +38,13 @@ class Search:
     settings: Mapping[str, Any] = field(default_factory=dict)
     smoothed: bool = False
     finals: float = 0.25
+    first: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
         """The search that `raw` describes."""
-        return cls(raw["settings"], bool(raw.get("smoothed", False)), float(raw.get("finals", 0.25)))
+        first = tuple((str(name), float(rate)) for name, rate in dict(raw.get("first", {})).items())
+        return cls(raw["settings"], bool(raw.get("smoothed", False)), float(raw.get("finals", 0.25)), first)
 
     def settings_of(self, asked: Asked) -> Settings:
         """The settings of the search.
@@ -54,8 +59,11 @@ class Search:
         self.settings_of(asked)
 
     def check(self, asked: Asked) -> None:
-        """The session can be built."""
-        Session.build(self.settings_of(asked)).sampler()
+        """The session can be built, and the baselines exist."""
+        session = Session.build(self.settings_of(asked))
+        session.sampler()
+        for name, _ in self.first:
+            baseline(name, session.backbone)
 
     def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
         """Rates, then trial by trial until the share is spent. The study keeps what is done."""
@@ -64,8 +72,19 @@ class Search:
             signal = session.proxy(study, folder=asked.folder)
             evaluator = session.tuned(signal)
             _charge_rates(purse, signal, evaluator, asked.seed)
+            known = list(self._known(evaluator, asked.seed, purse))
             self._run(session, study, evaluator, asked, purse)
-            return self._entrants(session, evaluator, study.trials(with_history=False))
+            return [*known, *self._entrants(session, evaluator, study.trials(with_history=False))]
+
+    def _known(self, evaluator: Evaluator, seed: int, purse: Purse) -> Iterator[Entrant]:
+        """What is trained before the search, at a rate of its own."""
+        for name, rate in self.first:
+            told = f"{name} at {rate:g}"
+            candidate = Candidate(baseline(name, evaluator.backbone), Changes(learning_rate=rate))
+            value = purse.value(evaluator, candidate, seed, "rates", told)
+            if value is not None:
+                # By what it measured: the surrogate knows no more of it than that.
+                yield Entrant(told, candidate, evaluator, value, [value], "known")
 
     def _run(self, session: Session, study: Study, evaluator: Evaluator, asked: Asked, purse: Purse) -> None:
         # The study pays afterwards, trial by trial, so the ledger is asked and not the purse.
