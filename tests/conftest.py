@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import typer.main
+from optuna.storages._rdb.storage import _VersionManager
 
 pytest.register_assert_rewrite("autopeft.testing")
 
@@ -22,6 +25,7 @@ for _number, _usual in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP
         signal.signal(_number, _usual)
 
 import small_case  # noqa: E402  what it imports is rewritten only if that is said before
+from autopeft.objectives import latency  # noqa: E402
 
 # A busy machine is no mistake of the code, so there is no deadline. The cases are the same at every run, so that nobody
 # meets by chance what was never met before; new ones are looked for by the fuzzers, and with HYPOTHESIS_PROFILE=search.
@@ -35,6 +39,34 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the package keeps in a user's cache goes into a folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_made_twice() -> Iterator[None]:
+    """What a process of its own makes once is made once for all tests, which call the command line a thousand times.
+
+    typer puts the commands together, and alembic reads every script of Optuna's database to find the newest: together
+    a quarter of what a call takes.
+    """
+    real, known = _VersionManager.get_head_version, list[str]()
+
+    def newest(manager: _VersionManager) -> str:
+        known[:] = known or [real(manager)]
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        patch.setattr(_VersionManager, "get_head_version", newest)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_passes_by_the_clock() -> Iterator[None]:
+    """Trials of tests answer three batches and not thirty for a latency that nobody reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_PASSES", (2, 2))
+        patch.setattr(latency, "_WARM_UP", 1)
         yield
 
 

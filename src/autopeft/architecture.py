@@ -30,6 +30,9 @@ from autopeft.writing import ARCHITECTURE, check_file, write_whole
 
 CountKind = Literal["nominal", "stored", "trained"]
 
+SUMMED: tuple[CountKind, ...] = ("nominal", "stored")
+"""The counts that are sums over placements, so that they can be limited; what is trained depends on the head too."""
+
 MOST_SIZE = 1_000_000
 """The largest size of a placement: more units than any transformer is wide, and fewer than fill a memory."""
 
@@ -62,7 +65,7 @@ class Cost:
         Raises:
             BudgetError: `kind` is "trained", which depends on the whole architecture and the head.
         """
-        if kind == "trained":
+        if kind not in SUMMED:
             raise BudgetError("The count 'trained' depends on the head; a budget is on 'nominal' or 'stored'.")
         return self.nominal if kind == "nominal" else self.stored
 
@@ -299,7 +302,7 @@ class ParameterBudget:
     count: CountKind = "nominal"
 
     def __post_init__(self) -> None:
-        if self.count not in ("nominal", "stored"):
+        if self.count not in SUMMED:
             raise BudgetError(f"A budget is on 'nominal' or 'stored', but got {self.count!r}.")
         if not 0 <= self.least <= self.most or self.most < 1:
             raise BudgetError(f"A budget needs 0 <= least <= most and most >= 1, but got {self.least}..{self.most}.")
@@ -307,6 +310,13 @@ class ParameterBudget:
     def allows(self, parameters: int) -> bool:
         """Whether a count satisfies the budget."""
         return self.least <= parameters <= self.most
+
+    def narrowed(self, low: int, high: int, kind: CountKind) -> tuple[int, int]:
+        """What of a range of counts of `kind` the budget leaves."""
+        if self.count == kind:
+            return max(low, self.least), min(high, self.most)
+        # What is stored is never less than what is nominal, so that its limit holds for both.
+        return low, min(high, self.most) if kind == "nominal" else high
 
     @classmethod
     def parse(cls, text: str | float, backbone: int, count: CountKind = "nominal") -> ParameterBudget:

@@ -38,6 +38,21 @@ class Failure:
     message: str
     traceback: str = ""
 
+    @property
+    def is_preempted(self) -> bool:
+        """Whether the worker was lost, and the trial is to be repeated."""
+        return self.kind == "preempted"
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the worker was lost too often."""
+        return self.kind == "gave_up"
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether an exception of no known kind ended it: as likely a mistake of the program as the architecture's."""
+        return self.kind == "crash"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -110,7 +125,7 @@ class Trial:
     def is_taken(self) -> bool:
         """Whether its architecture is not to be proposed again: measured, running, or failed for good."""
         # Only the loss of a worker says nothing of the architecture: any other failure would most likely come again.
-        return self.failure is None or self.failure.kind != "preempted"
+        return self.failure is None or not self.failure.is_preempted
 
     @property
     def counts_as_finished(self) -> bool:

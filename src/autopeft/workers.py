@@ -211,8 +211,8 @@ def environment_of_device(device: str, base: Mapping[str, str]) -> dict[str, str
     Raises:
         InputError: `base` hides it.
     """
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not number.isdecimal():
+    backend, _, number = device.partition(":")
+    if backend != "cuda" or not number.isdecimal():
         return {DEVICE_VARIABLE: device}
     # The variable renumbers what a process sees, so that the worker's own device is number 0 to it, whichever it is.
     hidden = base.get("CUDA_VISIBLE_DEVICES")

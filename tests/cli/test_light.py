@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,15 @@ HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib"
 FOLDER = Path(listing.__file__).parent
 
 
-def loaded(*arguments: object, cache: Path | None = None, tree: Path | None = None) -> set[str]:
-    """Heavy packages that the command has imported at its end."""
-    words = [str(word) for word in arguments]
+def loaded(*commands: Sequence[object], cache: Path | None = None, tree: Path | None = None) -> set[str]:
+    """Heavy packages that the commands, one after the other in one process, have imported at their end."""
+    words = [["autopeft", *map(str, command)] for command in commands]
     script = (
         "import sys\n"
-        f"sys.argv = {['autopeft', *words]!r}\n"
         "from autopeft.cli.app import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"for words in {words!r}:\n"
+        "    sys.argv = words\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert not end.code, (words, end.code)\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
     )
     environment = {**os.environ, **({"XDG_CACHE_HOME": str(cache)} if cache else {})}
@@ -35,15 +37,12 @@ def loaded(*arguments: object, cache: Path | None = None, tree: Path | None = No
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("search", "--help"), ("train", "--help")])
-def test_help_needs_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert loaded(*arguments) == set()
+def test_help_needs_nothing_heavy() -> None:
+    assert loaded(("--version",), ("--help",), ("search", "--help"), ("train", "--help")) == set()
 
 
 def test_a_front_needs_no_torch(searched: Path) -> None:
-    assert loaded("front", searched) == set()
-    assert loaded("front", searched, "--json") == set()
-    assert loaded("front", searched, "--at", "100%") == set()
+    assert loaded(("front", searched), ("front", searched, "--json"), ("front", searched, "--at", "100%")) == set()
 
 
 def test_a_list_needs_nothing_heavy_where_the_package_is_as_it_was_shipped(
@@ -77,13 +76,13 @@ def test_a_list_is_made_once_and_then_read(tmp_path: Path) -> None:
     tree = tmp_path / "src"
     shutil.copytree(FOLDER.parent, tree / "autopeft", ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "autopeft" / "cli" / "listing.json").unlink()
-    assert "torch" in loaded("list", cache=tmp_path, tree=tree)
+    assert "torch" in loaded(("list",), cache=tmp_path, tree=tree)
     kept = tmp_path / "autopeft" / "listing.json"
     rows = {kind: said["rows"] for kind, said in json.loads(kept.read_text()).items()}
     assert rows == {kind: listing.ask(kind) for kind in rows}
-    assert loaded("list", cache=tmp_path, tree=tree) == set()
+    assert loaded(("list",), cache=tmp_path, tree=tree) == set()
     kept.write_text("{")  # what cannot be read is made anew
-    assert "torch" in loaded("list", cache=tmp_path, tree=tree)
+    assert "torch" in loaded(("list",), cache=tmp_path, tree=tree)
 
 
 def test_a_list_that_cannot_be_kept_is_still_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from autopeft.objective import Objective
 from autopeft.training.bench import EvaluatorBench
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.recipe import Recipe
+from covering import covering
 
 OPERATIONS: Objective = objectives.lookup("operations")
 MODELS = ("bert", "t5", "llama")
@@ -39,7 +40,9 @@ def test_an_adapter_costs_two_products_a_token() -> None:
     assert one == pytest.approx(2 * tokens * (hidden * units + units * hidden))
 
 
-@pytest.mark.parametrize(("model_type", "method"), [(m, method) for m in MODELS for method in tiny.fitting(m)])
+@pytest.mark.parametrize(
+    ("model_type", "method"), covering([(m, method) for m in MODELS for method in tiny.fitting(m)])
+)
 def test_modules_add_up_to_what_a_whole_pass_takes(model_type: str, method: str) -> None:
     own = bench(model_type)
     architecture = tiny.everywhere(tiny.backbone(model_type, with_tokenizer=True), method, 2)

@@ -364,14 +364,6 @@ def test_nuts_without_its_libraries_is_refused_before_any_work(monkeypatch: pyte
         build("saas-nehvi", tiny_space(), 0, {"preset": "paper"})
 
 
-def test_the_samplers_package_does_not_import_botorch() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, autopeft.samplers as s; s.names(); sys.exit('botorch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 # -- the sampler -----------------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,7 @@ def test_competition_leaves_the_values_and_centres_the_gradients() -> None:
 def test_a_gate_is_the_concrete_distribution() -> None:
     """P(z > 1/2) = P(u > 1 - p) = p at any temperature, and u = 1/2 gives σ(logit p / τ).
 
-    Of 20,000 draws the share is within 4.5 standard deviations, 4.5 · sqrt(p (1 - p) / 20,000) < 0.016, with
+    Of 4,000 draws the share is within 4.5 standard deviations, 4.5 · sqrt(p (1 - p) / 4,000) < 0.036, with
     probability 1 - 7e-6 each.
     """
     warm = gates_at([0.5, -0.5], [1, 1], 1, replace(QUICK, temperature=0.5))
@@ -129,9 +129,9 @@ def test_a_gate_is_the_concrete_distribution() -> None:
     half = warm.draw(torch.full((2,), 0.5, dtype=torch.float64)).detach()
     assert torch.allclose(half, p**2 / (p**2 + (1 - p) ** 2))
     generator = torch.Generator().manual_seed(3)
-    rows = torch.rand(20_000, 2, dtype=torch.float64, generator=generator).clamp(1e-12, 1 - 1e-12)
-    share = torch.stack([warm.draw(row).detach() > 0.5 for row in rows[:20_000]]).double().mean(0)
-    assert (share - p).abs().max() < 0.016
+    rows = torch.rand(4_000, 2, dtype=torch.float64, generator=generator).clamp(1e-12, 1 - 1e-12)
+    share = torch.stack([warm.draw(row).detach() > 0.5 for row in rows]).double().mean(0)
+    assert (share - p).abs().max() < 0.036
 
 
 def test_stretched_gates_reach_0_and_1_and_hard_ones_know_nothing_else() -> None:
@@ -270,12 +270,12 @@ def has_planted(found: S3DeltaResult) -> bool:
 def test_a_planted_architecture_is_found(order: Any, size: str, budget: int) -> None:
     """Eight LoRA, of which two fit the budget, beside two biases.
 
-    A search that looks at nothing holds the two planted ones with probability 1/28 at most; nine of ten are then
-    right with probability 10 · 28^-9 < 1e-12.
+    A search that looks at nothing holds the two planted ones with probability 1/28 at most; three of four are then
+    right with probability 4 · 28^-3 < 2e-4.
     """
     settings = S3DeltaSettings(order=order)
-    found = [searched(seed, settings, budget, 25, size) for seed in range(10)]
-    assert sum(map(has_planted, found)) >= 9
+    found = [searched(seed, settings, budget, 25, size) for seed in range(4)]
+    assert sum(map(has_planted, found)) >= 3
     assert all(0 < one.parameters <= budget for one in found)
 
 
@@ -327,8 +327,17 @@ class Interrupted(Exception):
     """Stands for a lost machine."""
 
 
-@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, order=1, keep="last"), replace(QUICK, evaluate_every=0.1)])
-@pytest.mark.parametrize("at", [4, 7])
+@pytest.mark.parametrize(
+    ("settings", "at"),
+    [
+        (QUICK, 4),
+        (QUICK, 7),
+        (replace(QUICK, order=1, keep="last"), 7),
+        (replace(QUICK, evaluate_every=0.1), 4),
+        pytest.param(replace(QUICK, order=1, keep="last"), 4, marks=pytest.mark.slow),
+        pytest.param(replace(QUICK, evaluate_every=0.1), 7, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_search_ends_bit_for_bit_like_the_uninterrupted_one(
     settings: S3DeltaSettings, at: int, tmp_path: Path
 ) -> None:

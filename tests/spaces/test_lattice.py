@@ -228,11 +228,11 @@ def test_a_tight_budget_of_a_large_space_is_met() -> None:
     choices = tuple(Choice(f"lora@{index}", sizes) for index in range(900))
     slots = tuple(Slot("lora", f"encoder.{index}.q", cost, index) for index in range(900))
     space = SearchSpace(choices, slots, ParameterBudget(6_412, count="stored"))
-    found = space.sample(np.random.default_rng(0), 101)
-    assert len({configuration.indices for configuration in found}) > 90
+    found = space.sample(np.random.default_rng(0), 31)
+    assert len({configuration.indices for configuration in found}) > 27
     assert all(0 < space.cost(configuration, "stored") <= 6_412 for configuration in found)
     between = SearchSpace(choices, slots, ParameterBudget(6_412, 5_000, count="stored"))
-    costs = [between.cost(configuration, "stored") for configuration in between.sample(np.random.default_rng(0), 20)]
+    costs = [between.cost(configuration, "stored") for configuration in between.sample(np.random.default_rng(0), 8)]
     assert all(5_000 <= cost <= 6_412 for cost in costs)
 
 

@@ -121,7 +121,7 @@ def _check_complete(study: Study, folder: Path) -> None:
     from autopeft.cli.console import database_option
 
     found = study.trials(with_history=False)
-    numbers = [trial.number for trial in found if trial.failure is not None and trial.failure.kind == "gave_up"]
+    numbers = [trial.number for trial in found if trial.failure is not None and trial.failure.is_given_up]
     if numbers:
         n, are = sum(trial.counts_as_finished for trial in found), "is" if len(numbers) == 1 else "are"
         raise SearchIncompleteError(

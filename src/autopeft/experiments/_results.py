@@ -75,6 +75,7 @@ class Results:
         """Number and text of each line. What follows the last line end was begun by a writer that was killed."""
         if not self.path.exists():
             return
+        # Lines are bytes until they are parsed: what a killed writer left may end within a letter.
         whole, _, rest = self.path.read_bytes().rpartition(b"\n")
         if rest:
             log.warning("The last line of %s was not finished and is left out: its cell is run again.", self.path)
@@ -87,6 +88,7 @@ class Results:
             data = parse_json(raw)
         except ValueError as error:
             raise SettingsError(f"Line {number} of the results {str(self.path)!r} cannot be read: {error}.") from error
+        # A line that was merged by hand is the likely cause, and its number is what mends it.
         if not isinstance(data, dict) or not isinstance(data.get(_NAME), str):
             raise SettingsError(
                 f"Line {number} of the results {str(self.path)!r} must hold an object with a `{_NAME}`."
@@ -120,6 +122,7 @@ def _add(file: Any, line: bytes) -> None:
         written = file.write(line)
         if written != len(line):
             raise OSError(0, f"only {written} of {len(line)} bytes could be written")
+        # A cell may have taken hours, and its study may be thrown away as soon as it is told.
         os.fsync(file.fileno())
     except OSError:
         file.truncate(end)

@@ -13,6 +13,13 @@ _MEANT: dict[CountKind, str] = {
     "trained": "what the optimiser holds: the head and prefix networks too",
 }
 
+# The first studies minimised nominal parameters alone, and their records call them so.
+_KEYS: dict[CountKind, str] = {
+    "nominal": "percent",
+    "stored": "stored_percent",
+    "trained": "trained_percent",
+}
+
 
 def _share(kind: CountKind) -> Objective:
     return Objective(
@@ -21,8 +28,7 @@ def _share(kind: CountKind) -> Objective:
         label=f"{kind} parameters, % of the backbone",
         heading=f"% {kind}",
         about=f"{kind} parameters in percent of the backbone: {_MEANT[kind]}",
-        # The first studies minimised nominal parameters alone, and their records call them so.
-        key="percent" if kind == "nominal" else f"{kind}_percent",
+        key=_KEYS[kind],
         count=kind,
         counted=partial(percent, kind=kind),
         marks=(0.1, 0.5, 1.0, 5.0),

@@ -77,6 +77,7 @@ def _leave_dollars(figure: Figure) -> None:
     from matplotlib.axis import Tick
     from matplotlib.text import Text
 
+    # Labels of ticks are matplotlib's own, and powers of ten in them are mathematics.
     of_ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
     for text in figure.findobj(Text):
         if text not in of_ticks:
@@ -96,6 +97,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     target = Path(path)
     if target.suffix.lower() not in _ENDINGS:
         raise SettingsError(f"A picture ends in {', '.join(_ENDINGS)}, but got {target.name!r}.")
+    # Folders are made by whoever knows that they are wanted; here a missing one is most likely a slip of the pen.
     if not target.parent.is_dir():
         raise SettingsError(f"The folder {str(target.parent)!r} for the picture {target.name!r} does not exist.")
     with write_whole(target) as part:
@@ -123,10 +125,12 @@ def inline_svg(data: MarkedPicture, name: str) -> str:
 def _with_titles(text: str, gid: str, marks: Sequence[Mark]) -> str:
     """`text` with a title in every point of the collection called `gid`; the points stand in the order of `marks`."""
     start = text.find(f'<g id="{gid}">')
+    # A series without points is not drawn, and there is nothing to name.
     if start < 0:
         return text
     end = _end_of_group(text, start)
     head, block, tail = text[:start], text[start:end], text[end:]
+    # The shapes that are used later stand there, and are no points themselves.
     defined = block.find("</defs>") + 1
     # matplotlib writes a marker once and then uses it, or draws a path a point where there are few.
     points = list(re.finditer(r"<(use|path)\b([^>]*)/>", block[defined:]))
@@ -146,6 +150,7 @@ def _end_of_group(text: str, start: int) -> int:
     """Where the group that begins at `start` is closed."""
     depth = 0
     for tag in re.compile(r"<g\b[^>]*?(?P<empty>/?)>|</g>").finditer(text, start):
+        # Groups hold groups, and no expression can count how deep.
         depth += -1 if tag[0] == "</g>" else 0 if tag["empty"] else 1
         if depth == 0:
             return tag.start()
@@ -191,8 +196,10 @@ def cost_axis(ax: Axes, costs: Sequence[float], cost: Objective) -> float:
     positive = [value for value in costs if value > 0] or [1.0]
     low, high = min(positive), max(positive)
     is_free = any(value <= 0 for value in costs)
+    # Half of the lowest, so that what costs nothing stands apart from what costs little.
     floor = low / 2 if is_free else low
     ax.set_xscale("log")
+    # A factor and not a sum: on a logarithmic axis equal factors are equal distances.
     ax.set_xlim(floor / 1.25, high * 1.25)
     # Over two decades and less, powers of ten alone would leave an axis with one or two numbers.
     is_narrow = high / floor < 150
@@ -223,6 +230,7 @@ def draw_named(ax: Axes, points: Sequence[NamedPoint], floor: float, colours: Se
     """Named points in their own colours and markers, with a bar of one deviation; hollow ones are single runs."""
     for index, point in enumerate(points):
         colour = colours[index % len(colours)]
+        # A marker beside the colour, for readers who do not tell colours apart and for paper.
         shape = marker or MARKERS[index % len(MARKERS)]
         # A single run has no deviation to draw a bar of, and must not look as certain as a mean whose bar is short.
         face = "white" if point.seeds == 1 else colour

@@ -62,16 +62,19 @@ class CloudData:
         if not self.series:
             say_nothing(ax)
             return
+        # Above the axes and not in them, where bars would cover the points that they sum up.
         strip = ax.inset_axes((0, 1.0, 1, 0.035 * len(self.series) + 0.02), sharex=ax)
         strip.axis("off")
         n_initial = sum(series.is_initial for series in self.series)
         for index, series in enumerate(self.series):
+            # Pale, since the design is the same for everybody and the difference is in the rest.
             colour = DOT if series.is_initial else COLOURS[(index - n_initial) % len(COLOURS)]
             costs = [max(cost, floor) for cost, _ in series.points]
             values = [value for _, value in series.points]
             marker = MARKERS[index % len(MARKERS)]
             label = f"{series.name} ({len(costs)})"
             dots = ax.scatter(costs, values, 22, color=colour, marker=marker, alpha=0.75, lw=0, label=label)
+            # Thousands of points as shapes make a file of megabytes, which as an image they do not.
             dots.set(zorder=2 + index, rasterized=len(costs) > MOST_DOTS)
             low, middle, high = (max(cost, floor) for cost in series.quartiles())
             strip.plot([low, high], [-index, -index], color=colour, lw=3, alpha=0.7, solid_capstyle="round")

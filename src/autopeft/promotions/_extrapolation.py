@@ -46,12 +46,15 @@ def _fitted(curves: Sequence[Sequence[float]], rung: int) -> Step:
 
     With one pair that is a shift, with many the line itself.
     """
+    # The spread is that of all who stood at the rung: those who went on are alike, and their spread alone would be too
+    # small.
     here = np.array([curve[rung] for curve in curves if len(curve) > rung])
     pairs = np.array([(curve[rung], curve[rung + 1]) for curve in curves if len(curve) > rung + 1])
     x, y = pairs.T
     weight = _WEIGHT * float(here.var())
     spread = float(((x - x.mean()) ** 2).sum())
     together = float(((x - x.mean()) * (y - y.mean())).sum())
+    # Where all are equal at the rung the pairs tell nothing of a slope, and a shift is all that can be known.
     slope = (together + weight) / (spread + weight) if spread + weight > 0 else 1.0
     return Step(slope, float(y.mean() - slope * x.mean()))
 
@@ -72,6 +75,7 @@ def extrapolated(trials: Sequence[Trial]) -> list[Trial]:
 
 def _ended(trial: Trial, steps: Sequence[Step], ends: tuple[float, float]) -> Trial:
     found = trial.so_far
+    # A failure says something of the architecture itself, and a guess must not stand in its place.
     if found is None or trial.failure is not None:
         return trial
     rung = len(trial.reached) - 1
@@ -82,5 +86,6 @@ def _ended(trial: Trial, steps: Sequence[Step], ends: tuple[float, float]) -> Tr
 
 
 def _with_value(found: Measurement, value: float, rung: int) -> Measurement:
+    # The other metrics stay as they were measured: only what is searched for is carried on.
     metrics = {**found.metrics, found.objective: value}
     return replace(found, metrics=metrics, extra={**found.extra, "extrapolated_from": rung})

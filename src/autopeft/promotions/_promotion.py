@@ -66,6 +66,7 @@ def lookup(name: str) -> PromotionSpec:
         UnknownNameError: there is none.
         SettingsError: what stands at the dotted path is none.
     """
+    # A dotted path may lead to anything, and a mistake in it is to be told before a study is opened.
     found = _lookup("promotion", name, PACKAGE)
     if not isinstance(found, PromotionSpec):
         raise SettingsError(f"A promotion is a `PromotionSpec`, but {name!r} is {found!r}.")
@@ -87,6 +88,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Promotion | No
     spec, given = lookup(name), dict(options or {})
     if spec.build is not None:
         return spec.build(**given)
+    # An option that nobody reads would be stored with the study as if it had done something.
     if given:
         raise SettingsError(f"The promotion {name!r} has no options, but got {', '.join(sorted(given))}.")
     return None
@@ -121,12 +123,15 @@ def standings(trials: Sequence[Trial], cost: Objective) -> list[list[Standing]]:
     found: list[list[Standing]] = []
     for trial in trials:
         latest, reached = trial.latest, trial.reached
+        # Trials of earlier versions may lack a cost that is asked for now; without one they cannot be compared.
         spent = None if latest is None else cost.of(latest)
         if spent is None:
             continue
+        # The rungs are those that somebody has reached, so that no promotion needs to be told the schedule.
         found += [[] for _ in range(len(reached) - len(found))]
         may_wait = trial.state is TrialState.PAUSED and not has_diverged(trial)
         for rung, point in enumerate(reached):
+            # A trial is compared with others at every rung below its own too, but it waits at the last one alone.
             is_here = rung == len(reached) - 1
             found[rung].append(Standing(trial.number, point.value, spent, may_wait and is_here))
     return found

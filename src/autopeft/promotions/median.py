@@ -60,6 +60,7 @@ class Median:
         return extrapolated(trials)
 
     def _is_stopped(self, one: Standing, rung: Sequence[Standing], cost: Objective) -> bool:
+        # Its own value is left out: with few trials it would pull the median towards itself.
         others = [o.value for o in rung if o.number != one.number and not cost.better(one.cost, o.cost)]
         return len(others) >= self._settings.fewest and one.value < median(others)
 

@@ -58,6 +58,7 @@ class Pareto:
         """The waiting ones among the best of each rung, the highest rung first. See `Promotion.order`."""
         found: list[int] = []
         for rung in reversed(standings(trials, cost)):
+            # Rounded down, so that nothing goes on before there are enough to choose from.
             best = best_first(rung, cost)[: len(rung) // self._settings.eta]
             found += [one.number for one in best if one.waits]
         return found
@@ -91,6 +92,7 @@ def covering(points: NDArray[np.float64]) -> list[int]:
     distances = np.full(len(points), np.inf)
     while len(chosen) < len(points):
         distances = np.minimum(distances, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        # Below every distance, so that of several equal points each is taken once.
         distances[chosen] = -1.0
         chosen.append(int(np.argmax(distances)))
     return chosen

@@ -122,12 +122,14 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     """What a reader must know to read the numbers: splits, seeds, and what was optimised on what."""
     measured = [t.measurement for t in data.trials if t.measurement is not None]
     splits = sorted({m.split for m in measured})
+    # What somebody wrote down by hand comes first: it is about this study, and the rest about every one.
     found = [*data.notes, *lacking_note(data.trials, data.cost)]
     if measured:
         found.append(
             f"Every trial, and so every point of the front, is one training run: a single seed, measured as "
             f"{metric_label(data.trials)}. The best of many noisy values is optimistic."
         )
+    # A search that went on after its data had been cut anew would look better or worse for that alone.
     if len(splits) > 1:
         found.append(f"The trials were measured on different splits ({', '.join(splits)}) and are not comparable.")
     found += [f"The {role} split is {split}." for role, split in data.splits.items()]
@@ -177,6 +179,7 @@ def default_reference(
     measured = [(trial.origin, (value, found.value)) for trial, found, value in with_cost(trials, cost)]
     if not measured:
         return None
+    # The reference must not move with the search, or a curve would fall while the front grows.
     initial = [point for origin, point in measured if origin == "initial"] or [point for _, point in measured]
     dearest = max(value for _, (value, _) in measured)
     return reference_point(initial, dearest if largest is None else largest)
@@ -204,6 +207,7 @@ def headline(data: ReportData) -> tuple[tuple[str, str], ...]:
     others = "".join(f", {n} {what}" for n, what in ((paused, "paused"), (running, "running")) if n)
     tiles = [(str(done), f"trials measured, {failed} failed{others}")]
     if rows:
+        # A front is in the order of cost, and on it more cost always means a better metric.
         best = rows[-1]
         tiles.append((str(len(rows)), "points on the front"))
         spent = data.cost.roughly(best.cost)
@@ -242,6 +246,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
         parts.append(Section("Learning curves", (), (learning,)))
     if data.signal:
         title = "Does the proxy have signal?" if data.card is None else "Learning rates by method"
+        # A sweep of one rate for all methods is told by its table, and a picture of few points says no more.
         shown_rates = () if data.card is None else (rates_data(data.card),)
         parts.append(Section(title, data.verdict, shown_rates, (records_table(data.signal),)))
     failures = failures_table(data.trials)

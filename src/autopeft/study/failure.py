@@ -54,7 +54,7 @@ class CrashWatch:
         last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
         self._places.append((type(error).__name__, *last))
         # A shortage of memory or a NaN is the architecture's own, and tells nothing of `evaluate`.
-        self._is_over |= failure.kind != "crash" or len(set(self._places)) > 1
+        self._is_over |= not failure.is_crash or len(set(self._places)) > 1
         if not self._is_over and len(self._places) == _SAME_CRASHES:
             raise AutopeftError(
                 f"The first {_SAME_CRASHES} trials all crashed at the same place, so the search stops: "

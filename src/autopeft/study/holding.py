@@ -95,7 +95,7 @@ class Holder:
         """Store why a trial has no measurement; one of the kind "preempted" is given back."""
         self.let_go(number)
         facts: dict[str, Any] = {"failure": asdict(failure)}
-        if failure.kind == "preempted":
+        if failure.is_preempted:
             facts["given_back"] = True
         if not self._ledger.end(self._ledger.record(number), facts, StoredState.FAIL):
             _logger.warning("Trial %d had been given up before it failed: %s", number, failure.message)

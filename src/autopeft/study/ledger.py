@@ -85,7 +85,7 @@ class Ledger:
         found = [record.trial for record in self.visible()]
         failed = [trial for trial in found if trial.failure is not None and trial.is_taken]
         if number is None:
-            chosen = [trial for trial in failed if trial.failure is not None and trial.failure.kind == "gave_up"]
+            chosen = [trial for trial in failed if trial.failure is not None and trial.failure.is_given_up]
         else:
             chosen = [trial for trial in failed if trial.root == number]
             if not chosen:

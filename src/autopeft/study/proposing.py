@@ -127,7 +127,7 @@ class Proposer:
         visible = self._ledger.visible()
         facts = {"sampler": name, "seconds": seconds, "at": time.time(), "n_trials": len(visible)}
         self._ledger.note_fact(_FAILED_PROPOSALS, [*self.failures(), {**facts, **asdict(failure)}])
-        if failure.kind != "crash":
+        if not failure.is_crash:
             n = sum(record.trial.is_complete for record in self._ledger.records.values())
             raise ProposalFailure(
                 f"The sampler {name!r} failed ({failure.kind}) after {seconds:.0f} seconds: {failure.message} "

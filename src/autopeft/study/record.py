@@ -262,7 +262,7 @@ def _finished(stored: FrozenTrial, lease: Lease) -> float | None:
     ended, failure = _seconds(stored.datetime_complete), _failure(stored)
     if ended is None or failure is None or stored.user_attrs.get("given_back"):
         return ended
-    if failure.kind != "preempted" and not stored.user_attrs.get("lost"):
+    if not failure.is_preempted and not stored.user_attrs.get("lost"):
         return ended
     return min(ended, max(lease.beat, _seconds(stored.datetime_start) or 0.0))
 

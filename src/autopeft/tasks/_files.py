@@ -70,6 +70,11 @@ class _Wish:
     kind: str
     is_chat: bool = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has said of which kind the answer is."""
+        return self.kind == AUTO
+
 
 def from_files(
     train: Part,
@@ -325,10 +330,10 @@ def _decided(tables: Mapping[str, Table], wish: _Wish, is_begun: bool) -> tuple[
         role: Column(table.source, wish.label, [row.get(wish.label) for row in table.rows])
         for role, table in tables.items()
     }
-    if wish.kind == AUTO and (wish.is_chat or wish.label == _COMPLETION):
+    if wish.is_open and (wish.is_chat or wish.label == _COMPLETION):
         is_guessed, answers = False, _answers.lookup("text")
         why = "since conversations end with it" if wish.is_chat else "since its column is called so"
-    elif is_guessed := wish.kind == AUTO:
+    elif is_guessed := wish.is_open:
         answers, why = _answers.guessed(parts["train"].values, wish.choices)
     else:
         answers, why = _answers.lookup(wish.kind), "as was said"

@@ -28,6 +28,7 @@ def task_of(answers: Answers) -> Task:
 
 def examples_of(answers: Answers) -> Examples:
     """Four examples, with the labels that the kind of answer gives for that."""
+    # Through the reader of tables and not built by hand, since that is where labels become numbers.
     table = Table("made up", ("text", "label"), [{"text": f"t{n}", "label": one} for n, one in enumerate(answers.tiny)])
     found = task_of(answers).examples(table)
     if answers.has_candidates:
@@ -52,6 +53,7 @@ def _it_is_found_by_its_own_name(answers: Answers) -> None:
 def _its_labels_are_read_and_a_label_of_its_own_too(answers: Answers) -> None:
     task, examples = task_of(answers), examples_of(answers)
     assert len(examples) == 4
+    # One row at a time: a kind that guesses from its neighbours would hide what it cannot read.
     for label in (*answers.tiny, answers.a_label(task)):
         found, wrong = read_labels(task, Table("made up", ("label",), [{"label": label}]))
         assert len(found.values) == 1
@@ -71,6 +73,7 @@ def _what_is_no_label_is_named_with_its_row(answers: Answers) -> None:
 def _its_facts_are_json(answers: Answers) -> None:
     examples = examples_of(answers)
     json.dumps(answers.facts(examples, NAMES), allow_nan=False)
+    # A part without rows has no mean and no share, which must not become a NaN in a report.
     json.dumps(answers.facts(examples.subset([]), NAMES), allow_nan=False)
 
 
@@ -100,6 +103,7 @@ def _a_head_learns_predicts_and_is_scored(answers: Answers) -> None:
     # A loss that falls along its own gradient has the sign and the shape that training needs.
     assert answers.loss(logits - 0.1 * slope, labels) < before
     assert answers.compared(logits).requires_grad
+    # The shape is the one in which outputs are kept and compared, which a head of one column does not have.
     raw = answers.shape(logits).detach().numpy()
     predicted = task.decide(raw, examples)
     assert predicted.shape == examples.labels.shape
@@ -115,6 +119,7 @@ def _what_a_text_to_text_model_is_to_say_is_understood(answers: Answers) -> None
     said = [task.target_text(examples, index) for index in range(len(examples))]
     assert all(task.parse_prediction(text) is not None for text in said)
     best = task.score_texts([f" {text.upper()} " for text in said], examples)
+    # A model that says something else altogether is wrong, and not an error.
     nothing = task.score_texts(["?!"] * len(said), examples)
     for name, value in best.items():
         is_error = name in ("mae", "rmse")

@@ -38,6 +38,7 @@ def _a_family_says_what_is_needed(model_type: str) -> None:
     assert set(family.stacks) <= {"encoder", "decoder"}
     assert family.tiny
     assert all(family_of(model_type) is family for model_type in family.model_types)
+    # The papers' spaces stand on these two roles, and a family without them could be searched by none.
     assert all("kv" in stack.roles and "ffn" in stack.roles for stack in family.stacks.values())
 
 
@@ -46,6 +47,7 @@ def _every_role_resolves_on_every_layer(model_type: str) -> None:
     found = backbone(model_type)
     for name, stack in found.family.stacks.items():
         n_layers = len(list(found.module(stack.layers).children()))
+        # With a single layer, a mistake that takes the first layer for every other would not be seen.
         assert n_layers >= 2
         for layer in range(n_layers):
             keys = {f"{name}.{layer}.{role}" for role, where in stack.roles.items() if not where.is_optional}
@@ -82,10 +84,12 @@ def _widths_are_those_that_flow(model_type: str) -> None:
             continue
         width: list[int] = []
 
+        # The lists are bound as defaults: a closure would see those of the last site in every hook.
         def enter(_: nn.Module, args: tuple, kwargs: dict, width: list[int] = width) -> None:  # type: ignore[type-arg]
             width[:] = [(args[0] if args else kwargs["hidden_states"]).shape[-1]]
 
         def leave(_: nn.Module, args: tuple, out: object, width: list[int] = width, key: str = site.key) -> None:  # type: ignore[type-arg]
+            # An attention gives its weights too, behind what flows on.
             there = out[0] if isinstance(out, tuple) else out
             seen[key] = (width[0], _taken(there, found.sites[key]))  # type: ignore[arg-type]
 
@@ -106,6 +110,7 @@ def _heads_are_those_of_the_attention(model_type: str) -> None:
     found = backbone(model_type)
     for site in found.sites.values():
         if site.seam == "kv":
+            # Where several query heads share a key, what a prefix is put in front of is as wide as the keys.
             key = found.sites[site.key.replace("kv", "k")]
             assert site.heads * site.d_head == key.d_out == site.d_in == site.d_out
 
@@ -117,6 +122,7 @@ def _the_norm_is_the_one_that_the_block_applies(model_type: str) -> None:
     sites = [site for site in found.sites.values() if site.role == "ffn" and site.norm is not None]
     for site in sites:
         kept: dict[str, torch.Tensor] = {}
+        # Post-LN alone has a norm behind the sum; where there is none, the sum is what the next block reads.
         norm = found.module(site.norm or "")
         handles = [
             found.module(site.entry).register_forward_pre_hook(lambda m, a, k=kept: k.update(x=a[0])),
@@ -148,6 +154,7 @@ def _without_a_prefix_attention_is_transformers_own(model_type: str) -> None:
 def _a_prepared_model_computes_what_it_did(model_type: str) -> None:
     """In evaluation, in training without dropout, with padding and without, and with its gradients."""
     found = backbone(model_type)
+    # From the configuration alone, so that nothing that was prepared is in it.
     own = AutoModel.from_config(found.model.config.__class__(**found.model.config.to_diff_dict()))
     own.load_state_dict(found.model.state_dict())
     for mode in (False, True):
@@ -156,6 +163,8 @@ def _a_prepared_model_computes_what_it_did(model_type: str) -> None:
         for batch in (inputs(found), {"input_ids": inputs(found)["input_ids"]}):
             seen = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
             for embedded in (found.model, own):
+                # Everything is frozen; the embeddings lie below all attentions, so that their gradient has passed
+                # through each.
                 embedded.get_input_embeddings().weight.requires_grad_(True)
                 embedded.get_input_embeddings().weight.grad = None
             ours, theirs = found.model(**batch)[0][seen], own(**batch)[0][seen]
@@ -206,6 +215,7 @@ def _a_prefix_is_seen_by_every_token(model_type: str) -> None:
     for key in sites:
         with fill(attach(found, Architecture((Placement(key, "prefix_direct", 2),)))), torch.no_grad():
             changed = (output(found) - plain).abs().amax(-1)
+        # A prefix before which a mask stands would be seen by some tokens only, and the mean would hide it.
         assert (changed > 1e-4).all(), key
 
 
@@ -241,6 +251,7 @@ def check_family(family: Family) -> list[str]:
     Raises:
         ExceptionGroup: some promises are not kept by a model type.
     """
+    # A family that lies in the package already would be found twice, under both of its objects.
     known = {name: one for name, one in families().items() if not set(one.model_types) & set(family.model_types)}
     # A family in a stranger's file is not found by discovery, and everything else here asks by model type.
     with mock.patch("autopeft.backbones._backbone.families", return_value={**known, family.model_types[0]: family}):

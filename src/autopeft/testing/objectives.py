@@ -73,6 +73,7 @@ def _a_trial_that_minimises_it_stores_it(cost: Objective) -> None:
 def _what_is_known_before_training_is_what_a_trial_stores(cost: Objective) -> None:
     evaluator = _evaluator(cost)
     bench = EvaluatorBench(evaluator)
+    # Two sizes, since a price that does not look at the architecture at all is right for one.
     price, larger = (cost.priced(bench, _placed(size)) for size in (2, 8))
     assert (price is not None) == (cost.known == "before training")
     if price is not None and larger is not None:
@@ -95,6 +96,7 @@ def _limits_are_read_in_its_unit(cost: Objective) -> None:
 @promise
 def _a_front_keeps_the_cheaper_of_equals(cost: Objective) -> None:
     found, value = _measured(cost)
+    # The metrics are equal, so that the cost alone decides.
     dearer = replace(found, costs={**found.costs, cost.name: {"value": value * 2}})
     front = front_of([_trial(0, dearer), _trial(1, found)], cost)
     assert [(point.key, point.cost) for point in front.points] == [(1, value)]
@@ -105,6 +107,7 @@ def _a_front_keeps_the_cheaper_of_equals(cost: Objective) -> None:
 @promise_if(lambda cost: cost.counted is None)
 def _a_trial_that_did_not_store_it_is_left_out_and_named(cost: Objective) -> None:
     found, _ = _measured(cost)
+    # As an earlier version has stored it: the fields of its own are there and empty.
     old = _trial(0, replace(found, costs={}, peak_memory=0, latency=0.0))
     assert lacking([old, _trial(1, found)], cost) == (0,)
     assert [point.key for point in front_of([old, _trial(1, found)], cost).points] == [1]

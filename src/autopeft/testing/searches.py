@@ -43,6 +43,7 @@ def _counts(evaluator: Evaluator, over: SearchSpace, found: Sequence[Configurati
 @promise
 def _budgets_are_answered_in_order_within_them_and_then_no_more(name: str, evaluator: Evaluator) -> None:
     over = spaces.named("S2", evaluator.backbone)
+    # A search trains a supernet on the backbone, and whoever measures its answers needs it as it was.
     before = {key: value.clone() for key, value in evaluator.backbone.model.state_dict().items()}
     # A search draws much, and whoever called it must find the generator where it was.
     state = torch.get_rng_state()
@@ -55,6 +56,7 @@ def _budgets_are_answered_in_order_within_them_and_then_no_more(name: str, evalu
     trials = [complete(over, 0, first, 0.5, name)]
     (second,) = _made(evaluator, name, over, budgets=BUDGETS).ask(trials)  # as after an interruption
     assert [first, second] == together
+    # A study ends by that: a search that answered again and again would fill it with copies.
     with refuses(SpaceExhaustedError, "All 2 budgets"):
         sampler.ask([*trials, complete(over, 1, second, 0.5, name)])
     assert evaluator.backbone.occupant is None
@@ -73,6 +75,7 @@ def _the_budget_of_the_space_is_taken_when_none_is_given(name: str, evaluator: E
 @promise
 def _an_answer_that_others_gave_before_is_passed_over(name: str, evaluator: Evaluator) -> None:
     over = spaces.named("S1", evaluator.backbone)
+    # An initial design may have met the answer by chance, and what is known need not be trained again.
     first, second = _made(evaluator, name, over, budgets=(600, 3000)).ask([], 2)
     others = [complete(over, 0, first, 0.5, "initial")]
     assert _made(evaluator, name, over, budgets=(600, 3000)).ask(others, 2) == [second]
@@ -93,6 +96,7 @@ def _mistakes_are_found_before_any_work(name: str, evaluator: Evaluator) -> None
             _made(evaluator, name, over)
     with refuses(BudgetError, "smallest module of this space has 32 parameters; the budget is 31"):
         _made(evaluator, name, over, budgets=(2000, 31))
+    # Gates are drawn for a placement each, and a size of all of them is no answer to that.
     with refuses(SettingsError, "placements share a size"):
         _made(evaluator, name, spaces.named("SA-PA-Layer", evaluator.backbone), budgets=2000)
     limited = over.within(ParameterBudget(3000, count="stored"))

@@ -29,6 +29,7 @@ def _its_metrics_and_protocols_exist(task: Task) -> None:
 def _its_kind_is_known_and_agrees_with_its_metrics_and_classes(task: Task) -> None:
     assert task.answers.name == task.kind
     assert task.outputs == task.answers.n_outputs(len(task.label_names))
+    # A part can be cut evenly over classes only where there are classes.
     assert task.label_names or not task.answers.is_stratified
     assert len(set(task.label_names)) == len(task.label_names)
 
@@ -36,6 +37,7 @@ def _its_kind_is_known_and_agrees_with_its_metrics_and_classes(task: Task) -> No
 @promise
 def _its_verbalisers_can_be_told_apart(task: Task) -> None:
     for form in (task, task.in_words()):
+        # A tokenizer may put a space before a word or lower it, so two words must differ in more than that.
         said = [word.strip().lower() for word in form.verbalisers]
         assert len(set(said)) == len(said) == len(task.label_names)
         assert [form.parse_prediction(word) for word in said] == list(range(len(said)))
@@ -56,6 +58,7 @@ def _its_parts_have_the_roles_of_a_split(task: Task) -> None:
 
 @promise
 def _its_data_can_be_had_somewhere(task: Task) -> None:
+    # Two sources would be two data sets under one name, and a result would not say which.
     assert (task.hub is None) != (task.fetch is None)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from autopeft.architecture import Counts, ParameterBudget
+from autopeft.architecture import SUMMED, Counts, ParameterBudget
 from autopeft.errors import BudgetError
 from autopeft.objective import replaced
 from autopeft.objectives import Costing
@@ -40,7 +40,7 @@ class LatticeCosts:
         self._space, self._scale, self._costing = space, scale, costing
         self.objective = costing.objective
         kind = self.objective.count
-        self._kind = None if kind == "trained" else kind  # what is trained depends on the head and is no such sum
+        self._kind = kind if kind in SUMMED else None
         self.is_known = self._kind is not None or costing.price is not None
         self._kept: dict[tuple[int, ...], float] = {}
         self.band = None if share is None else self._sought(share)

@@ -112,11 +112,8 @@ class CostAxis:
     def of(cls, space: SearchSpace, scale: CostScale, kind: CountKind = "nominal") -> CostAxis:
         """The axis of the counts of `kind`; "rank" draws random architectures, the same ones every time."""
         low, high = space.cost_range(kind)
-        limit = space.budget
-        if limit is not None and (kind == "nominal" or limit.count == kind):
-            high = min(high, limit.most)  # what is stored is never less than what is nominal
-        if limit is not None and limit.count == kind:
-            low = max(low, limit.least)
+        if space.budget is not None:
+            low, high = space.budget.narrowed(low, high, kind)
         drawn: tuple[int, ...] = ()
         if scale == "rank":
             # Not the seed of the study: two studies of a space must mean the same by a position on the axis.
