@@ -84,6 +84,16 @@ def test_the_same_command_goes_on_and_a_budget_in_trainings_ends_it(case: Case, 
     assert any(trial.state is TrialState.PAUSED for trial in trials)
 
 
+def test_trials_that_end_before_the_budget_in_trainings_are_told(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    n = len(small_case.trials(folder))
+    found = call("search", folder / "settings.yaml", "--out", folder, "--trials", n, "--trainings", 50)
+    told = " ".join(found.err.split())
+    assert found.code == 0, found.err
+    assert f"All {n} trials are made and have taken " in told
+    assert "of 50 trainings. To use the rest, run the same search with more trials" in told
+
+
 def test_a_search_in_which_nothing_came_to_its_end_says_so(case: Case, tmp_path: Path) -> None:
     path = case.write(tmp_path / "few.yaml", **{**CHANGES, "trials": 1})
     found = call("search", path, "--out", tmp_path / "study")

@@ -76,6 +76,7 @@ def search(
                 if len(study.front()):
                     out.print(front_table(study, out.width))
                 raise
+        _say_unused(study, session)
         _show_found(study, folder)
         _check_complete(study, folder)
     if after is not None:
@@ -87,6 +88,21 @@ def _finals_session(session: Session, finals: FinalsAsked) -> Session:
     from autopeft.session import Session
 
     return Session.build(finals.after(session.settings), is_begun=True, like=session)
+
+
+def _say_unused(study: Study, session: Session) -> None:
+    """Say where the trials have come to their end before the budget in trainings has, which nothing else shows."""
+    from autopeft.rungs import search_cost
+
+    most, trials = session.settings.trainings, study.trials(with_history=False)
+    spent, n = search_cost(trials).trainings, sum(trial.counts_as_finished for trial in trials)
+    # With less than a whole training no other trial might have been begun either.
+    if most is not None and n >= session.total and spent <= most - 1:
+        say(
+            f"All {n} trials are made and have taken {spent:.4g} of {most:g} trainings. To use the rest, run the same "
+            "search with more trials (--trials).",
+            err,
+        )
 
 
 def _show_found(study: Study, folder: Path) -> None:
