@@ -107,6 +107,9 @@ def _missing(experiment: Experiment, results: Path) -> list[str]:
 def _setting(cells: Mapping[str, Result]) -> list[str]:
     """What all cells share, in a paragraph."""
     cell = next(iter(cells.values()))
+    # A kind that trains nothing has no settings to tell, and what it keeps of a cell is its own affair.
+    if not {"settings", "splits", "versions"} <= cell.keys():
+        return []
     settings, splits = cell["settings"], cell["splits"]
     recipe = settings["recipe"]
     runs = f"{_length(recipe)} a run"

@@ -12,6 +12,7 @@ from autopeft.testing.answers import check_answers
 from autopeft.testing.families import check_family
 from autopeft.testing.methods import check_method
 from autopeft.testing.objectives import check_cost
+from autopeft.testing.promotions import check_promotion
 from autopeft.testing.samplers import check_sampler
 from autopeft.testing.searches import check_search
 from autopeft.testing.tasks import check_task
@@ -21,6 +22,7 @@ __all__ = [
     "check_cost",
     "check_family",
     "check_method",
+    "check_promotion",
     "check_sampler",
     "check_search",
     "check_task",
