@@ -157,10 +157,14 @@ def test_when_the_band_is_used_up_the_rest_of_the_space_is_proposed() -> None:
 # -- what a study is ------------------------------------------------------------------------------------------
 
 
+_OF_GOALS = {"band", "limit_low", "limit_high"}
+"""What has one default in every preset."""
+
+
 @pytest.mark.parametrize("preset", ["recommended", "paper", "released"])
 def test_earlier_presets_are_stored_as_they_were(preset: str) -> None:
     assert not set(PRESETS[preset].as_dict()) & set(EARLIER)
-    assert set(PRESETS["robust"].as_dict()) - set(BayesSettings().as_dict()) == set(EARLIER) - {"band"}
+    assert set(PRESETS["robust"].as_dict()) - set(BayesSettings().as_dict()) == set(EARLIER) - _OF_GOALS
     assert settings_of(build("saas-nehvi", autopeft_space(), 0))["preset"] == "recommended"
 
 

@@ -74,7 +74,7 @@ def asked(
     space: Annotated[str | None, typer.Option(help="A named space, see `autopeft list spaces`.")] = None,
     budget: Budgets = [],  # noqa: B006
     sampler: Annotated[str | None, typer.Option(help="See `autopeft list samplers`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the sampler: paper, released, recommended, robust.")] = None,
+    preset: Annotated[str | None, typer.Option(help="One of paper, released, recommended, robust, limits.")] = None,
     cost: CostName = None,
     trials: Annotated[int | None, typer.Option(help="Total number of trials of the study.")] = None,
     trainings: Trainings = None,

@@ -1,14 +1,16 @@
 """Bayesian optimisation on the lattice: a SAAS Gaussian process and noisy expected hypervolume improvement.
 
-AutoPEFT (arXiv 2301.12132, section 3.2). Four presets: ``paper`` is what the paper says, ``released`` what the
+AutoPEFT (arXiv 2301.12132, section 3.2). Its presets: ``paper`` is what the paper says, ``released`` what the
 authors' code does (without its crashes and without its mislabelled training data), ``recommended`` what this
 package would do first: a cost that is known before training is not modelled, and nothing is proposed twice.
-``robust`` minds besides that metrics are noisy and that runs collapse.
+``robust`` minds besides that metrics are noisy and that runs collapse; ``limits`` does too, and each of its proposals
+seeks the best value under a limit of cost of its own.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,10 +36,16 @@ from autopeft.trial import Trial, TrialState, front_of, with_cost
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Acquisition = Callable[[Sequence[Configuration], LatticeCosts], Score]
+
 _log = logging.getLogger(__name__)
 
 # Trials that fix the reference point when none is marked as the initial design.
 _FIRST = 10
+# Steps through the range of limits, from proposal to proposal and from seed to seed.
+_GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
+# How many times the lowest limit the highest one is at least.
+_SPAN = 8.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class SaasNehvi:
         seen = taken(self._space, trials)
         # Two values are the fewest that have a spread, without which nothing can be brought to unit variance.
         if len(with_cost(trials, self._cost)) < 2:
-            return self._random(seen, rng, n)
+            return self._random(self._costs.aim, seen, rng, n)
         found: list[Configuration] = []
         with quiet(int(rng.integers(2**31))):
             from autopeft.samplers._bayes.surrogate import FAILURES
@@ -98,7 +106,8 @@ class SaasNehvi:
                 # only.
                 acquisition = self._acquisition(trials, int(rng.integers(2**31)))
                 while len(found) < n:
-                    found.append(self._propose(trials, acquisition, found, seen, rng))
+                    costs = self._sought(trials, len(found))
+                    found.append(self._propose(trials, acquisition, found, seen, rng, costs))
                     seen.add(self._space.identity(found[-1]))
             except SpaceExhaustedError:
                 if not found:
@@ -108,19 +117,21 @@ class SaasNehvi:
                 raise
             except FAILURES as error:
                 _log.warning("The surrogate failed (%s); the proposal is random.", error, exc_info=True)
-                found += self._random(seen, rng, n - len(found))
+                found += self._random(self._costs.aim, seen, rng, n - len(found))
         return found
 
-    def _random(self, seen: set[tuple[int, ...]], rng: np.random.Generator, n: int) -> list[Configuration]:
+    def _random(
+        self, aim: SearchSpace, seen: set[tuple[int, ...]], rng: np.random.Generator, n: int
+    ) -> list[Configuration]:
         """Random ones from where it looks; where nothing is left there, from the rest of the space.
 
         Raises:
             SpaceExhaustedError: nothing is left anywhere.
         """
         try:
-            return random_unseen(self._costs.aim, seen, rng, n)
+            return random_unseen(aim, seen, rng, n)
         except SpaceExhaustedError:
-            if self._costs.aim is self._space:
+            if aim is self._space:
                 raise
             return random_unseen(self._space, seen, rng, n)
 
@@ -135,21 +146,39 @@ class SaasNehvi:
             raise ValueError(f"An acquisition function needs at least 2 measured trials, but there are {measured}.")
         rng = generator(self._seed, trials)
         with quiet(int(rng.integers(2**31))):
-            return self._acquisition(trials, int(rng.integers(2**31)))(_pending(trials))(configurations)
+            acquisition = self._acquisition(trials, int(rng.integers(2**31)))
+            return acquisition(_pending(trials), self._sought(trials, 0))(configurations)
 
     # -- the front and where to look -----------------------------------------------------------------------
+
+    def _sought(self, trials: Sequence[Trial], place: int) -> LatticeCosts:
+        """What costs are worth to the proposal at `place` of those that are asked for together."""
+        measured, settings = with_cost(trials, self._cost), self._settings
+        if settings.goal != "limits" or not measured:
+            return self._costs
+        # Multiples of the golden ratio cover a range evenly however many there are; random ones leave gaps in a few.
+        share = math.modf((len(trials) + place) * _GOLDEN + self._seed * _SILVER)[0]
+        _, one, _ = measured[0]
+        low, high = (one.counts.backbone * percent / 100 for percent in (settings.limit_low, settings.limit_high))
+        limit = self._space.budget
+        if limit is not None:
+            # Under a budget below the range there is still a range.
+            high = min(high, limit.most)
+            low = min(low, high / _SPAN)
+        return self._costs.under(low * (high / low) ** share)
 
     def _propose(
         self,
         trials: Sequence[Trial],
-        acquisition: Callable[[Sequence[Configuration]], Score],
+        acquisition: Acquisition,
         chosen: Sequence[Configuration],
         seen: set[tuple[int, ...]],
         rng: np.random.Generator,
+        costs: LatticeCosts,
     ) -> Configuration:
         settings = self._settings
-        ledger = Ledger(self._costs.aim, acquisition([*_pending(trials), *chosen]), frozenset(seen))
-        starts = self._starts(trials, seen, rng)
+        ledger = Ledger(costs.aim, acquisition([*_pending(trials), *chosen], costs), frozenset(seen))
+        starts = self._starts(trials, seen, rng, costs)
         if settings.neighbourhood == "walk":
             walk(ledger, starts, rng, evaluations=settings.evaluations)
         else:
@@ -157,36 +186,34 @@ class SaasNehvi:
                 ledger, starts, rng, moves=settings.moves, evaluations=settings.evaluations,
                 most_neighbours=settings.most_neighbours,
             )  # fmt: skip
-        return ledger.best(rng) or self._random(seen, rng, 1)[0]
+        return ledger.best(rng) or self._random(costs.aim, seen, rng, 1)[0]
 
     def _starts(
-        self, trials: Sequence[Trial], seen: set[tuple[int, ...]], rng: np.random.Generator
+        self, trials: Sequence[Trial], seen: set[tuple[int, ...]], rng: np.random.Generator, costs: LatticeCosts
     ) -> list[Configuration]:
-        front, settings = self._known_good(trials), self._settings
+        front, settings = self._known_good(trials, costs), self._settings
         if settings.neighbourhood == "walk":
-            front = front or self._random(seen, rng, 1)  # nothing may have been measured where it looks
+            front = front or self._random(costs.aim, seen, rng, 1)  # nothing may have been measured where it looks
             return [front[int(i)] for i in rng.integers(0, len(front), settings.pareto_starts)]  # `walk` changes each
         # Evenly along the front: were they the best by one objective, one end of it would never be searched.
         starts = spread(front, settings.pareto_starts)
         if settings.random_starts:
-            starts += self._random(seen, rng, settings.random_starts)
+            starts += self._random(costs.aim, seen, rng, settings.random_starts)
         return starts
 
-    def _known_good(self, trials: Sequence[Trial]) -> list[Configuration]:
+    def _known_good(self, trials: Sequence[Trial], costs: LatticeCosts) -> list[Configuration]:
         """The front in order of cost; where one band is sought, what was measured in it, the best first."""
-        if self._costs.band is None:
+        if costs.band is None:
             by_number = {trial.number: trial.configuration for trial in trials}
             return [by_number[point.key] for point in front_of(trials, self._cost).points]
-        held = [
-            (t, found) for t, found, _ in with_cost(trials, self._cost) if self._costs.aim.is_feasible(t.configuration)
-        ]
+        held = [(t, found) for t, found, _ in with_cost(trials, self._cost) if costs.aim.is_feasible(t.configuration)]
         held.sort(key=lambda item: -item[1].value)
         return [trial.configuration for trial, _ in held[: self._settings.pareto_starts]]
 
     # -- the surrogate -------------------------------------------------------------------------------------
 
-    def _acquisition(self, trials: Sequence[Trial], seed: int) -> Callable[[Sequence[Configuration]], Score]:
-        """Fit once; the result takes the pending configurations and gives a score of candidates."""
+    def _acquisition(self, trials: Sequence[Trial], seed: int) -> Acquisition:
+        """Fit once; the result takes the pending configurations and what costs are worth, and scores candidates."""
         data = self._data(trials)
         value_scale = OutcomeTransform(self._settings.transform, data.values)
         if self._settings.integration == "closed":
@@ -241,7 +268,7 @@ class SaasNehvi:
         constant = self._constant(measured) if self._settings.reference == "constant" else None
         return found if constant is None else (found[0], constant)
 
-    def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
+    def _closed(self, data: Data, scale: OutcomeTransform, seed: int) -> Acquisition:
         import torch
 
         from autopeft.samplers._bayes.acquisition import KnownCostNehvi
@@ -250,25 +277,25 @@ class SaasNehvi:
         x = self._encoded(data.configurations)
         model = self._fit(x, scale(data.values), seed, x.shape[-1], _spread(scale, data))
         # The reference goes through the transformation of the values, or the two could not be compared.
-        worst = (float(scale([data.reference[0]])[0]), self._costs.farthest)
+        lowest = float(scale([data.reference[0]])[0])
 
-        def given(pending: Sequence[Configuration]) -> Score:
+        def given(pending: Sequence[Configuration], costs: LatticeCosts) -> Score:
             baseline = [*data.configurations, *pending]
             function = KnownCostNehvi(
-                model, self._encoded(baseline), torch.as_tensor(self._position(baseline)), worst,
+                model, self._encoded(baseline), torch.as_tensor(costs.positions(baseline)), (lowest, costs.farthest),
                 n_samples=settings.mc_samples, seed=seed, is_pruned=settings.prune_baseline,
             )  # fmt: skip
             is_log = settings.acquisition == "log-nehvi"
 
             def score(configurations: Sequence[Configuration]) -> NDArray[np.float64]:
-                values = function(self._encoded(configurations), torch.as_tensor(self._position(configurations)))
+                values = function(self._encoded(configurations), torch.as_tensor(costs.positions(configurations)))
                 return np.asarray((values if is_log else values.exp()).numpy(), dtype=np.float64)
 
             return score
 
         return given
 
-    def _sampled(self, data: Data, scale: OutcomeTransform, seed: int) -> Callable[[Sequence[Configuration]], Score]:
+    def _sampled(self, data: Data, scale: OutcomeTransform, seed: int) -> Acquisition:
         from botorch.models import ModelList
         from botorch.models.deterministic import GenericDeterministicModel
 
@@ -288,7 +315,7 @@ class SaasNehvi:
             worst_cost = float(cost_scale([data.reference[1]])[0])
         reference = (float(scale([data.reference[0]])[0]), worst_cost)
 
-        def given(pending: Sequence[Configuration]) -> Score:
+        def given(pending: Sequence[Configuration], costs: LatticeCosts) -> Score:
             function = SampledNehvi(
                 ModelList(model, second), x, self._inputs(pending), reference,
                 is_log=settings.acquisition == "log-nehvi", n_samples=settings.mc_samples, seed=seed,

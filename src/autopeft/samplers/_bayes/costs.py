@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
@@ -58,6 +59,26 @@ class LatticeCosts:
         except BudgetError:
             return None  # the space ends below half of the budget, or has a gap there
         return band
+
+    def under(self, most: float) -> LatticeCosts:
+        """The same, but that costs up to `most` are all alike and all others are worth nothing.
+
+        Returns:
+            Itself where the cost is no sum over the lattice, or the space has a budget of another count.
+        """
+        limit = self._space.budget
+        if self._kind is None or (limit is not None and limit.count != self._kind):
+            return self
+        low, high = self._space.cost_range(self._kind)
+        allowed = high if limit is None else min(limit.most, high)
+        # The space's own budget stays a hard limit, its lower end too.
+        found, held = copy(self), 0 if limit is None else limit.least
+        found.band = ParameterBudget(round(max(1, low, held, min(most, allowed))), held, self._kind)
+        try:
+            found.aim = self._space.within(found.band)
+        except BudgetError:
+            return self  # nothing that is allowed is so cheap
+        return found
 
     @cached_property
     def axis(self) -> CostAxis:

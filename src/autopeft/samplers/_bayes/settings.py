@@ -1,4 +1,4 @@
-"""What Bayesian optimisation can be told, and the three sets of values that have names.
+"""What Bayesian optimisation can be told, and the sets of values that have names.
 
 Every number comes from AutoPEFT (arXiv 2301.12132, section 3.2 and appendix) or from its released code; where
 the two differ there are two presets.
@@ -24,7 +24,7 @@ Integration = Literal["closed", "sampled"]
 Neighbourhood = Literal["one-exchange", "walk"]
 MetricNoise = Literal["fitted", "sampling"]
 Floor = Literal["none", "constant"]
-Goal = Literal["front", "band"]
+Goal = Literal["front", "band", "limits"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,13 @@ class BayesSettings:
         floor: "constant": values below that of the best constant answer count as that, where it is known: how far a
             run fell says nothing of others; "none": they count as they are.
         goal: what is sought where the space has a budget of parameters: "front": all sizes up to it; "band": the best
-            value at costs from the share `band` of the budget up to it. Without a budget, or where the cost is
-            another count, the front.
+            value at costs from the share `band` of the budget up to it, without a budget the front; "limits": each
+            proposal seeks the best value under a limit of its own, see `limit_low`. Where the cost is another count
+            than the budget's, the front.
         band: see `goal`; a budget that has a least cost of its own is the band as it is.
+        limit_low, limit_high: the range of the limits, in percent of the backbone's parameters, within the budget;
+            they cover it evenly by their logarithm, whatever the number of proposals. A cost below the lower end buys
+            nothing there.
     """
 
     preset: str = "recommended"
@@ -107,11 +111,17 @@ class BayesSettings:
     floor: Floor = "none"
     goal: Goal = "front"
     band: Share = 0.5
+    limit_low: Positive = 0.1
+    limit_high: Positive = 8.0
 
     def __post_init__(self) -> None:
         wrong = violations(self)
         if self.integration == "closed" and self.cost_model == "gp":
             wrong.append("integration 'closed' needs cost_model 'exact', but got 'gp'")
+        if self.goal == "limits" and self.cost_model == "exact" and self.integration == "sampled":
+            wrong.append("goal 'limits' with an exact cost needs integration 'closed', but got 'sampled'")
+        if self.limit_low > self.limit_high:
+            wrong.append(f"limit_low is at most limit_high, but got {self.limit_low:g} and {self.limit_high:g}")
         if self.pareto_starts == self.random_starts == 0:
             wrong.append("pareto_starts + random_starts must be at least 1, but both are 0")
         raise_if_any("The sampler 'saas-nehvi' cannot use these options", wrong)
@@ -135,11 +145,23 @@ class BayesSettings:
 
 
 EARLIER: Mapping[str, Any] = MappingProxyType(
-    {"metric_noise": "fitted", "inputs": "choices", "floor": "none", "goal": "front", "band": 0.5}
+    {
+        "metric_noise": "fitted",
+        "inputs": "choices",
+        "floor": "none",
+        "goal": "front",
+        "band": 0.5,
+        "limit_low": 0.1,
+        "limit_high": 8.0,
+    }
 )
 """What every search did before there was a setting for it; left out of what a study stores."""
 
 PRESETS: Mapping[str, BayesSettings] = {
+    "limits": BayesSettings(
+        preset="limits", transform="clipped", cost_scale="rank", metric_noise="sampling", inputs="wide",
+        floor="constant", reference="constant", goal="limits", mc_samples=32, pareto_starts=5, random_starts=5,
+    ),
     "robust": BayesSettings(
         preset="robust", transform="clipped", cost_scale="rank", metric_noise="sampling", inputs="wide",
         floor="constant", reference="constant", goal="band", mc_samples=32, pareto_starts=5,
