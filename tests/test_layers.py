@@ -37,6 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # What is trained.
     ("network", "backbones", "methods", "spaces"),
     ("tasks",),
+    ("benchmark",),
     ("training", "saved"),
     # Strategies that train; they may use the rows above.
     ("searches", "finals"),
