@@ -95,7 +95,7 @@ def test_a_study_from_before_a_setting_came_is_the_same_at_its_default() -> None
         ({"task": "a", "trials": True}, "`trials` must be a whole number of at least 1, but got True"),
         ({"task": "a", "trust_remote_code": "yes"}, "`trust_remote_code` must be true or false, but got 'yes'"),
         ({"task": "a", "learning_rates": ["fast"]}, "`learning_rates` must be a finite number above 0, but got 'fast'"),
-        ({"task": "a", "space": {"sharing": "all"}}, "one of shared, layer, placement, but got 'all'"),
+        ({"task": "a", "space": {"sharing": "all"}}, "one of shared, layer, placement, band, but got 'all'"),
         ({"task": "a", "space": {"methods": "serial"}}, "`space.methods` must be a mapping or a list of names"),
         ({"task": "a", "space": 3}, "`space` must be a mapping, but got 3"),
         ({"task": "a", "sampler_options": [1]}, "`sampler_options` must be a mapping, but got [1]"),

@@ -101,14 +101,17 @@ class SpaceSettings:
     """The search space.
 
     Args:
-        name: a space of the papers, "recommended" (`autopeft.spaces.named`), or None to use `methods`.
-        methods: method name to sizes and roles.
-        sharing: "shared", "layer" or "placement".
+        name: a space of the papers, "recommended" or "decoder" (`autopeft.spaces.named`), or None to use `methods`.
+        methods: method name to sizes and roles; in the space "decoder" they take the place of LoRA.
+        sharing: "shared", "layer", "placement" or "band".
         layers: "search", "all", or the 0-based layers that are on.
+        bands: of the sharing "band" and the space "decoder", how many runs of neighbouring layers have sizes of their
+            own; None takes 4.
         budget: "0.5%", "1.39‱", a count, or a range; None for no limit.
         count: which count the budget limits.
         rate_factors: by name of a method, or "all" for everything that is trained, factors on its learning rate to
-            choose from; see `autopeft.spaces.dials.with_dials`. The space "recommended" has 1/3, 1 and 3 for all.
+            choose from; see `autopeft.spaces.dials.with_dials`. The space "recommended" has 1/3, 1 and 3 for all,
+            "decoder" 1/4 to 4.
         scales: by name of a method, or "all" for every one that has a scale, factors on it to choose from.
     """
 
@@ -116,8 +119,9 @@ class SpaceSettings:
     methods: Named[AxisSettings] = field(
         default_factory=lambda: {"serial": AxisSettings(), "parallel": AxisSettings(), "prefix": AxisSettings()}
     )
-    sharing: Literal["shared", "layer", "placement"] = "shared"
+    sharing: Literal["shared", "layer", "placement", "band"] = "shared"
     layers: Text | Many[Natural] = "search"
+    bands: Count | None = None
     budget: Text | None = None
     count: Literal["nominal", "stored"] = "nominal"
     rate_factors: dict[str, Many[Positive]] = field(default_factory=dict)
@@ -153,18 +157,21 @@ class Settings:
             of the steps; the end is the last one.
         promotion, promotion_options: which trials go on from a rung to the next, see `autopeft list promotions`; "all"
             trains every one to its end.
-        rates: "sweep" finds one learning rate for all before the search, "card" one for each method of the space; None
-            takes the card in the space "recommended" and the sweep elsewhere.
+        rates: "sweep" finds one learning rate for all before the search, "card" one for each method of the space,
+            "rule" trains nothing for it and takes what usually suits LoRA on a model of this hidden size, unless the
+            recipe has a rate that is not the default. None takes the card in the space "recommended", the rule in the
+            space "decoder" where no `learning_rates` are written, and the sweep elsewhere.
         learning_rates: what is tried for that; empty keeps the recipe's learning rate.
         sampler, sampler_options: who proposes.
         cost: what is minimised beside the metric, see `autopeft list costs`, or a dotted path to one of your own.
         trials: total number of trials; samplers that answer budgets need no more than they have answers.
         trainings: how much the trials may train in all, in trainings from beginning to end, of which one that is
             paused is a part; `trials` is a limit all the same. None for no such limit.
-        initial: how many of them form the initial design; None takes 20, 30 of those that start with baselines, or none
-            where the sampler does not read what was measured but answers budgets.
+        initial: how many of them form the initial design; None takes 20, 30 of those that start with baselines, 12 in
+            the space "decoder", or none where the sampler does not read what was measured but answers budgets.
         start: the initial design: "random", or "baselines", which begins with uniform architectures and then fills the
-            space evenly, see `autopeft.spaces.start`; None takes that in the space "recommended", else random ones.
+            space evenly, see `autopeft.spaces.start`; None takes that in the spaces "recommended" and "decoder", else
+            random ones.
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
@@ -191,7 +198,7 @@ class Settings:
     rungs: Many[Text] = ()
     promotion: Text = "all"
     promotion_options: Options = field(default_factory=dict)
-    rates: Literal["sweep", "card"] | None = None
+    rates: Literal["sweep", "card", "rule"] | None = None
     learning_rates: Many[Positive] = (3e-4, 1e-3, 3e-3)
     sampler: Text = "saas-nehvi"
     sampler_options: Options = field(default_factory=dict)
@@ -273,6 +280,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "rates": "sweep",
         "start": "random",
         "scales": {},
+        "bands": None,
         "rungs": [],
         "promotion": "all",
         "promotion_options": {},

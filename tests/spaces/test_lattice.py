@@ -331,7 +331,7 @@ def test_a_method_that_stands_nowhere_is_told_where_it_could() -> None:
         SearchSpace.build(FakeBackbone(2, 8), [Axis(FakeMethod("lora", ("q", "v"), 8))])
     with pytest.raises(SettingsError, match="at least one method"):
         SearchSpace.build(FakeBackbone(2, 8), [])
-    with pytest.raises(SettingsError, match="'shared', 'layer' or 'placement', but got 'all'"):
+    with pytest.raises(SettingsError, match="'shared', 'layer', 'placement' or 'band', but got 'all'"):
         SearchSpace.build(FakeBackbone(2, 8), [], sharing="all")  # type: ignore[arg-type]
 
 

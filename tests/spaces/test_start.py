@@ -63,8 +63,8 @@ def test_what_a_family_lacks_falls_out_with_a_line_that_says_so(caplog: pytest.L
     assert "The recommended space is without prefix: no place on bert." in caplog.text
 
 
-def test_names_are_those_of_the_papers_and_the_recommended_one() -> None:
-    assert named.NAMES == (*papers.NAMES, "recommended")
+def test_names_are_those_of_the_papers_and_our_two() -> None:
+    assert named.NAMES == (*papers.NAMES, "recommended", "decoder")
     assert "LoRA" in named.about("recommended")
     with pytest.raises(UnknownNameError):
         named.about("pony")

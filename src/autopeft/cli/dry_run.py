@@ -12,6 +12,7 @@ from autopeft.architecture import Architecture
 from autopeft.cli.total import Total
 from autopeft.objective import replaced, shares
 from autopeft.session import Session, answers_budgets
+from autopeft.settings import Settings
 from autopeft.tasks._protocols import data_lines
 from autopeft.training.rate_sweep import middle
 from autopeft.training.recipe import Recipe
@@ -45,6 +46,7 @@ def forecast(session: Session, steps: int = 5, total: Total | None = None) -> di
         "cost": f"{session.evaluator.cost.label}; known {session.evaluator.cost.known}",
         "budget": _budget(session),
         "share_within_budget": _share(session),
+        **({} if settings.learning_rates else {"learning_rate": _rate(settings)}),
         "initial_design": len(session.initial),
         "trials": session.total,
         "steps_a_trial": settings.recipe.n_steps(session.evaluator.n_train),
@@ -72,6 +74,10 @@ def _shares(session: Session, low: int, high: int) -> dict[str, list[float]]:
     counts = session.evaluator.counts(Architecture(()))
     ends = [shares(replaced(counts, n)) for n in (low, high)]
     return {name: [end[name] for end in ends] for name in ends[0]}
+
+
+def _rate(settings: Settings) -> str:
+    return f"{settings.recipe.learning_rate:g}" + (", by the rule for this width" if settings.rates == "rule" else "")
 
 
 def _share(session: Session) -> float:

@@ -64,6 +64,8 @@ def search(
         with progress_bar(err) as progress:
             show = SearchProgress(progress, study, session.total)
             signal = session.proxy(study, show.say, folder)
+            if session.settings.rates == "rule":
+                show.say(f"learning rate {session.settings.recipe.learning_rate:g}, by the rule for this width")
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
             # One process says what it does trial by trial; of several only the ends are seen.

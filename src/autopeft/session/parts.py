@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,16 +16,15 @@ from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
 from autopeft.samplers.random import initial_design as random_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
+from autopeft.spaces import decoder, recommended
 from autopeft.spaces.build import stands_at
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
-from autopeft.spaces.recommended import NAME as RECOMMENDED
-from autopeft.spaces.recommended import RATE_FACTORS
-from autopeft.spaces.start import baselines_first
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset
 from autopeft.tasks._task import Task
+from autopeft.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +52,12 @@ def resolved(settings: Settings) -> Settings:
     is_answering = answers_budgets(settings.sampler)
     if instead := samplers.lookup(settings.sampler).instead:
         log.warning("The sampler %r is called %r today; its former name is read as before.", settings.sampler, instead)
-    is_recommended = settings.space.name == RECOMMENDED
-    rates = settings.rates or ("card" if is_recommended else "sweep")
-    start = settings.start or ("baselines" if is_recommended and not is_answering else "random")
+    is_own = settings.space.name in (recommended.NAME, decoder.NAME)
+    start = settings.start or ("baselines" if is_own and not is_answering else "random")
     initial = settings.initial
     if initial is None:
-        initial = 0 if is_answering else _INITIAL[start]
+        usual = decoder.N_FIRST if settings.space.name == decoder.NAME else _INITIAL[start]
+        initial = 0 if is_answering else usual
     space = settings.space
     # Compared without what every space has: a budget alone does not say that a person chose a space.
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
@@ -68,7 +67,32 @@ def resolved(settings: Settings) -> Settings:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
         workers = 1
     device = settings.devices[0] if settings.devices else settings.device
-    return settings.with_changes(initial=initial, start=start, rates=rates, space=space, workers=workers, device=device)
+    return settings.with_changes(
+        initial=initial, start=start, rates=_rates(settings), space=space, workers=workers, device=device
+    )
+
+
+def _rates(settings: Settings) -> Literal["sweep", "card", "rule"]:
+    if settings.rates is not None:
+        return settings.rates
+    if settings.space.name == recommended.NAME:
+        return "card"
+    # Rates that a person wrote are tried, whatever the space would do without them.
+    is_open = settings.learning_rates == Settings.learning_rates
+    return "rule" if settings.space.name == decoder.NAME and is_open else "sweep"
+
+
+def ruled(settings: Settings, backbone: Backbone) -> Settings:
+    """Resolved `settings` with the rate that the rule gives for `backbone`, where `rates` asks for the rule.
+
+    A learning rate of the recipe that is not the default stands.
+    """
+    if settings.rates != "rule":
+        return settings
+    recipe = settings.recipe
+    if recipe.learning_rate == Recipe.learning_rate:
+        recipe = replace(recipe, learning_rate=decoder.rate_for(backbone.hidden_size))
+    return settings.with_changes(recipe=recipe, learning_rates=())
 
 
 def check_promotion(settings: Settings) -> None:
@@ -99,9 +123,8 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
         InputError: a method, layer or name does not exist, or nothing satisfies the budget.
     """
     space = _own_or_named(backbone, wanted)
-    rate_factors = wanted.rate_factors
-    if wanted.name == RECOMMENDED:
-        rate_factors = {**RATE_FACTORS, **rate_factors}
+    usual = {recommended.NAME: recommended.RATE_FACTORS, decoder.NAME: decoder.RATE_FACTORS}
+    rate_factors = {**usual.get(wanted.name or "", {}), **wanted.rate_factors}
     if rate_factors or wanted.scales:
         space = with_dials(space, rate_factors=rate_factors, scales=wanted.scales)
     return space
@@ -110,30 +133,49 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
 def initial_design(space: SearchSpace, settings: Settings) -> list[Configuration]:
     """The initial design that the settings, resolved, ask for."""
     n = min(settings.initial or 0, settings.trials)
-    make = baselines_first if settings.start == "baselines" else random_design
-    return make(space, settings.seed, n)
+    if settings.start != "baselines":
+        return random_design(space, settings.seed, n)
+    from autopeft.spaces import named as spaces  # named spaces build on the methods
+
+    return list(spaces.design(settings.space.name, space, settings.seed, n))
 
 
 def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     budget = None
     if wanted.budget is not None:
         budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
+    plain = SpaceSettings()
+    bands = decoder.BANDS if wanted.bands is None else wanted.bands
+    if wanted.bands is not None and wanted.name != decoder.NAME and (wanted.name or wanted.sharing != "band"):
+        raise SettingsError(
+            f"`space.bands` is of the space {decoder.NAME!r} and of `sharing: band`, but this space is "
+            f"{wanted.name or f'shared by {wanted.sharing}'!r}."
+        )
     if wanted.name is not None:
         from autopeft.spaces import named as spaces  # named spaces build on the methods
 
-        plain = SpaceSettings()
         # Told instead of left out, as a setting that changes nothing is taken for one that does.
         given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
         if given:
             raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
+        if wanted.name == decoder.NAME:
+            asked = [] if wanted.methods == plain.methods else _axes(backbone, wanted)
+            return decoder.build(backbone, budget=budget, bands=bands, axes=asked)
         return spaces.named(wanted.name, backbone, budget=budget)
     if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
         raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
+    layers: Any = wanted.layers
+    return SearchSpace.build(
+        backbone, _axes(backbone, wanted), sharing=wanted.sharing, layers=layers, budget=budget, bands=bands
+    )
+
+
+def _axes(backbone: Backbone, wanted: SpaceSettings) -> list[Axis]:
+    """The methods that a person named, with what they may not have told first."""
     axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
     _check_roles(backbone, axes)
     _check_prefixes(backbone, axes)
-    layers: Any = wanted.layers
-    return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget)
+    return axes
 
 
 def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:

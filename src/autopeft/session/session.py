@@ -17,7 +17,15 @@ from autopeft.backbones._identity import differences
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.rungs import rung_correlations
-from autopeft.session.parts import answers_budgets, build_space, check_promotion, initial_design, load_data, resolved
+from autopeft.session.parts import (
+    answers_budgets,
+    build_space,
+    check_promotion,
+    initial_design,
+    load_data,
+    resolved,
+    ruled,
+)
 from autopeft.session.rates import find_rates
 from autopeft.settings import Settings
 from autopeft.spaces.lattice import Configuration, SearchSpace
@@ -111,6 +119,7 @@ class Session:
         backbone = shared.backbone or Backbone.from_pretrained(
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
+        settings = ruled(settings, backbone)
         space = build_space(backbone, settings.space)
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))

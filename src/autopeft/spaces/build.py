@@ -13,7 +13,7 @@ from autopeft.architecture import Cost
 from autopeft.errors import SettingsError
 from autopeft.spaces.choices import Choice, Slot
 
-Sharing = Literal["shared", "layer", "placement"]
+Sharing = Literal["shared", "layer", "placement", "band"]
 
 
 class SiteLike(Protocol):
@@ -92,10 +92,10 @@ class Builder:
         slots: the places where a module may stand, so far.
     """
 
-    def __init__(self, sharing: Sharing, is_layer_searched: bool) -> None:
-        if sharing not in ("shared", "layer", "placement"):
-            raise SettingsError(f"sharing is 'shared', 'layer' or 'placement', but got {sharing!r}.")
-        self.sharing, self.is_layer_searched = sharing, is_layer_searched
+    def __init__(self, sharing: Sharing, is_layer_searched: bool, bands: int = 1) -> None:
+        if sharing not in ("shared", "layer", "placement", "band"):
+            raise SettingsError(f"sharing is 'shared', 'layer', 'placement' or 'band', but got {sharing!r}.")
+        self.sharing, self.is_layer_searched, self.bands = sharing, is_layer_searched, bands
         self._choices: dict[str, Choice] = {}
         self.slots: list[Slot] = []
         self._prefixes: dict[str, str] = {}  # site to method, at the key/value seam
@@ -129,8 +129,9 @@ class Builder:
             raise SettingsError(f"The method {method.name!r} does not fit this space: {'; '.join(wrong)}.")
         for site in sites:
             self._switch(site)
+        depth = _depths(backbone)
         for site in sites:
-            self._add_slot(axis, site, sizes)
+            self._add_slot(axis, site, sizes, depth[site.stack])
 
     def _misplaced(self, method: MethodLike, sites: Sequence[SiteLike]) -> list[str]:
         """What `attach` would refuse at the first trial: to be told before there is a study."""
@@ -149,8 +150,13 @@ class Builder:
             return None
         return self._index(f"layer.{site.stack}.{site.layer}", (0, 1))
 
-    def _add_slot(self, axis: Axis, site: SiteLike, sizes: tuple[int, ...]) -> None:
-        suffix = {"shared": "", "layer": f"@{site.stack}.{site.layer}", "placement": f"@{site.key}"}[self.sharing]
+    def _add_slot(self, axis: Axis, site: SiteLike, sizes: tuple[int, ...], depth: int) -> None:
+        suffix = {
+            "shared": "",
+            "layer": f"@{site.stack}.{site.layer}",
+            "placement": f"@{site.key}",
+            "band": f"@{_band(site, depth, self.bands)}",
+        }[self.sharing]
         method = axis.method
         size = self._index((axis.label or method.name) + suffix, sizes)
         self.slots.append(Slot(method.name, site.key, method.cost(site), size, self._switch(site)))
@@ -159,6 +165,24 @@ class Builder:
         # The name is the identity: slots that share a choice ask for it by one name, and a dictionary keeps the order.
         self._choices.setdefault(name, Choice(name, values))
         return list(self._choices).index(name)
+
+
+def _depths(backbone: BackboneLike) -> dict[str, int]:
+    """How many layers each stack has; 0 for places that are in none."""
+    found: dict[str, int] = {}
+    for site in backbone.sites.values():
+        found[site.stack] = max(found.get(site.stack, 0), 0 if site.layer is None else site.layer + 1)
+    return found
+
+
+def _band(site: SiteLike, depth: int, bands: int) -> str:
+    """The neighbouring layers that share a size with the site's, such as "decoder.0-7"; the stack outside of layers."""
+    if site.layer is None:
+        return site.stack
+    # In whole numbers, so that every layer is in one band and bands differ by one layer at the most.
+    n = min(bands, depth)
+    inside = [layer for layer in range(depth) if layer * n // depth == site.layer * n // depth]
+    return f"{site.stack}.{inside[0]}-{inside[-1]}"
 
 
 def _misfitting(method: MethodLike, sizes: tuple[int, ...]) -> list[str]:

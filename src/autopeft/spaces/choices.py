@@ -51,18 +51,32 @@ class Dial:
     """A choice that turns a factor, and neither places a module nor sizes one: it costs nothing.
 
     Args:
-        target: "rate" for the learning rate, "scale" for what modules add.
+        target: "rate" for the learning rate, "scale" for what modules add, "exponent" for how that falls with their
+            size.
         methods: whose modules; empty for the rate of everything that is trained, the head too.
-        choice: index of the choice whose values are the factors.
+        choice: index of the choice whose values are the factors, or the exponents.
+        anchor, level: of an exponent: a module of `anchor` units has the scale `level` whatever the exponent is.
     """
 
-    target: Literal["rate", "scale"]
+    target: Literal["rate", "scale", "exponent"]
     methods: tuple[str, ...]
     choice: int
+    anchor: int = 1
+    level: float = 1.0
 
     def as_row(self) -> list[Any]:
-        """A JSON-ready ``[target, methods, choice]``."""
-        return [self.target, list(self.methods), self.choice]
+        """A JSON-ready ``[target, methods, choice]``, of an exponent with its anchor and level behind them."""
+        # Left out where they mean nothing: rows of before there were exponents must stay the same.
+        more = [self.anchor, self.level] if self.target == "exponent" else []
+        return [self.target, list(self.methods), self.choice, *more]
+
+    def scale_at(self, size: int, value: float) -> float:
+        """The scale of a module of `size` units where the choice has this value; without meaning for a rate.
+
+        With the exponent 1 it is ``alpha / size`` for ``alpha = level * anchor``, the usual LoRA; with 1/2 it falls
+        with the root of the size, as that of rsLoRA does (Kalajdzievski 2023, arXiv 2312.03732).
+        """
+        return value if self.target == "scale" else self.level * (self.anchor / size) ** value
 
 
 @dataclass(frozen=True)

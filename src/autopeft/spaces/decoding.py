@@ -25,28 +25,42 @@ def identity_at(space: SearchSpace, configuration: Configuration) -> tuple[int, 
     sizes = sizes_at(space, configuration)
     if not space.dials:
         return sizes
-    held = {slot.method for slot, size in zip(space.slots, sizes, strict=True) if size}
+    held = {(slot.method, size) for slot, size in zip(space.slots, sizes, strict=True) if size}
     # A dial of a method that is absent changes nothing, and two points that differ in it alone are one candidate.
-    turned = (configuration.indices[d.choice] if not d.methods or held & set(d.methods) else -1 for d in space.dials)
+    turned = (configuration.indices[dial.choice] if _turns(dial, held) else -1 for dial in space.dials)
     return (*sizes, *turned)
+
+
+def _turns(dial: Dial, held: set[tuple[str, int]]) -> bool:
+    """Whether another value of `dial` makes another candidate of modules of these methods and sizes."""
+    if not dial.methods:
+        return True
+    # At the size where it is anchored an exponent changes nothing.
+    idle = dial.anchor if dial.target == "exponent" else 0
+    return any(name in dial.methods and size != idle for name, size in held)
 
 
 def candidate_at(space: SearchSpace, configuration: Configuration) -> Candidate:
     """The architecture, its scales among it, and the changes of the recipe."""
-    scales: dict[str, float] = {}
+    scales: dict[str, tuple[Dial, float]] = {}
     rates: dict[str, float] = {}
     overall = 1.0
     for dial in space.dials:
         factor = space.choices[dial.choice].values[configuration.indices[dial.choice]]
-        if dial.target == "scale":
-            scales.update(dict.fromkeys(dial.methods, factor))
+        if dial.target != "rate":
+            scales.update(dict.fromkeys(dial.methods, (dial, factor)))
         elif dial.methods:
             rates.update(dict.fromkeys(dial.methods, factor))
         else:
             overall = factor
+
+    def placed(site: str, method: str, size: int) -> Placement:
+        dial, value = scales.get(method, (None, 1.0))
+        return Placement(site, method, size, value if dial is None else dial.scale_at(size, value))
+
     sizes = zip(space.slots, sizes_at(space, configuration), strict=True)
-    placed = (Placement(s.site, s.method, size, scales.get(s.method, 1.0)) for s, size in sizes if size)
-    return Candidate(Architecture(tuple(placed)), Changes(rate_factor=overall, rate_factors=tuple(rates.items())))
+    architecture = Architecture(tuple(placed(slot.site, slot.method, size) for slot, size in sizes if size))
+    return Candidate(architecture, Changes(rate_factor=overall, rate_factors=tuple(rates.items())))
 
 
 def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration | None:
@@ -84,6 +98,11 @@ def _factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
     held = [placement for placement in candidate.architecture if placement.method in dial.methods]
     if not held:
         return choice.values[resting(choice)]
+    if dial.target == "exponent":
+        # From rest on: at the anchor every exponent gives the same scale.
+        tried = (choice.values[resting(choice)], *choice.values)
+        fits = (value for value in tried if all(p.scale == dial.scale_at(p.size, value) for p in held))
+        return next(fits, -1.0)  # which no choice holds
     if dial.target == "scale":
         return held[0].scale
     return dict(candidate.changes.rate_factors).get(held[0].method, 1.0)

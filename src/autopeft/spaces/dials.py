@@ -40,6 +40,8 @@ def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) ->
     scaled = [name for name in held if methods.lookup(name).has_scale]
     wrong = [*_misfits("rate_factors", rate_factors, held, "is none of the space's methods, which are")]
     wrong += _misfits("scales", scales, scaled, "is none of the space's methods with a scale, which are")
+    if scales and any(dial.target == "exponent" for dial in space.dials):
+        wrong.append("`space.scales` is given, but this space chooses how the scale falls with the rank itself")
     if ALL in scales and len(scales) > 1:
         wrong.append(f"`space.scales` has {ALL!r} and methods by name: one of them decides")
     if wrong:
@@ -49,6 +51,24 @@ def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) ->
     for name, factors in scales.items():
         space = _with_dial(space, "scale", name, tuple(scaled) if name == ALL else (name,), factors)
     return space
+
+
+def with_exponents(space: SearchSpace, exponents: Sequence[float], anchor: int, level: float) -> SearchSpace:
+    """`space` with one further choice: the power of the size by which the scale of its modules falls.
+
+    Args:
+        exponents: to choose from: 1 for ``alpha / r`` with alpha fixed, 1/2 for rsLoRA, above 0.
+        anchor, level: modules of `anchor` units have the scale `level` with all of them.
+
+    Returns:
+        The space as it is where no method of it has a scale.
+    """
+    scaled = tuple(sorted({slot.method for slot in space.slots if methods.lookup(slot.method).has_scale}))
+    if not scaled:
+        return space
+    choice = Choice("scale.exponent", tuple(sorted(exponents)))
+    dial = Dial("exponent", scaled, len(space.choices), anchor, level)
+    return replace(space, choices=(*space.choices, choice), dials=(*space.dials, dial))
 
 
 def _with_dial(

@@ -74,21 +74,23 @@ class SearchSpace:
         sharing: Sharing = "shared",
         layers: Literal["search", "all"] | Sequence[int] = "search",
         budget: ParameterBudget | None = None,
+        bands: int = 1,
     ) -> SearchSpace:
         """The lattice over the sites of `backbone` that the methods of `axes` can stand at.
 
         Args:
             sharing: "shared": one size a method (AutoPEFT); "layer": one size a method and layer;
-                "placement": one size a method and site (BIPEFT).
+                "placement": one size a method and site (BIPEFT); "band": one a method and run of neighbouring layers.
             layers: "search": one Boolean a layer; "all": every layer is on; or the 0-based layers that are on,
                 counted within each stack.
+            bands: how many runs of neighbouring layers a stack is cut into, for the sharing "band".
 
         Raises:
             SettingsError: there is no axis, a method stands nowhere on this backbone, or a layer does not exist.
             ArchitectureError: a method cannot read what it has to at one of its places.
             BudgetError: no configuration satisfies the budget.
         """
-        builder = Builder(sharing, layers == "search")
+        builder = Builder(sharing, layers == "search", bands)
         allowed = None if isinstance(layers, str) else frozenset(layers)
         check_layers(backbone, allowed)
         for axis in axes:
