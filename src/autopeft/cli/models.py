@@ -80,12 +80,21 @@ def _one_line(text: str) -> str:
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="What `autopeft train --save` wrote.", metavar="MODEL")],
-    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter, new or empty.")],
+    to: Annotated[Path, typer.Option(help="Folder of the PEFT adapter, or of the merged model, new or empty.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge it into the base instead: a plain folder for transformers.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a saved LoRA architecture in the format of Hugging Face PEFT."""
+    """Write a saved LoRA, DoRA or IA3 in the format of Hugging Face PEFT, or merge a saved model into its base."""
     from autopeft.saved.export import to_peft
 
+    if merge:
+        from autopeft.saved.merge import merge as merged
+
+        found = merged(folder, to)
+        say(f"Merged: {to}. Its outputs differ by {found.difference:.1e} at most, of {found.largest:.1f} at most.")
+        return
     check_folder("--to", to, EXPORT, {"the saved model": folder}, overwrite=overwrite)
     to_peft(folder, to)
     say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")

@@ -181,6 +181,19 @@ class Cuttable(Protocol):
         ...
 
 
+@runtime_checkable
+class Mergeable(Protocol):
+    """A module that a linear map, or a norm, can take into its own weights without computing anything else."""
+
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias that compute what the frozen module and this one compute together.
+
+        `weight` is ``(d_out, d_in)`` of a linear map, and ``(d,)`` of a norm. Where `site` is before its module, the
+        module's input is what is changed. A bias that is given back where there was none is for the caller to refuse.
+        """
+        ...
+
+
 def lookup(name: str) -> Method:
     """The method called `name`, or at a dotted path.
 

@@ -32,6 +32,11 @@ class Bias(nn.Module):
         """The only size is 1: the bias itself."""
         return {"bias": self.bias}
 
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """The bias and this one."""
+        added = (weight @ self.bias if site.is_before else self.bias).to(weight.dtype)
+        return weight, added if bias is None else bias + added
+
 
 @dataclass(frozen=True)
 class BitFit(Traits):

@@ -66,6 +66,11 @@ class Decomposed(nn.Module):
         added: Tensor = change * share * mask[0] if isinstance(mask, Tensor) else change * share
         return y + added
 
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """``m (W + c B A) / ‖W + c B A‖``, row by row; the bias is not stretched."""
+        changed = torch.addmm(weight.to(self.up.weight.dtype), self.up.weight, self.down.weight, alpha=self.scale)
+        return (changed * (self.magnitude / changed.norm(dim=1))[:, None]).to(weight.dtype), bias
+
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of A and columns of B, and the lengths as they are."""
         return {

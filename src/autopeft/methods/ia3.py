@@ -29,6 +29,13 @@ class Rescaling(nn.Module):
         weight = mask[0] * self.weight if isinstance(mask, Tensor) else self.weight
         return y + y * weight
 
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """Rows and the bias multiplied; before a map, its columns."""
+        factor = (1 + self.weight).to(weight.dtype)
+        if site.is_before:
+            return weight * factor, bias
+        return (weight.T * factor).T, None if bias is None else bias * factor
+
     def cut(self, size: int) -> dict[str, Tensor]:
         """The only size is 1: the factors themselves."""
         return {"weight": self.weight}

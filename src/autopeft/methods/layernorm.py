@@ -43,6 +43,10 @@ class NormWeight(nn.Module):
         weight = mask[0] * self.weight if isinstance(mask, Tensor) else self.weight
         return y + (weight * normalised).to(y.dtype)
 
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """The norm's weight and this one: a norm multiplies by it whether or not it adds 1 to it first."""
+        return weight + self.weight.to(weight.dtype), bias
+
     def cut(self, size: int) -> dict[str, Tensor]:
         """The only size is 1: the weight itself."""
         return {"weight": self.weight}

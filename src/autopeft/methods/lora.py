@@ -45,6 +45,11 @@ class LowRank(nn.Module):
             change = self.up(units if mask is None else units * mask)
         return self.scale * change
 
+    def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
+        """``W + c B A``; before a map, ``W (1 + c B A)``."""
+        change = self.scale * (self.up.weight @ self.down.weight).to(weight.dtype)
+        return weight + (weight @ change if site.is_before else change), bias
+
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of A and columns of B."""
         # A slice of columns is not contiguous, and a file of tensors can only hold what is.

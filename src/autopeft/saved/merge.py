@@ -1,0 +1,175 @@
+"""A saved model merged into its base: a plain folder for transformers, in which nothing of this package is left.
+
+A linear map takes in what is linear in its input (LoRA, DoRA, IA3, biases), a norm the change of its weight. Adapters
+with an activation between their maps and prefixes are no part of any weight: a low rank that came near to them would be
+another model, so they are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autopeft import methods
+from autopeft.architecture import Architecture, Placement
+from autopeft.backbones import LINEAR, Backbone, Site, linear_weight
+from autopeft.errors import ArchitectureError, InputError, WriteError
+from autopeft.methods import Mergeable
+from autopeft.network.attach import attach
+from autopeft.reading import read_json
+from autopeft.saved.record import read_record
+from autopeft.saved.save import check_base, load_base
+from autopeft.saved.weights import HEAD, read_weights
+from autopeft.writing import Result, check_folder
+
+NOTE = "autopeft_merged.json"
+"""The file of a merged folder that says what was merged, and how far the two differ."""
+
+_N_TOKENS = 16
+
+
+def _is_merged(folder: Path) -> bool:
+    return "merged_from" in read_json(folder / NOTE, "The note", InputError)
+
+
+MERGED = Result("a merged model", _is_merged)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """How the merged model compares with the base and its modules, on tokens drawn from a fixed seed.
+
+    Args:
+        difference: the largest difference of an output: a logit where the model writes, else a hidden state.
+        largest: the largest output, which rounding grows with.
+    """
+
+    difference: float
+    largest: float
+
+
+def merge(
+    folder: str | Path, target: str | Path, *, model: str | Path | None = None, trust_remote_code: bool = False
+) -> Merged:
+    """Write the saved model in `folder` as a plain model with its tokenizer; a head is not part of it.
+
+    Args:
+        folder: what `autopeft.saved.save` wrote.
+        target: a new or empty folder.
+        model: where the base is now, if not where it was.
+
+    Raises:
+        ArchitectureError: it holds something that no weight of the base can take in; every placement is named.
+        SettingsError: something stands at `target`.
+        WriteError: the disk is full, or the folder is protected.
+    """
+    path = Path(target)
+    check_folder("A merged model", path, MERGED, {"the saved model": folder, "the base model": model})
+    record = read_record(folder)
+    architecture = Architecture.from_dict(record["architecture"])
+    backbone = load_base(Path(folder), record, model, trust_remote_code=trust_remote_code)
+    check_base(Path(folder), record, backbone)
+    state = read_weights(Path(folder), record, backbone)
+    own = {name: value for name, value in state.items() if not name.startswith(HEAD)}
+    whole = backbone.model if record["n_outputs"] else backbone.language_model
+    with torch.no_grad():
+        with attach(backbone, architecture) as attached:
+            attached.load_state(own)
+            attached.train(False)
+            modules = dict(attached.modules)
+            _check(architecture, backbone, modules)
+            before = _outputs(backbone, whole)
+        take_in(architecture, backbone, modules)
+        after = _outputs(backbone, whole)
+    found = Merged(float((before - after).abs().max()), float(before.abs().max()))
+    note = {
+        "merged_from": str(folder),
+        "architecture": architecture.as_dict(),
+        "base": backbone.name,
+        "largest_difference": found.difference,
+        "largest_output": found.largest,
+    }
+    _write(path, whole, backbone, note)
+    return found
+
+
+def _check(architecture: Architecture, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> None:
+    wrong = [why for item in architecture if (why := _why_not(item, backbone, modules))]
+    if wrong:
+        raise ArchitectureError(f"This cannot be merged into {backbone.name}: {'; '.join(wrong)}.")
+
+
+def _why_not(item: Placement, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> str:
+    """Why the weights of the base cannot take in what stands there; empty if they can."""
+    site, module = backbone.site(item.site), modules.get((item.site, item.method))
+    if not isinstance(module, Mergeable):
+        return f"{item} is no change of a weight"
+    if site.entry != site.exit or not (site.is_before or site.role in LINEAR or site.epsilon is not None):
+        return f"{item} stands at no single map"
+    weight, bias = _parameters(backbone, site)
+    if bias is None and module.merged(weight, None, site)[1] is not None:
+        return f"{item} is a bias, and the base has none there"
+    return ""
+
+
+def take_in(architecture: Architecture, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> None:
+    """Change the weights of `backbone` to compute what it and `modules` compute together; all must be `Mergeable`."""
+
+    def turn(item: Placement) -> tuple[bool, int]:
+        # What changes an output is multiplied from the left, the first to act first; what changes an input from the
+        # right, the last to act first. DoRA, which looks at the frozen weight, is the first of all.
+        order, is_before = methods.lookup(item.method).order, backbone.site(item.site).is_before
+        return is_before, -order if is_before else order
+
+    for item in sorted(architecture, key=turn):
+        site, module = backbone.site(item.site), modules[item.site, item.method]
+        assert isinstance(module, Mergeable)  # checked before
+        weight, bias = _parameters(backbone, site)
+        new, shifted = module.merged(weight, bias, site)
+        weight.copy_(new)
+        if bias is not None and shifted is not None:
+            bias.copy_(shifted)
+
+
+def _parameters(backbone: Backbone, site: Site) -> tuple[Tensor, Tensor | None]:
+    """Views of the weight and the bias at a place; a norm's weight is one row."""
+    module = backbone.module(site.entry)
+    if site.epsilon is None:
+        return linear_weight(module, site)
+    named = dict(module.named_parameters())
+    return named["weight"], named.get("bias")
+
+
+def _outputs(backbone: Backbone, whole: nn.Module) -> Tensor:
+    n_words = backbone.model.get_input_embeddings().weight.shape[0]
+    tokens = torch.randint(0, n_words, (2, _N_TOKENS), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": tokens.to(backbone.device)}
+    if backbone.family.is_text_to_text:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    found = whole(**inputs)
+    output: Tensor = found.logits if "logits" in found else found.last_hidden_state
+    return output.float()
+
+
+def _write(path: Path, whole: Any, backbone: Backbone, note: Mapping[str, Any]) -> None:
+    """The whole folder or nothing: it is made beside its place and then put there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as made:
+            new = Path(made) / path.name
+            whole.save_pretrained(new)
+            if backbone.tokenizer is not None:
+                backbone.tokenizer.save_pretrained(new)
+            (new / NOTE).write_text(json.dumps(note, indent=1) + "\n")
+            if path.exists():  # an empty folder, as checked before
+                path.rmdir()
+            new.rename(path)
+    except OSError as error:
+        raise WriteError(f"The merged model {str(path)!r} cannot be written: {error.strerror}.") from error
