@@ -400,7 +400,7 @@ def test_names_say_what_things_are() -> None:
 # A gate is the supernet's, in the searches, which the methods and the network serve by masks and scales. What a model
 # or a paper calls so keeps its name: the gated feed-forward of a family, and the input gate of UniPELT.
 OTHER_GATES = {
-    "backbones": {"gated", "ffn_gate", "gate_proj"},
+    "backbones": {"gated", "ffn_gate", "gate_proj", "gate_up_proj"},
     "methods/gated": {"gate", "gates", "gated", "_gated", "serial_gated", "prefix_gated", "lora_gated"},
     "training/retraining": {"serial_gated", "prefix_gated", "lora_gated"},
 }

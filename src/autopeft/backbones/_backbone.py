@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -20,6 +21,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
+from autopeft.backbones._inferred import infer
 from autopeft.backbones._language import language_model
 from autopeft.backbones._loading import load_config, load_model, load_tokenizer, make_config, with_padding
 from autopeft.backbones._plausible import in_one_line
@@ -27,6 +29,8 @@ from autopeft.backbones._sites import Family, Site, find_sites
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
 from autopeft.network import attention
+
+_log = logging.getLogger(__name__)
 
 PACKAGE = "autopeft.backbones"
 """Where the families are."""
@@ -73,7 +77,10 @@ class Backbone:
         """
         # Before any model gets the name, as transformers looks it up the moment it is set.
         attention.register()
-        self.family = family_of(str(model.config.model_type))
+        self.family = family_for(model.config)
+        if self.family.inferred:
+            told = "The model type %r is not described; by its structure it is %s. See `autopeft doctor`."
+            _log.warning(told, model.config.model_type, self.family.inferred)
         if self.family.prepare is not None:
             self.family.prepare(model)
         self.model, self.tokenizer = model, with_padding(name, tokenizer)
@@ -107,10 +114,10 @@ class Backbone:
             BackboneError: there is no such model or device, its family is not described, or its weights or its
                 tokenizer are not what they must be.
         """
-        source = _source(str(name))
+        source = find_source(str(name))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         config = load_config(str(name), source, **options)
-        family = family_of(str(config.model_type))
+        family = family_for(config)
         # What a checkpoint lacks is drawn, and a backbone must be the same at every load to have one identity.
         with seeded(0):
             model = load_model(
@@ -126,7 +133,7 @@ class Backbone:
     @classmethod
     def from_config(cls, config: Any, *, seed: int = 0, device: str = "cpu", tokenizer: Any = None) -> Backbone:
         """A model with random weights; `device` "meta" builds none at all, which is enough to count."""
-        family = family_of(str(config.model_type))
+        family = family_for(config)
         auto = AutoModelForSeq2SeqLM if family.is_text_to_text else AutoModel
         # Always drawn on the processor, so that a seed gives the same weights on every device.
         with seeded(seed), torch.device("meta" if device == "meta" else "cpu"):
@@ -147,7 +154,7 @@ class Backbone:
             BackboneError: there is no such model, or its family is not described.
         """
         if facts is None:
-            config = load_config(name, _source(name), trust_remote_code=trust_remote_code)
+            config = load_config(name, find_source(name), trust_remote_code=trust_remote_code)
         else:
             config = make_config(name, facts)
         found = cls.from_config(config, device="meta")
@@ -300,7 +307,20 @@ def family_of(model_type: str) -> Family:
     )
 
 
-def _source(name: str) -> str:
+def family_for(config: Any) -> Family:
+    """The family of a model's configuration: the described one, or what the structure of the model tells.
+
+    Raises:
+        BackboneError: none is described, and the structure does not tell enough.
+    """
+    model_type = str(config.model_type)
+    if any(model_type in family.model_types for family in families().values()):
+        return family_of(model_type)
+    # One that is not described says in its error what to write.
+    return infer(config) or family_of(model_type)
+
+
+def find_source(name: str) -> str:
     """Where the model called `name` is: as it is called, or in an installed package.
 
     Raises:

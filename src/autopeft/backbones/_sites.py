@@ -31,7 +31,8 @@ class Role:
         linear_in: the Linear or norm whose input width is the width of ``x``; the entry when None.
         linear_out: the Linear or norm whose output width is the width of ``y``; the exit when None.
         seam: "delta" for input/output, "kv" for an attention that can take a prefix.
-        part: of a fused projection, which of how many equal parts of the output, from 0; None for all of it.
+        part: of a fused projection, which of how many equal parts of the output, from 0; or "q", "k" or "v" where they
+            follow each other and are as wide as the heads of each; None for all of it.
         is_before: the place is the input of `entry`, where ``x`` and ``y`` are the same: what stands there changes what
             the module is given.
         is_optional: skip silently where the path does not exist, or leads to nothing (variants of a family).
@@ -43,7 +44,7 @@ class Role:
     linear_in: str | None = None
     linear_out: str | None = None
     seam: Seam = "delta"
-    part: tuple[int, int] | None = None
+    part: tuple[int, int] | Literal["q", "k", "v"] | None = None
     is_before: bool = False
     is_optional: bool = False
 
@@ -60,8 +61,11 @@ class Stack:
 NORMS = ("attention_norm", "cross_attention_norm", "ffn_norm", "final_norm")
 """Roles of norms in all families."""
 
-LINEAR = ("q", "k", "v", "o", "ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
-"""Roles of linear maps in all families: self-attention and feed-forward, gated ones included."""
+LINEAR = ("q", "k", "v", "qkv", "o", "ffn_in", "ffn_in_0", "ffn_in_1", "ffn_gate", "ffn_out")
+"""Roles of linear maps in all families: self-attention and feed-forward, gated ones included.
+
+A fused projection whose parts do not lie one behind the other (GPT-NeoX: head by head) is one place, "qkv".
+"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Family:
         prepare: what is done to a model before it is used, such as giving it an attention that can take a prefix; it
             computes the same afterwards. Models of the same class that were not prepared are not touched.
         tiny: keyword arguments of a very small configuration, for tests.
+        alike: the family whose layers these are at other paths: what methods promise is tried on that one alone.
+        inferred: what was found by the structure of a model whose type no file describes; empty where one does.
     """
 
     model_types: tuple[str, ...]
@@ -91,6 +97,8 @@ class Family:
     pooling: Literal["first", "last"] = "first"
     is_text_to_text: bool = False
     prepare: Callable[[PreTrainedModel], None] | None = None
+    alike: str = ""
+    inferred: str = ""
 
     @property
     def is_causal(self) -> bool:
@@ -179,7 +187,7 @@ def _site(model: PreTrainedModel, stack: str, layer: int | None, role: str, wher
         yield Site(stack, layer, role, entry, exit_, norm, heads * d_head, heads * d_head, "kv", heads, d_head)
     else:
         epsilon, is_centred = _norm(model.get_submodule(exit_))
-        part, is_before = _part(where, d_out), where.is_before
+        part, is_before = _part(model, where, d_out), where.is_before
         # What stands before a module changes its input, so the width behind the module does not matter there.
         d_out = d_in if is_before else d_out if part is None else part[1] - part[0]
         yield Site(
@@ -188,10 +196,15 @@ def _site(model: PreTrainedModel, stack: str, layer: int | None, role: str, wher
         )  # fmt: skip
 
 
-def _part(where: Role, width: int) -> tuple[int, int] | None:
+def _part(model: PreTrainedModel, where: Role, width: int) -> tuple[int, int] | None:
     """The coordinates of an output of `width` that belong to the role."""
     if where.part is None:
         return None
+    if isinstance(where.part, str):
+        heads, d_head = _heads(model)
+        ends = (0, width - 2 * heads * d_head, width - heads * d_head, width)
+        place = "qkv".index(where.part)
+        return ends[place], ends[place + 1]
     index, count = where.part
     return index * width // count, (index + 1) * width // count
 

@@ -27,7 +27,7 @@ _DECODER = Stack(
 
 MEMBERS = {
     "llama": Family(
-        model_types=("llama", "mistral", "qwen2", "qwen3"),
+        model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "granite"),
         stacks={"decoder": _DECODER},
         # A causal decoder's first token has seen nothing but itself.
         pooling="last",

@@ -159,7 +159,8 @@ def _attention(
         attention_mask = _visible(attention_mask, keys.shape[-2])
         # A bias of zero: a prefix has no position, so that no distance to it speaks for or against it.
         position_bias = None if position_bias is None else functional.pad(position_bias, (keys.shape[-2], 0))
-    if presence is not None or _is_fused_slower(module, query, key, kwargs):
+    # The fused kernel knows no cap on the scores, and would leave Gemma 2's out without a word.
+    if presence is not None or kwargs.get("softcap") or _is_fused_slower(module, query, key, kwargs):
         if attention_mask is None and _is_causal(module, query, kwargs):
             attention_mask = _causal_mask(query, key)
         return _explicit(module, query, key, value, attention_mask, position_bias, presence, kwargs)
@@ -199,6 +200,8 @@ def _explicit(
     scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
     # The queries are scaled and not the scores, which are larger and might overflow in half precision.
     scores = (query * scaling) @ key.transpose(2, 3)  # (batch, heads, queries, keys)
+    if cap := kwargs.get("softcap"):
+        scores = torch.tanh(scores / cap) * cap
     if position_bias is not None:
         scores = scores + position_bias
     if mask is not None and mask.dtype == torch.bool:

@@ -110,9 +110,10 @@ def _heads_are_those_of_the_attention(model_type: str) -> None:
     found = backbone(model_type)
     for site in found.sites.values():
         if site.seam == "kv":
-            # Where several query heads share a key, what a prefix is put in front of is as wide as the keys.
-            key = found.sites[site.key.replace("kv", "k")]
-            assert site.heads * site.d_head == key.d_out == site.d_in == site.d_out
+            key = found.sites.get(site.key.replace("kv", "k"))
+            # Where queries, keys and values are one place, the keys alone have no width that could be asked for.
+            width = site.d_out if key is None else key.d_out
+            assert site.heads * site.d_head == width == site.d_in == site.d_out
 
 
 @promise
@@ -142,8 +143,10 @@ def _without_a_prefix_attention_is_transformers_own(model_type: str) -> None:
     for batch in (inputs(found), {**inputs(found), "attention_mask": torch.ones(2, 7, dtype=torch.long)}):
         found.model.set_attn_implementation(IMPLEMENTATION)
         ours = output(found, batch)
-        found.model.set_attn_implementation("sdpa")
-        assert torch.equal(ours, output(found, batch))
+        # That kernel has no cap on the scores, so that transformers refuses it to models with one.
+        if found.model._supports_sdpa:
+            found.model.set_attn_implementation("sdpa")
+            assert torch.equal(ours, output(found, batch))
         # Three ways to one result: equal bits for the kernel that is ours without a prefix, rounding for the plain
         # formula.
         found.model.set_attn_implementation("eager")

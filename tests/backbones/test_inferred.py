@@ -1,0 +1,69 @@
+"""Models of types that no file describes: what is read off their structure, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING
+
+from autopeft.architecture import Architecture, Placement
+from autopeft.backbones import LINEAR, Backbone
+from autopeft.errors import BackboneError
+from autopeft.network.attach import attach
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 99,
+    "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1,
+}  # fmt: skip
+LLAMA_LIKE = ("q", "k", "v", "o", "ffn_gate", "ffn_in", "ffn_out")
+CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
+    "stablelm": ({"num_key_value_heads": 2}, LLAMA_LIKE, "decoder"),
+    "cohere": ({}, LLAMA_LIKE, "decoder"),
+    "phi": ({}, ("q", "k", "v", "o", "ffn_in", "ffn_out"), "decoder"),
+    "opt": ({"ffn_dim": 64, "word_embed_proj_dim": 32}, ("q", "k", "v", "o", "ffn_in", "ffn_out"), "decoder"),
+    "falcon": ({}, ("qkv", "o", "ffn_in", "ffn_out"), "decoder"),
+    "bloom": ({}, ("qkv", "o", "ffn_in", "ffn_out"), "decoder"),
+    "deberta-v2": ({}, ("q", "k", "v", "o", "ffn_in", "ffn_out"), "encoder"),
+}
+
+
+def made(model_type: str) -> Backbone:
+    return Backbone.from_config(CONFIG_MAPPING[model_type](**{**SMALL, **CASES[model_type][0]}))
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_lora_at_every_linear_map_changes_what_the_model_computes(
+    model_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, roles, stack = CASES[model_type]
+    found = made(model_type)
+    assert f"{model_type!r} is not described; by its structure it is a" in caplog.text.replace("an ", "a ")
+    linear = [site for site in found.sites.values() if site.role in LINEAR]
+    assert {(site.layer, site.role) for site in linear} == {(layer, role) for layer in range(3) for role in roles}
+    assert list(found.family.stacks) == [stack]
+    batch = {"input_ids": torch.tensor([[5, 6, 7, 8]])}
+    with torch.no_grad():
+        plain = found.model(**batch)[0]
+        for role in roles:
+            # Each map alone: a place that is never computed would otherwise hide behind the others.
+            with attach(found, Architecture((Placement(f"{stack}.1.{role}", "lora", 2),))) as attached:
+                for parameter in attached.parameters():
+                    parameter.normal_(generator=torch.Generator().manual_seed(1))
+                changed = (found.model(**batch)[0] - plain).abs().max()
+            assert changed > 1e-5, role
+        assert torch.equal(found.model(**batch)[0], plain)
+
+
+def test_an_attention_that_takes_no_prefix_is_found_out() -> None:
+    assert not made("bloom").reached
+    assert len(made("stablelm").reached) == 3
+
+
+def test_what_the_structure_does_not_tell_is_refused_with_what_to_write() -> None:
+    experts = CONFIG_MAPPING["mixtral"](**{**SMALL, "num_local_experts": 2})
+    both = CONFIG_MAPPING["bart"](d_model=32, encoder_layers=2, decoder_layers=2, vocab_size=99)
+    for config in (experts, both):
+        with pytest.raises(BackboneError, match=r"is not described.*autopeft/backbones.*Family\("):
+            Backbone.from_config(config)
