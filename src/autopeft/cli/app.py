@@ -24,7 +24,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("search", "found", "train", "finish", "transfer", "models", "listed", "schema", "experiment", "submit")
+COMMANDS = (
+    "search",
+    "found",
+    "train",
+    "finish",
+    "transfer",
+    "models",
+    "imports",
+    "doctor",
+    "listed",
+    "schema",
+    "experiment",
+    "submit",
+)
 """Files of this folder that add commands, in the order in which `--help` lists them."""
 
 _INTERRUPTED = 130

@@ -1,0 +1,230 @@
+"""What `autopeft doctor` finds: the machine, the packages, the model, its tokenizer and the data, and what to change.
+
+No weight is loaded: the model is built on the device "meta" from its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+
+from autopeft.architecture import Architecture, Placement
+from autopeft.backbones import LINEAR, Backbone
+from autopeft.network.build import count
+from autopeft.session.parts import load_data
+from autopeft.settings import Settings
+from autopeft.tasks._task import Task
+from autopeft.training.learners import CausalLearner, learner_for
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "peft", "botorch", "numpyro", "optuna")
+"""Those whose versions decide what works; `peft` is needed to read what is exported, `numpyro` by NUTS alone."""
+
+KERNELS = ("flash-attn", "xformers", "bitsandbytes", "triton")
+"""Packages of kernels; none is used by a search today."""
+
+_MOST = 2000
+_RANK = 16
+_BYTES = 4  # weights and what is trained are kept in single precision
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something to change.
+
+    Args:
+        weight: "wrong" where a search cannot go well as things are, "better" where it could go better.
+        what: what was found and what to do about it, a sentence.
+    """
+
+    weight: Literal["wrong", "better"]
+    what: str
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was found, by what it is about, JSON-ready, and what to change."""
+
+    facts: Mapping[str, Mapping[str, Any]]
+    advice: tuple[Advice, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(one.weight != "wrong" for one in self.advice)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {**self.facts, "advice": [asdict(one) for one in self.advice], "is_well": self.is_well}
+
+
+def examine(settings: Settings, *, has_data: bool) -> Checkup:
+    """Look at the machine and at what `settings` name.
+
+    Args:
+        has_data: whether they name data at all; without it the task is not looked at.
+
+    Raises:
+        InputError: there is no such model or data, or they cannot be read.
+    """
+    backbone = _loaded(settings)
+    facts: dict[str, Mapping[str, Any]] = {
+        "machine": _machine(),
+        "packages": _versions(PACKAGES),
+        "kernels": {"attention": "torch scaled dot product", **_versions(KERNELS)},
+        "model": _model(backbone),
+        "tokenizer": _tokenizer(backbone),
+        "memory": _memory(backbone),
+    }
+    if has_data:
+        facts["data"] = _data(settings, backbone)
+    return Checkup(facts, tuple(_advice(settings, facts)))
+
+
+def _loaded(settings: Settings) -> Backbone:
+    """The model without weights but with its tokenizer."""
+    from autopeft.backbones._backbone import find_source
+    from autopeft.backbones._loading import load_tokenizer
+
+    options = {"trust_remote_code": settings.trust_remote_code}
+    backbone = Backbone.without_weights(settings.model, trust_remote_code=settings.trust_remote_code)
+    source = find_source(settings.model)
+    backbone.tokenizer = load_tokenizer(settings.model, source, backbone.model, **options)
+    return backbone
+
+
+def _machine() -> dict[str, Any]:
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    memory = psutil.virtual_memory()
+    return {
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "threads of torch": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "memory": memory.total,
+        "free memory": memory.available,
+        "gpus": [f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards],
+        "precision": "float32 and bf16" if not cards or torch.cuda.is_bf16_supported() else "float32 alone",
+    }
+
+
+def _versions(names: Sequence[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _model(backbone: Backbone) -> dict[str, Any]:
+    config, family = backbone.model.config, backbone.family
+    stacks = {
+        name: sum(site.stack == name and site.role == "ffn_out" for site in backbone.sites.values())
+        for name in family.stacks
+    }
+    writes = family.is_text_to_text or family.is_causal
+    return {
+        "name": backbone.name,
+        "type": config.model_type,
+        "family": f"inferred: {family.inferred}" if family.inferred else "described",
+        "parameters": backbone.n_parameters,
+        "hidden size": backbone.hidden_size,
+        "layers": stacks,
+        "roles": sorted({site.role for site in backbone.sites.values() if site.role != "model"}),
+        "answers by": "writing, or a head" if writes else "a head",
+        "positions": backbone.n_positions or getattr(config, "max_position_embeddings", None),
+    }
+
+
+def _tokenizer(backbone: Backbone) -> dict[str, Any]:
+    tokenizer = backbone.tokenizer
+    return {
+        "words": len(tokenizer),
+        "end token": tokenizer.eos_token,
+        "padding token": tokenizer.pad_token,
+        "pads with its end token": tokenizer.pad_token == tokenizer.eos_token,
+        "chat template": bool(tokenizer.chat_template),
+    }
+
+
+def _memory(backbone: Backbone) -> dict[str, Any]:
+    """What is certain before a run: the weights, and what training LoRA at every linear map keeps beside them."""
+    places = (Placement(key, "lora", _RANK) for key, site in backbone.sites.items() if site.role in LINEAR)
+    trained = count(backbone, Architecture(tuple(places))).trained
+    return {
+        "weights": _BYTES * backbone.n_parameters,
+        f"LoRA of rank {_RANK} everywhere, its gradients and AdamW": 4 * _BYTES * trained,
+        "not counted": "activations, which grow with batch size and length: `autopeft check` trains a few steps",
+    }
+
+
+def _data(settings: Settings, backbone: Backbone) -> dict[str, Any]:
+    task, splits = load_data(settings)
+    lengths = np.array(_lengths(task, settings, backbone, splits), dtype=np.int64)
+    limit = min(settings.recipe.max_length, backbone.n_positions or settings.recipe.max_length)
+    return {
+        "task": f"{task.name}, {task.objective}",
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "tokens in the median": int(np.median(lengths)),
+        "tokens of 95 % at most": int(np.quantile(lengths, 0.95)),
+        "longest": int(lengths.max()),
+        "cut at": limit,
+        "share that is cut": float((lengths > limit).mean()),
+    }
+
+
+def _lengths(task: Task, settings: Settings, backbone: Backbone, splits: Any) -> list[int]:
+    """Tokens of the first training examples in full."""
+    part = splits.train.subset(range(min(len(splits.train), _MOST)))
+    learner = learner_for(backbone, task, settings.answer, part)
+    if isinstance(learner, CausalLearner):
+        return [len(row.ids) for row in learner.joined(part)]
+    texts = list(part.segments())
+    pairs = [parts[1] for parts in texts] if len(texts[0]) == 2 else None
+    rows = backbone.tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)["input_ids"]
+    return [len(row) for row in rows]
+
+
+def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Advice]:
+    machine, model, tokenizer = facts["machine"], facts["model"], facts["tokenizer"]
+    needed = sum(value for value in facts["memory"].values() if isinstance(value, int))
+    if settings.device == "cpu" and needed > machine["memory"]:
+        yield Advice("wrong", f"The weights and LoRA need {needed:,} bytes, but there are {machine['memory']:,}.")
+    elif settings.device == "cpu" and needed > machine["free memory"]:
+        free = machine["free memory"]
+        yield Advice(
+            "better", f"The weights and LoRA need {needed:,} bytes, but {free:,} are free: end other programs."
+        )
+    if settings.device == "cpu" and machine["gpus"]:
+        yield Advice("better", f"There is a GPU that is not used ({machine['gpus'][0]}): --device cuda.")
+    if settings.workers == 1 and settings.device == "cpu" and machine["threads of torch"] < machine["cores"]:
+        threads, cores = machine["threads of torch"], machine["cores"]
+        yield Advice("better", f"PyTorch uses {threads} of {cores} cores: unset OMP_NUM_THREADS, or --workers {cores}.")
+    if model["family"] != "described":
+        yield Advice("better", "The family is inferred: look whether the roles above are all that the model has.")
+    if tokenizer["end token"] is None:
+        yield Advice("better", "The tokenizer has no end token, so that a written answer does not learn to end.")
+    if facts["packages"]["peft"] is None:
+        yield Advice("better", "peft is not installed: exports are written all the same, and read where it is.")
+    yield from _about_lengths(facts.get("data"), model)
+
+
+def _about_lengths(data: Mapping[str, Any] | None, model: Mapping[str, Any]) -> Iterator[Advice]:
+    if data is None:
+        return
+    if data["share that is cut"] > 0:
+        share, longest = data["share that is cut"], data["longest"]
+        most = model["positions"] or longest
+        yield Advice(
+            "better", f"{share:.1%} of the examples are cut: recipe.max_length {min(longest, most)} keeps them whole."
+        )
