@@ -23,6 +23,7 @@ from autopeft.masking import HIDDEN, Secrets, mask_text, masked, parts_of
 from autopeft.study.database import Store, storage_errors
 from autopeft.study.location import server_url
 from autopeft.study.opening import open_store
+from fuzzing import N_CASES
 from small_case import call
 
 SHOWN = [
@@ -199,7 +200,7 @@ def test_no_generated_password_is_ever_shown(password: str, key: str) -> None:
 @pytest.mark.timeout(3600)
 @seed(20261127)
 @given(PASSWORDS, KEYS)
-@hypothesis.settings(max_examples=100_000, database=None, suppress_health_check=list(HealthCheck))
+@hypothesis.settings(max_examples=N_CASES, database=None, suppress_health_check=list(HealthCheck))
 def test_no_password_of_a_hundred_thousand_is_ever_shown(password: str, key: str) -> None:
     check_all_forms(password, key)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from autopeft.errors import SettingsError
 from autopeft.yaml_files import MOST_BYTES, MOST_DEPTH, MOST_NODES, parse, read
+from fuzzing import N_CASES
 from small_case import call
 
 SECONDS = 1.0
@@ -174,4 +175,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_any_of_100_000_texts_is_read_or_refused() -> None:
-    seed(SEED)(settings(max_examples=100_000, database=None)(given(TEXTS)(_is_read_or_refused)))()
+    seed(SEED)(settings(max_examples=N_CASES, database=None)(given(TEXTS)(_is_read_or_refused)))()

@@ -242,7 +242,7 @@ class Architecture:
             SettingsError: a file that holds no architecture stands there.
             WriteError: the file cannot be written.
         """
-        check_file("An architecture", Path(path), ARCHITECTURE)
+        check_file("An architecture", Path(path), ARCHITECTURE, overwrite=True)
         with write_whole(path) as part:
             part.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
 

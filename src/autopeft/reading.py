@@ -23,6 +23,19 @@ MOST_DEPTH = 100
 _MOST_DIGITS = 40  # of a whole number; Python counts on, but nothing that the numbers are for does
 
 
+_POINTER = b"version https://git-lfs"
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a pointer of git-lfs, in place of what it points at.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
 def read_json(path: str | Path, what: str, error: type[InputError], *, most_bytes: int = MOST_BYTES) -> Any:
     """The JSON in the file `path`.
 

@@ -16,14 +16,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autopeft.errors import AutopeftError, InputError, SettingsError, WriteError
-from autopeft.reading import parse_json, read_json
+from autopeft.errors import AutopeftError, SettingsError, WriteError
+from autopeft.recognising import (
+    is_architecture,
+    is_export,
+    is_picture,
+    is_predictions,
+    is_report,
+    is_retraining,
+    is_saved_model,
+    is_study,
+    is_summary,
+    read_mapping,
+)
 
 # -- one file, whole -------------------------------------------------------------------------------------------
-
-_LINE = 2**16  # bytes of a first line that are looked at
 
 _OLD_SECONDS = 24 * 3600
 """After which a part whose writer cannot be asked (another machine, a number used again) is taken for abandoned."""
@@ -148,101 +156,25 @@ class Result:
             return False
 
 
-def _json(path: Path) -> Mapping[str, Any]:
-    found = read_json(path, "The file", InputError)
-    return found if isinstance(found, dict) else {}
-
-
-def _holds(path: Path, *marks: bytes) -> bool:
-    content = path.read_bytes()
-    return any(mark in content for mark in marks)
-
-
-def _is_saved_model(folder: Path) -> bool:
-    return {"format", "architecture", "backbone", "problem"} <= _json(folder / "architecture.json").keys()
-
-
-def _is_export(folder: Path) -> bool:
-    with (folder / "adapter_model.safetensors").open("rb") as file:
-        # The header says its own length, which a file of somebody else's may say as it likes.
-        header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 2**24)))
-    return bool(header["__metadata__"]["producer"] == PRODUCER)
-
-
-def _is_study(folder: Path) -> bool:
-    if (folder / "study.db").is_file():
-        with (folder / "study.db").open("rb") as file:
-            # An empty file is what a search leaves that was killed as it began.
-            return file.read(16) in (b"SQLite format 3\0", b"")
-    # Told by its top keys without reading YAML: a study in a database has nothing else in its folder.
-    lines = {line.split(b":")[0] for line in (folder / "settings.yaml").read_bytes().splitlines()}
-    return {b"model", b"protocol", b"space", b"recipe", b"learning_rates", b"sampler", b"trials", b"workers"} <= lines
-
-
-def _is_predictions(path: Path) -> bool:
-    """Whether the first line is that of `autopeft.saved.predict.write_predictions`."""
-    with path.open("rb") as file:
-        first = file.readline(_LINE)
-    return (
-        first.strip() == b"label,score,text"
-        or re.match(rb'\{"label": .*, "score": [0-9.e-]+, "text": "', first) is not None
-    )
-
-
-def _is_retraining(path: Path) -> bool:
-    return {"name", "objective", "seeds", "values", "summary", "counts"} <= _json(path).keys()
-
-
-def _is_report(path: Path) -> bool:
-    if path.suffix.lower() == ".json":
-        return {"title", "facts", "caveats", "front", "timing"} <= _json(path).keys()
-    return _holds(path, b"Parameters are counted in three ways. Nominal is")
-
-
-def _is_picture(path: Path) -> bool:
-    return path.stat().st_size < 2**26 and _holds(path, PRODUCER.encode())
-
-
-def _is_architecture(path: Path) -> bool:
-    """Whether it is what `Architecture.save` or `autopeft transfer` wrote."""
-    found = _json(path).keys()
-    return "placements" in found or {"architecture", "transferred_from"} <= found
-
-
-def _is_summary(folder: Path) -> bool:
-    page = folder / "README.md"
-    if page.exists():
-        return _holds(page, b"autopeft experiment")
-    lines = folder / "cells.jsonl"
-    return (lines.exists() and _holds(lines, b'{"cell": ')) or any(map(_is_cell, folder.glob("*.json")))
-
-
-def _is_cell(path: Path) -> bool:
-    """Whether it is a result of one cell, or of the sweep that all share."""
-    found = _json(path).keys()
-    return {"title", "objective", "settings", "versions"} <= found or {"chosen", "values"} <= found
-
-
-PRODUCER = "autopeft"
-"""What files whose format has a place for it name as the program that made them."""
-
 SAVED_MODEL = Result(
-    "a saved model", _is_saved_model, frozenset(("architecture.json", "model.safetensors", "README.md"))
+    "a saved model", is_saved_model, frozenset(("architecture.json", "model.safetensors", "README.md"))
 )
-EXPORT = Result("an exported adapter", _is_export, frozenset(("adapter_config.json", "adapter_model.safetensors")))
-STUDY = Result("a study", _is_study, is_renewed=True)
-RETRAINING = Result("the results of a retraining", _is_retraining)
-PREDICTIONS = Result("predictions", _is_predictions)
-REPORT = Result("a report", _is_report, is_renewed=True)
-PICTURE = Result("a picture of a front", _is_picture, is_renewed=True)
-SUMMARY = Result("the results of an experiment", _is_summary, is_renewed=True)
-ARCHITECTURE = Result("an architecture", _is_architecture, is_renewed=True)
+EXPORT = Result("an exported adapter", is_export, frozenset(("adapter_config.json", "adapter_model.safetensors")))
+STUDY = Result("a study", is_study, is_renewed=True)
+RETRAINING = Result("the results of a retraining", is_retraining)
+PREDICTIONS = Result("predictions", is_predictions)
+REPORT = Result("a report", is_report, is_renewed=True)
+PICTURE = Result("a picture of a front", is_picture, is_renewed=True)
+SUMMARY = Result("the results of an experiment", is_summary, is_renewed=True)
+ARCHITECTURE = Result("an architecture", is_architecture)
 FINALS = Result(
-    "the finals of a search", lambda path: {"verdicts", "entries", "cost"} <= _json(path).keys(), is_renewed=True
+    "the finals of a search", lambda path: {"verdicts", "entries", "cost"} <= read_mapping(path).keys(), is_renewed=True
 )
 
 SCHEMA = Result(
-    "the schema of a file of settings", lambda path: {"$defs", "properties"} <= _json(path).keys(), is_renewed=True
+    "the schema of a file of settings",
+    lambda path: {"$defs", "properties"} <= read_mapping(path).keys(),
+    is_renewed=True,
 )
 
 _KINDS = (SAVED_MODEL, EXPORT, STUDY, SUMMARY)
@@ -273,13 +205,14 @@ def check_folder(
     if folder is None:
         return
     check_place(option, folder, is_folder=True)
+    folder = folder.resolve() if not folder.exists() else folder
     is_ours = folder.exists() and result.stands_at(folder)
     if is_ours and result.is_renewed:
         return
     for name, given in (inputs or {}).items():
         if given is not None and _is_within(Path(given), folder):
             raise SettingsError(f"{option} {str(folder)!r} would write over {name}, {str(given)!r}: give a new folder.")
-    _check_outside_of_models(option, folder, inputs or {})
+    check_outside_of_models(option, folder, inputs or {})
     if not folder.exists() or not _items(folder):
         return
     if not is_ours:
@@ -307,11 +240,12 @@ def check_file(
     if path is None:
         return
     check_place(option, path, is_folder=False)
+    path = path.resolve() if not path.exists() else path
     for name, given in (inputs or {}).items():
         if given is not None and _is_same(Path(given), path):
             raise SettingsError(f"{option} {str(path)!r} would replace {name}: give another name.")
     if not path.exists():
-        _check_outside_of_models(option, path, inputs or {})
+        check_outside_of_models(option, path, inputs or {})
     if not path.exists() or path.stat().st_size == 0:
         return
     if not result.stands_at(path):
@@ -325,10 +259,13 @@ def check_file(
         )
 
 
-def _check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
+def check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
     """Refuse a place inside of a model's folder, which is copied, compared and uploaded as a whole.
 
     A study that an earlier version made in such a place goes on there.
+
+    Args:
+        option: and the others as for `check_folder`.
 
     Raises:
         SettingsError: it is in one.
@@ -342,11 +279,18 @@ def _check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
     for above in path.resolve().parents:
         if STUDY.stands_at(above):
             return
-        # Weights are asked for too: many a project has some `config.json` at its top.
-        if _is_model(above) and any((above / weights).is_file() for weights in _WEIGHTS):
+        if what := _held_alone(above):
             raise SettingsError(
-                f"{option} {str(path)!r} lies in {str(above)!r}, which holds a model alone: give a place outside of it."
+                f"{option} {str(path)!r} lies in {str(above)!r}, which holds {what} alone: give a place outside of it."
             )
+
+
+def _held_alone(folder: Path) -> str | None:
+    """What a folder holds beside which nothing else may stand; None for any other folder."""
+    # Weights are asked for too: many a project has some `config.json` at its top.
+    if _is_model(folder) and any((folder / weights).is_file() for weights in _WEIGHTS):
+        return "a model"
+    return next((result.what for result in (SAVED_MODEL, EXPORT) if result.stands_at(folder)), None)
 
 
 def _is_model(folder: Path) -> bool:
@@ -359,16 +303,18 @@ def check_place(option: str, path: Path, *, is_folder: bool) -> None:
     Raises:
         SettingsError: it is one of these.
     """
-    if path.exists() and path.is_dir() != is_folder:
+    # Resolved, for `nowhere/../model` is no path while there is no `nowhere`, and is one once its folder has been made.
+    there = path.resolve()
+    if there.exists() and there.is_dir() != is_folder:
         wanted, got = ("folder", "no folder") if is_folder else ("file", "a folder")
         raise SettingsError(f"{option} takes a {wanted}, but {str(path)!r} is {got}.")
-    if path.exists() and not os.access(path, os.W_OK):
+    if there.exists() and not os.access(there, os.W_OK):
         raise SettingsError(f"{option} takes what can be written, but {str(path)!r} is protected.")
     # The nearest folder that exists decides, since those below it are made only when something is written.
-    above = path.resolve() if is_folder else path.resolve().parent
-    there = next(place for place in (above, *above.parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise SettingsError(f"Nothing can be written in {str(above)!r}: {str(there)!r} is no folder or is protected.")
+    above = there if is_folder else there.parent
+    nearest = next(place for place in (above, *above.parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise SettingsError(f"Nothing can be written in {str(above)!r}: {str(nearest)!r} is no folder or is protected.")
 
 
 def _items(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What goes wrong in a search, as scenes that a study must come out of whole, and what became of it.
 
-``python tests/chaos/scenes.py`` plays them all in their long form and prints the table of the documentation.
+``python tests/chaos/scenes.py`` plays them all in their long form and prints the table of the documentation, or with
+``--short`` in their short one; names after it are those of the scenes that are played.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -256,13 +257,13 @@ HEAD = (
 )
 
 
-def table(length: Length) -> Iterator[str]:
-    """Lines of Markdown: one a scene and database."""
+def table(length: Length, only: Sequence[str] = ()) -> Iterator[str]:
+    """Lines of Markdown: one a scene and database; of the scenes called as in `only`, or of all where it is empty."""
     yield HEAD
     with ExitStack() as stack:
         server = None if postgres.reason_to_skip() else stack.enter_context(postgres.running())
         for scene, databases in SCENES:
-            for database in databases:
+            for database in databases if not only or scene.__name__ in only else ():
                 if database == "PostgreSQL" and server is None:
                     continue
                 began = time.monotonic()
@@ -275,5 +276,6 @@ def table(length: Length) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in table(SHORT if "--short" in sys.argv else LONG):
+    names = [name for name in sys.argv[1:] if name != "--short"]
+    for line in table(SHORT if "--short" in sys.argv else LONG, names):
         print(line, flush=True)

@@ -27,6 +27,7 @@ from autopeft.saved.card import card
 from autopeft.saved.record import read_record
 from autopeft.saved.save import Described, load
 from autopeft.training.heads import Head, HeadedModel
+from fuzzing import N_CASES, SEED
 from small_case import call
 from tiny import backbone, everywhere, fill, inputs, tokenizer
 
@@ -246,6 +247,14 @@ def test_another_base_under_the_same_path_is_refused(moved: Path) -> None:
     load(moved / "run" / "saved")
 
 
+def test_a_pointer_in_place_of_weights_is_named_as_what_it_is(valid: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(valid, tmp_path / "saved"))  # with its digests, of which the pointer has another
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n")
+    told = opened(folder)
+    assert told is not None
+    assert "are a pointer of git-lfs, not weights: fetch them with `git lfs pull`" in told
+
+
 # -- chance --------------------------------------------------------------------------------------------------
 
 VALUES = st.one_of(
@@ -346,9 +355,9 @@ def test_a_changed_folder_ends_well(valid: Path, what: str) -> None:
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("what", CHECKS)
-def test_fifty_thousand_changed_folders_end_well(valid: Path, what: str) -> None:
-    @seed(20261127)
-    @settings(max_examples=50_000, database=None, deadline=None)
+def test_a_hundred_thousand_changed_folders_end_well(valid: Path, what: str) -> None:
+    @seed(SEED)
+    @settings(max_examples=N_CASES // len(CHECKS), database=None, deadline=None)
     @given(st.data())
     def run(draw: Any) -> None:
         CHECKS[what](valid, draw)

@@ -22,6 +22,7 @@ from autopeft.errors import DataError, InputError, SettingsError
 from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._files import from_files
 from autopeft.tasks._tables import SUFFIXES, Table, files_of, read
+from fuzzing import N_CASES
 
 SECONDS = 1.0
 SEED = 12
@@ -299,7 +300,7 @@ def test_any_of_100_000_files_is_read_or_refused(tmp_path: Path) -> None:
     def one(name: str, content: bytes, encoding: str | None) -> None:
         _is_read_or_refused(tmp_path, name, content, encoding)
 
-    seed(SEED)(settings(max_examples=100_000, database=None)(ANY(one)))()
+    seed(SEED)(settings(max_examples=N_CASES, database=None)(ANY(one)))()
 
 
 @given(rows=st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.text("ab"))))

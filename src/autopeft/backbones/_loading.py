@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoToken
 
 from autopeft.backbones._plausible import check_config, check_finite, in_one_line
 from autopeft.errors import BackboneError
+from autopeft.reading import is_pointer
 
-_POINTER = b"version https://git-lfs"
 _SHOWN = 3
 # What a checkpoint may lack: heads and poolers that nothing here reads.
 _UNREAD = ("pooler", "lm_head", "cls", "classifier", "qa_outputs", "score")
@@ -124,12 +124,11 @@ def _check_files(name: str, folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
-                raise BackboneError(
-                    f"The model {name!r} cannot be loaded: {path.name} is a pointer of git-lfs, not the weights: fetch "
-                    "them with `git lfs pull`."
-                )
+        if is_pointer(path):
+            raise BackboneError(
+                f"The model {name!r} cannot be loaded: {path.name} is a pointer of git-lfs, not the weights: fetch "
+                "them with `git lfs pull`."
+            )
 
 
 def _check_complete(name: str, model: PreTrainedModel, loading: Mapping[str, Any], is_text_to_text: bool) -> None:

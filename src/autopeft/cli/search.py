@@ -21,11 +21,14 @@ from autopeft.errors import AutopeftError, ProposalFailure, SearchIncompleteErro
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
 from autopeft.workers import DEVICE_VARIABLE
-from autopeft.writing import FINALS, STUDY, check_file, check_folder
+from autopeft.writing import FINALS, PICTURE, STUDY, check_file, check_folder
 
 if TYPE_CHECKING:
     from autopeft.session import Session
     from autopeft.study.study import Study
+
+PICTURE_FILE = "front.png"
+"""The file inside a study's folder that shows its front."""
 
 
 Finish = Annotated[
@@ -50,10 +53,13 @@ def search(
     """Search, or continue a search, and print its front."""
     from autopeft.cli.console import SearchProgress, front_table, progress_bar
     from autopeft.session import carry_out
+    from autopeft.study.opening import check_storage
 
     # The same settings name the same folder, so that the command without one goes on as well.
     folder = folder or Path("runs") / _name(settings)
     check_folder("--out", folder, STUDY, settings.inputs())
+    check_file("The picture", folder / PICTURE_FILE, PICTURE)
+    check_storage(storage, folder, settings.inputs())
     if finish:
         check_file("The outcome", folder / RESULTS, FINALS)
     after = None
@@ -121,11 +127,11 @@ def _show_found(study: Study, folder: Path) -> None:
             )
         raise AutopeftError(f"No trial was measured; see `autopeft report {shlex.quote(str(folder))}`.")
     out.print(front_table(study, out.width))
-    write_front_picture(study, folder, folder / "front.png")
+    write_front_picture(study, folder, folder / PICTURE_FILE)
     if answered := budgets_line(study):
         say(answered)
     say(
-        f"Study: {folder}. Picture: {folder / 'front.png'}. "
+        f"Study: {folder}. Picture: {folder / PICTURE_FILE}. "
         f"Next: autopeft train {shlex.quote(str(folder))} {_a_point(study)}{database_option(study, folder)}"
     )
 

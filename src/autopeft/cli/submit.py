@@ -36,6 +36,7 @@ def submit(
     """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
     from autopeft import slurm as jobs
     from autopeft.session import Session, has_begun, worker_command, worker_environment
+    from autopeft.study.opening import check_storage
 
     options = _options(slurm)
     if folder is None:
@@ -43,8 +44,9 @@ def submit(
     if cluster not in ("slurm", "local"):
         raise SettingsError(f"--cluster is slurm or local, but got {cluster!r}.")
     where: jobs.Cluster = "local" if cluster == "local" else "slurm"
-    jobs.check(where, storage)
     check_folder("--out", folder, STUDY, settings.inputs())
+    check_storage(storage, folder, settings.inputs())
+    jobs.check(where, storage)
     # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
     session = Session.build(settings, is_begun=has_begun(folder))
     session.begin(folder, storage).close()

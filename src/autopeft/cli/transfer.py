@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autopeft.cli.app import app
-from autopeft.cli.studies import AsJson, Database, TrustRemoteCode, opened, picked
+from autopeft.cli.studies import AsJson, Database, Overwrite, TrustRemoteCode, opened, picked
 from autopeft.cli.terminal import print_json, say
 from autopeft.errors import SettingsError
 from autopeft.writing import ARCHITECTURE, check_file
@@ -33,12 +33,13 @@ def transfer(
     file: Annotated[
         Path | None, typer.Option("--out", help="Write the architecture here, for `autopeft train --architecture`.")
     ] = None,
+    overwrite: Overwrite = False,
     storage: Database = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Put an architecture on another model, by relative depth and width. Nothing is trained."""
-    check_file("--out", file, ARCHITECTURE, {"the source": source})
+    check_file("--out", file, ARCHITECTURE, {"the source": source, "the model": to}, overwrite=overwrite)
     from autopeft.backbones import Backbone
     from autopeft.network.build import count
     from autopeft.objectives import NOMINAL, nominal

@@ -20,7 +20,8 @@ from markupsafe import escape
 from autopeft.errors import SettingsError
 from autopeft.objective import Objective
 from autopeft.pictures.points import Mark, MarkedPicture, NamedPoint, Picture, describe_point
-from autopeft.writing import PRODUCER, write_whole
+from autopeft.recognising import PRODUCER
+from autopeft.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

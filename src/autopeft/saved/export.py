@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
+from autopeft.recognising import PRODUCER
 from autopeft.saved.forms import FORMS, ROOT, Form, form_of
 from autopeft.saved.record import read_record
 from autopeft.saved.save import check_base, load_base
 from autopeft.saved.weights import read_weights
-from autopeft.writing import EXPORT, PRODUCER, check_folder, write_whole
+from autopeft.writing import EXPORT, check_folder, write_whole
 
 
 def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None = None) -> None:

@@ -14,6 +14,7 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError
 from autopeft.network.build import stored_shapes
+from autopeft.reading import is_pointer
 from autopeft.saved.record import file_digest
 from autopeft.training.heads import Head
 
@@ -35,6 +36,10 @@ def read_weights(folder: Path, record: Mapping[str, Any], backbone: Backbone) ->
     """
     path = folder / WEIGHTS
     try:
+        if is_pointer(path):  # before its digest, which would be told to be another
+            raise ArchitectureError(
+                f"The weights {str(path)!r} are a pointer of git-lfs, not weights: fetch them with `git lfs pull`."
+            )
         check_digest(folder, record)
         wanted = _expected(record, backbone)
         with safe_open(path, framework="pt", device=str(backbone.device)) as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
-from autopeft.session.session import Session, has_begun
+from autopeft.session.session import Session, has_begun, place_of_study
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
 from autopeft.study.study import Study
@@ -136,6 +136,8 @@ def join(
         SettingsError: the folder holds no settings.
     """
     settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
+    # A storage that was mistyped would get a study of its own, on which this worker alone would work.
+    Study.open(*place_of_study(Path(folder), storage)).close()
     # Which worker has which device was settled by whoever started it, so that none is looked for here.
     session = Session.build(settings.with_changes(device=device or settings.device, devices=()), is_begun=True)
     study = session.study(folder, storage)

@@ -32,6 +32,7 @@ from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.events import Event
 from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
+from autopeft.study.location import OWN_STUDY
 from autopeft.study.study import Study
 from autopeft.tasks._protocols import Splits
 from autopeft.tasks._task import Task
@@ -45,7 +46,7 @@ from autopeft.workers import check_devices
 from autopeft.writing import STUDY as STUDY_FOLDER
 from autopeft.writing import check_folder
 
-STUDY = "search"
+STUDY = OWN_STUDY
 """The name of the study in a file of its own."""
 
 _MODEL = "model"
@@ -72,6 +73,12 @@ _WEIGHTS = ("model", "device", "trust_remote_code")
 
 _SEARCHES = "searches"
 """The folder inside a study's that keeps the interrupted searches of samplers that train."""
+
+
+def place_of_study(folder: Path, storage: str | None) -> tuple[str | Path, str]:
+    """Where the study of `folder` is kept, and its name there."""
+    # A database holds many studies, so that there the folder's name tells them apart.
+    return (folder / "study.db", STUDY) if storage is None else (storage, folder.resolve().name)
 
 
 def has_begun(folder: str | Path) -> bool:
@@ -185,8 +192,7 @@ class Session:
             SettingsError: the folder cannot be made, or holds something else than a study.
         """
         path = Path(folder)
-        # A database holds many studies, so that there the folder's name tells them apart.
-        where, name = (path / "study.db", STUDY) if storage is None else (storage, path.resolve().name)
+        where, name = place_of_study(path, storage)
         sampler = self.sampler(begun=self._begun(where, name))
         # Resolved, so that a default that a later version changes does not change a study that has begun.
         identity = {**self.settings.identity(), _RESOLVED: samplers.settings_of(sampler)}

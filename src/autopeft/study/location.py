@@ -18,6 +18,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from autopeft.errors import StorageError
 from autopeft.masking import masked, parts_of
 
+OWN_STUDY = "search"
+"""The name of the study in a file of its own, inside of its folder."""
+
 _NETWORK = frozenset(
     "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs ncpfs afpfs webdav davfs davfs2 ceph ceph-fuse lustre gpfs beegfs "
     "glusterfs orangefs pvfs2 sshfs s3fs rclone gcsfuse goofys".split()

@@ -21,8 +21,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from autopeft.errors import StorageError
 from autopeft.masking import Secrets, masked
 from autopeft.study.database import Store, reason
-from autopeft.study.location import check_is_local, driver_message, mounts, server_url, sqlite_path
+from autopeft.study.location import OWN_STUDY, check_is_local, driver_message, mounts, server_url, sqlite_path
 from autopeft.study.read_only import for_reading, may_write
+from autopeft.writing import Inputs, check_outside_of_models, check_place
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +64,38 @@ def open_store(storage: str | Path, *, is_new_allowed: bool) -> Store:
         return Store(_connected(url, str(path), Secrets()), str(path), path=path.absolute())
     label, secrets = masked(str(storage)), Secrets.of(str(storage))
     return Store(_connected(server_url(str(storage)), label, secrets), label, secrets)
+
+
+def check_storage(storage: str | None, folder: Path, inputs: Inputs) -> None:
+    """Make sure, before any work, that the study of `folder` may be kept in `storage`.
+
+    Args:
+        storage: None for the folder's own file. A server is asked only when the study is opened.
+        inputs: see `autopeft.writing.Inputs`.
+
+    Raises:
+        StorageError: the file is a database of something else, or the own file of another study.
+        SettingsError: no file may stand there.
+    """
+    path = folder / "study.db" if storage is None else sqlite_path(storage)
+    if path is None:
+        return
+    path = path.resolve()
+    check_place("The storage" if storage is None else "--storage", path, is_folder=False)
+    if not path.exists():
+        check_outside_of_models("--storage", path, inputs)
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        with closing(_retried(lambda: for_reading(path))) as way:
+            tables, studies = way.tables(), way.studies()
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"The storage {path} cannot be read: {error}.") from error
+    if tables and not tables & {"studies", "version_info"}:
+        raise StorageError(f"The storage {path} is a database of something else; no study is put into it.")
+    # Commands that are given a folder take the only study of its own file, and would find two.
+    if storage is not None and OWN_STUDY in studies:
+        raise StorageError(f"The storage {path} is the own file of another study: give a file of its own, or --out.")
 
 
 def _prepare_file(path: Path, is_new_allowed: bool) -> None:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-_QUERY = "SELECT 1 FROM sqlite_master WHERE name = 'studies'"
-
 
 @dataclass(frozen=True)
 class ReadOnly:
@@ -40,8 +38,27 @@ class ReadOnly:
         Raises:
             sqlite3.Error: it cannot be read this way, or is no database.
         """
+        return "studies" in self.tables()
+
+    def tables(self) -> frozenset[str]:
+        """The names of all tables.
+
+        Raises:
+            sqlite3.Error: as `has_studies`.
+        """
+        return self._names("SELECT name FROM sqlite_master WHERE type = 'table'")
+
+    def studies(self) -> frozenset[str]:
+        """The names of all studies; none where there is no table of them.
+
+        Raises:
+            sqlite3.Error: as `has_studies`.
+        """
+        return self._names("SELECT study_name FROM studies") if self.has_studies() else frozenset()
+
+    def _names(self, query: str) -> frozenset[str]:
         with closing(self.connect()) as connection:
-            return bool(connection.execute(_QUERY).fetchall())
+            return frozenset(str(name) for (name,) in connection.execute(query))
 
 
 def may_write(path: Path) -> bool:
