@@ -17,7 +17,7 @@ LATTICE = ("spaces/build", "spaces/choices", "spaces/count", "spaces/decoding", 
 
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "yaml_files", "markup", "masking", "reading", "writing", "interruption", "collecting"),
+    ("errors", "yaml_files", "markup", "masking", "reading", "recognising", "writing", "interruption", "collecting"),
     (
         "kinds",
         "rules",

@@ -36,10 +36,6 @@ def read_weights(folder: Path, record: Mapping[str, Any], backbone: Backbone) ->
     """
     path = folder / WEIGHTS
     try:
-        if is_pointer(path):  # before its digest, which would be told to be another
-            raise ArchitectureError(
-                f"The weights {str(path)!r} are a pointer of git-lfs, not weights: fetch them with `git lfs pull`."
-            )
         check_digest(folder, record)
         wanted = _expected(record, backbone)
         with safe_open(path, framework="pt", device=str(backbone.device)) as file:
@@ -61,13 +57,17 @@ def check_digest(folder: Path, record: Mapping[str, Any]) -> None:
     """Refuse weights that are not those that were saved with the record.
 
     Raises:
-        ArchitectureError: they are others. Folders of versions that wrote no digest pass.
+        ArchitectureError: they are others, or none. Folders of versions that wrote no digest pass.
         OSError: the file cannot be read.
     """
-    wanted = record["digests"].get("weights")
-    if wanted is not None and (found := file_digest(folder / WEIGHTS)) != wanted:
+    path, wanted = folder / WEIGHTS, record["digests"].get("weights")
+    if is_pointer(path):  # before its digest, which would be told to be another
         raise ArchitectureError(
-            f"The weights {str(folder / WEIGHTS)!r} are not those that were saved with this architecture: their digest "
+            f"The weights {str(path)!r} are a pointer of git-lfs, not weights: fetch them with `git lfs pull`."
+        )
+    if wanted is not None and (found := file_digest(path)) != wanted:
+        raise ArchitectureError(
+            f"The weights {str(path)!r} are not those that were saved with this architecture: their digest "
             f"is {found[:16]}, not {wanted[:16]}."
         )
 
