@@ -96,6 +96,10 @@ def broken_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"model": 3}')
 
 
+def hollow_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -106,6 +110,7 @@ def broken_tokenizer(folder: Path) -> None:
         (broken_configuration, "cannot be loaded"),
         (no_tokenizer, "has no tokenizer: its folder holds none of"),
         (broken_tokenizer, "The tokenizer of .* cannot be loaded"),
+        (hollow_tokenizer, "The tokenizer of .* cannot be loaded: it lacks 'added_tokens'"),
     ],
 )
 def test_a_damaged_folder_is_one_error_before_anything_is_made(

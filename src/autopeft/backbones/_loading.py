@@ -98,7 +98,9 @@ def load_tokenizer(name: str, source: str, model: PreTrainedModel, **options: An
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # the Rust library raises plain exceptions for files that it cannot read
-        raise BackboneError(f"The tokenizer of {name!r} cannot be loaded: {in_one_line(error)}") from error
+        # Of a KeyError a person would see the key alone, in quotation marks.
+        told = f"it lacks {error}" if isinstance(error, KeyError) else in_one_line(error)
+        raise BackboneError(f"The tokenizer of {name!r} cannot be loaded: {told}") from error
     _check_vocabulary(name, Path(source), tokenizer, model)
     return with_padding(name, tokenizer)
 
