@@ -104,7 +104,9 @@ def test_a_found_architecture_is_moved_and_refused_where_it_does_not_belong(
     _bert(6).model.save_pretrained(other)
     moved = call("transfer", searched, "--trial", 0, "--to", other, "--out", tmp_path / "moved.json")
     assert moved.code == 0, moved.err
-    assert call("transfer", searched, "--trial", 0, "--to", other, "--out", tmp_path / "moved.json").code == 0  # again
+    again = ("transfer", searched, "--trial", 0, "--to", other, "--out", tmp_path / "moved.json")
+    assert "holds an architecture of an earlier run: give another name, or --overwrite" in call(*again).err
+    assert call(*again, "--overwrite").code == 0
     told = json.loads((tmp_path / "moved.json").read_text())
     assert told["backbone"]["layers"] == {"encoder": 6}
     assert told["transferred_from"]["layers"] == {"encoder": 3}
