@@ -81,12 +81,14 @@ ROWS = (
     Row(("predict", "saved", "--file", "data/train.csv", "--to", PLACE, "--overwrite")),
     Row(("export", "saved", "--to", PLACE)),
     Row(("export", "saved", "--to", PLACE, "--overwrite"), ("exported",)),
+    Row(("import", "exported", "--model", "model", "--out", PLACE)),
+    Row(("import", "exported", "--model", "model", "--save", PLACE, "--overwrite"), ("saved",)),
     Row(("experiment", f"experiments/{NAME}.yaml", "--results", ABOVE, "--work", "new-work")),
     Row(("experiment", f"experiments/{NAME}.yaml", "--results", "new-results", "--work", ABOVE)),
     Row(("schema", "--out", PLACE)),
 )
 
-WRITES_NOTHING = ("check", "list")
+WRITES_NOTHING = ("check", "doctor", "list")
 """Commands that have no place to write to."""
 
 
