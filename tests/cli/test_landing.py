@@ -84,7 +84,11 @@ ROWS = (
     Row(("import", "exported", "--model", "model", "--out", PLACE)),
     Row(("import", "exported", "--model", "model", "--save", PLACE, "--overwrite"), ("saved",)),
     Row(("experiment", f"experiments/{NAME}.yaml", "--results", ABOVE, "--work", "new-work")),
-    Row(("experiment", f"experiments/{NAME}.yaml", "--results", "new-results", "--work", ABOVE)),
+    # Cells get new folders inside of it, as they may in any plain folder or study.
+    Row(
+        ("experiment", f"experiments/{NAME}.yaml", "--results", "new-results", "--work", ABOVE),
+        ("data", "theirs", "other"),
+    ),
     Row(("schema", "--out", PLACE)),
 )
 
