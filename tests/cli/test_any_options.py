@@ -67,8 +67,11 @@ def _understand(file: Path, command: str, words: list[str]) -> None:
         InputError: it refuses the words.
     """
     given = COMMANDS[command].make_context(command, [str(file), *words]).params
-    if "sets" in given and "train" in given:  # a search is described
-        flags.asked(**{name: given[name] for name in inspect.signature(flags.asked).parameters})
+    described = inspect.signature(flags.asked).parameters
+    if described.keys() <= given.keys():  # a search is described
+        flags.asked(**{name: given[name] for name in described})
+    elif "sets" in given and "train" in given:  # a model is looked at, and data
+        options.read(file, {}, list(given["sets"]))
     elif "sets" in given:
         options.for_retraining(file, {"recipe.epochs": given["epochs"]}, list(given["sets"]))
     if "rates" in given and command != "search":

@@ -81,6 +81,8 @@ def test_the_loss_is_that_of_transformers_own_language_model(model_type: str) ->
 @pytest.mark.parametrize("method", ["lora", "serial", "prefix_direct"])
 def test_padding_on_either_side_gives_the_same_loss_and_gradients(model_type: str, method: str) -> None:
     found = decoder(model_type)
+    if tiny.everywhere(found, method).is_empty:
+        pytest.skip(f"{method} has no place of its own on {model_type}")  # whose queries and values are one map
     found.model.double()
     found.__dict__.pop("language_model", None)
     learner = CausalLearner(found, LIKELY)

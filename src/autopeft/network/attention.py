@@ -209,8 +209,10 @@ def _explicit(
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
-    # In single precision: half precision has few bits for a sum of many, and on a CPU it is slower.
-    weights = scores.softmax(dim=-1, dtype=torch.float32) if presence is None else _weighted_softmax(scores, presence)
+    # In single precision at least: half precision has few bits for a sum of many, and on a CPU it is slower. Double
+    # stays double, whose least number would be minus infinity in single precision, and a row that sees nothing NaN.
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(dim=-1, dtype=precise) if presence is None else _weighted_softmax(scores, presence)
     rows = cast(Rows | None, module.__dict__.get(_ROWS))
     share = None if rows is None else rows()
     weights = dropout(weights.to(value.dtype), kwargs.get("dropout", 0.0), module.training, share)
