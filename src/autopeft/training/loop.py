@@ -28,7 +28,6 @@ from autopeft.training.consistency import loss_with_consistency
 from autopeft.training.fitted import Fit
 from autopeft.training.generators import Generators
 from autopeft.training.learners import Learner
-from autopeft.training.memory import memory_kept
 from autopeft.training.precision import autocast
 from autopeft.training.recipe import Recipe
 from autopeft.training.stopwatch import Stopwatch
@@ -187,7 +186,7 @@ class Training:
 
     @contextmanager
     def _trains(self) -> Iterator[None]:
-        with memory_kept(), self._generators.installed(), quick_dropout(self.learner.model, self.recipe.dropout):
+        with self._generators.installed(), quick_dropout(self.learner.model, self.recipe.dropout):
             self.learner.model.train()
             self._clock.start()
             try:

@@ -79,7 +79,8 @@ def memory_kept() -> Iterator[None]:
     """Keep what is freed for what is asked for next, until the context ends.
 
     The allocator of glibc gives every block of 32 MB or more back to the system as soon as it is free, and the system
-    clears each page of the next one: several candidates in one pass, or long texts, spend a tenth of a step on it.
+    clears each page of the next one: several candidates in one pass spend a tenth of a step on it. Holes that are some
+    bytes short stay, so that the peak grows by a few blocks; for one candidate nothing was gained by that.
     Whoever has set one of glibc's own variables, such as ``MALLOC_MMAP_MAX_``, has chosen, and nothing is changed; nor
     is it with other allocators, or outside Linux.
     """
