@@ -209,7 +209,7 @@ def cell(landscape: Landscape, rival: str, seed: int, n_trials: int) -> dict[str
 def run(options: argparse.Namespace) -> None:
     """Every rival on every seed that has no line yet."""
     path = machine.RESULTS / f"landscape-{options.task}.jsonl"
-    done = {tuple(line["key"]) for line in lines(path)}
+    done = {tuple(line["key"]) for line in machine.lines(path)}
     landscape = Landscape(options.results, options.task, options.noise, options.budget)
     print(landscape.error, flush=True)
     for seed in range(options.seeds):
@@ -224,17 +224,6 @@ def run(options: argparse.Namespace) -> None:
     (machine.RESULTS / f"landscape-{options.task}.json").write_text(
         json.dumps({"error": landscape.error, "noise": options.noise, "machine": machine.facts()}, indent=1) + "\n"
     )
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """What stands there; a last line that was cut off counts as none."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
 
 
 # -- what it says ----------------------------------------------------------------------------------------------
@@ -280,7 +269,7 @@ def _reached(curve: Mapping[str, Mapping[str, float]], goal: float) -> float:
 
 def tell(options: argparse.Namespace) -> None:
     """Print the table of a task."""
-    found = lines(machine.RESULTS / f"landscape-{options.task}.jsonl")
+    found = machine.lines(machine.RESULTS / f"landscape-{options.task}.jsonl")
     for budget in sorted({line["key"][0] for line in found}):
         print(f"## {options.task}, {budget or 'no budget'}, after {options.trials} trials")
         for rival, row in told(found, budget, options.trials).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -46,3 +47,17 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of JSON at `path`, packed by gzip or not; one that was cut off counts as none, and so does no file."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    found = []
+    for line in (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found

@@ -1,6 +1,9 @@
 """Makes the tabular benchmark: trains candidate after candidate and writes one line for each run.
 
     python benchmarks/table/make.py --task sst2 --data FOLDER --out sst2.jsonl
+    python benchmarks/table/make.py --task sst2 --data FOLDER --out again.jsonl --more benchmarks/table/sst2.jsonl.gz
+
+The second command trains anew what the table in this folder has, whose candidates were not all of the order below.
 
 The setting is that of ``experiments/payoff-minilm.yaml``: MiniLM, 600 training examples, two epochs, batches of 32.
 What differs is that every run answers 1,200 validation examples, and that each answer is kept: a search sees 400 of
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +31,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import machine
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import TrialFailure
@@ -157,11 +164,8 @@ def trained(
 
 
 def packed(answers: NDArray[Any], labels: NDArray[Any]) -> str:
-    """Right or wrong in a bit each for classes; for a number the answer in 256 steps from 0 to 5."""
-    if answers.ndim == 2:
-        return base64.b64encode(np.packbits(answers.argmax(1) == labels[: len(answers)]).tobytes()).decode()
-    steps = np.clip(np.nan_to_num(answers) / 5 * 255, 0, 255).round().astype(np.uint8)
-    return base64.b64encode(steps.tobytes()).decode()
+    """Right or wrong in a bit each."""
+    return base64.b64encode(np.packbits(answers.argmax(1) == labels[: len(answers)]).tobytes()).decode()
 
 
 def order(n: int) -> NDArray[np.int64]:
@@ -174,15 +178,28 @@ def order(n: int) -> NDArray[np.int64]:
 # -- the table -------------------------------------------------------------------------------------------------
 
 
-def written(path: Path) -> list[dict[str, Any]]:
-    """The lines of `path`; one that was cut off counts as none."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+def head(task: str, session: Session, held: Any) -> dict[str, Any]:
+    """The first line of a table: what all of its runs have in common, as `autopeft.benchmark.Table` reads it."""
+    evaluator, objective = session.evaluator, session.task.objective
+    return {
+        "task": task,
+        "model": session.settings.model,
+        "n_backbone": session.backbone.n_parameters,
+        # Of the examples that a search sees, as its own trials know it.
+        "constant": session.task.baseline(held.subset(np.arange(N_EARLY)))[objective],
+        "rate": RATE,
+        "n_searched": N_EARLY,
+        "shares": [*SHARES, 1.0],
+        "sizes": [*(N_EARLY for _ in SHARES), len(held)],
+        "validation": held.digest(),
+        "train": evaluator.splits.train.digest(),
+    }
+
+
+def given(path: Path) -> list[tuple[str, Candidate, int]]:
+    """Origin, candidate and seed of every line that names a candidate: of a table, its runs."""
+    named = [line for line in machine.lines(path) if "candidate" in line]
+    return [(one.get("origin", "more"), Candidate.from_dict(one["candidate"]), one.get("seed", 0)) for one in named]
 
 
 def main() -> None:
@@ -192,11 +209,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--together", type=int, default=1, help="candidates in one pass")
-    parser.add_argument("--more", type=Path, help="candidates to be trained first, one JSON object a line")
+    parser.add_argument(
+        "--more", type=Path, help="a table, or lines with a `candidate`, an `origin` and a `seed`, to be trained first"
+    )
     parser.add_argument("--limit", type=int, default=10**6, help="runs at most")
     options = parser.parse_args()
     torch.set_num_threads(1)
     session = Session.build(settings(options.task, options.data))
+    if not session.task.label_names:
+        raise SystemExit(f"{options.task} has numbers as answers, and a table keeps right or wrong.")
     whole = session.evaluator
     held = whole.validation.subset(order(len(whole.validation)))
     validation, labels = whole.encode(held), np.array(held.labels)
@@ -204,21 +225,14 @@ def main() -> None:
     few = replace(whole.splits, validation=whole.validation.subset(np.arange(32)))
     evaluator = Evaluator(session.backbone, session.task, few, whole.recipe)
     if not options.out.exists():
-        head = {"task": options.task, "labels": labels.tolist(), "n_backbone": session.backbone.n_parameters,
-                "validation": held.digest(), "train": whole.splits.train.digest()}  # fmt: skip
-        options.out.write_text(json.dumps(head) + "\n")
+        options.out.write_text(json.dumps(head(options.task, session, held)) + "\n")
     run(evaluator, session, validation, labels, options)
 
 
 def run(evaluator: Evaluator, session: Session, validation: Any, labels: NDArray[Any], options: Any) -> None:
     """Pass after pass, a line for each candidate of it."""
-    done = {(line["fingerprint"], line["seed"]) for line in written(options.out)[1:]}
-    todo = design(session.backbone, session.space)
-    if options.more:
-        given = [
-            (one.get("origin", "more"), Candidate.from_dict(one), one.get("seed", 0)) for one in written(options.more)
-        ]
-        todo = given + todo
+    done = {(line["fingerprint"], line["seed"]) for line in machine.lines(options.out)[1:]}
+    todo = [*(given(options.more) if options.more else []), *design(session.backbone, session.space)]
     todo = [one for one in todo if (one[1].fingerprint, one[2]) not in done][: options.limit]
     while todo:
         seed = todo[0][2]
@@ -233,7 +247,7 @@ def run(evaluator: Evaluator, session: Session, validation: Any, labels: NDArray
                     "fingerprint": candidate.fingerprint, "seed": seed, "origin": origin,
                     "nominal": evaluator.counts(candidate.architecture).nominal,
                     "seconds": round(seconds, 2), "candidate": candidate.as_dict(),
-                    "answers": None if curve is None else [packed(answers, labels) for answers in curve],
+                    "answers": [] if curve is None else [packed(answers, labels) for answers in curve],
                 }  # fmt: skip
                 file.write(json.dumps(line) + "\n")
 

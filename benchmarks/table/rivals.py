@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
     """Every rival on every seed that has no line yet."""
     table = Table.load(TABLE)
     space = build_space(Backbone.from_pretrained("minilm"), SpaceSettings(name="recommended"))
-    done = {tuple(json.loads(line)["key"]) for line in LINES.read_text().splitlines()} if LINES.exists() else set()
+    done = {tuple(line["key"]) for line in machine.lines(LINES)}
     for seed in range(options.seeds):
         for rival in options.rivals:
             if (rival, seed) in done:
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> None:
 
 def tell(options: argparse.Namespace) -> None:
     """Means over seeds, and differences from random search seed by seed with 95 % intervals."""
-    lines = [json.loads(line) for line in LINES.read_text().splitlines()]
+    lines = machine.lines(LINES)
     by: dict[str, dict[int, dict[str, float]]] = {}
     for line in lines:
         by.setdefault(line["key"][0], {})[line["key"][1]] = line

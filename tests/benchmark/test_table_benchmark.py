@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import tiny
 from autopeft.architecture import Architecture
 from autopeft.benchmark import Benchmark, Landscape, Surrogate, Table
 from autopeft.benchmark._table import unpacked
@@ -97,6 +100,41 @@ def test_the_surrogate_says_how_little_it_knows(table: Table) -> None:
     # As the datasheet says; a surrogate that knew nothing would explain none of it.
     assert 0.3 < error["explained"] < error["explained_of_what_noise_leaves"] < 0.8
     assert error["rank_correlation"] > 0.5
+
+
+def test_what_the_maker_writes_is_a_table(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("make_table", TABLE.parent / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    held = tiny.sentiment(1200)
+    session = SimpleNamespace(
+        evaluator=SimpleNamespace(splits=SimpleNamespace(train=tiny.sentiment(8))),
+        task=tiny.SENTIMENT,
+        backbone=SimpleNamespace(n_parameters=1000),
+        settings=SimpleNamespace(model="minilm"),
+    )
+    labels = np.array(held.labels)
+    answers = np.eye(2)[labels]
+    answers[::4] = answers[::4, ::-1]  # every fourth is wrong
+    kept = [make.packed(answers[:400], labels), make.packed(answers, labels)]
+    about = {"origin": "lora:8", "nominal": 10, "candidate": Candidate(Architecture(())).as_dict()}
+    lines = (
+        make.head("sst2", session, held),
+        {**about, "seed": 3, "answers": kept},
+        {**about, "seed": 4, "answers": []},
+    )
+    path = tmp_path / "made.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = Table.load(path)
+    assert (made.task, made.model, made.n_searched) == ("sst2", "minilm", 400)
+    # One that failed has no value.
+    assert [(run.seed, run.value, run.n) for run in made.runs] == [(3, 0.75, 1200)]
+    assert 0.5 <= made.constant < 0.6
+    # And a table says what is to be trained anew.
+    assert make.given(path)[0] == ("lora:8", Candidate(Architecture(())), 3)
+    assert len(make.given(TABLE)) == 173
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

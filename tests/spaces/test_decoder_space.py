@@ -17,7 +17,7 @@ from autopeft.settings import AxisSettings, Settings, SpaceSettings
 from autopeft.spaces import decoder
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Configuration, SearchSpace
-from autopeft.training.recipe import Recipe
+from autopeft.training.recipe import Recipe, ruled_rate
 from autopeft.training.retraining import baseline
 
 SETTINGS = Settings(task="glue/sst2", space=SpaceSettings(name="decoder"), trials=20)
@@ -113,10 +113,10 @@ def test_what_the_budget_forbids_is_not_tried_first(smollm: Backbone) -> None:
 
 
 def test_the_rate_follows_the_width(smollm: Backbone) -> None:
-    assert decoder.rate_for(2000) == 5e-4
-    assert decoder.rate_for(576) == pytest.approx(5e-4 * (2000 / 576) ** 0.78, rel=5e-3)
+    assert ruled_rate(2000) == 5e-4
+    assert ruled_rate(576) == pytest.approx(5e-4 * (2000 / 576) ** 0.78, rel=5e-3)
     ready = ruled(resolved(SETTINGS), smollm)
-    assert ready.recipe.learning_rate == decoder.rate_for(576) == 0.00132
+    assert ready.recipe.learning_rate == ruled_rate(576) == 0.00132
     assert ready.learning_rates == ()
     # What a study keeps is resolved, and must resolve to itself.
     assert ruled(resolved(ready), smollm) == ready

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from transformers import BertConfig, MPNetConfig
@@ -11,10 +15,10 @@ from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone, families
 from autopeft.errors import UnknownNameError
 from autopeft.methods import lookup
-from autopeft.samplers.random import initial_design
-from autopeft.session.parts import build_space
-from autopeft.settings import SpaceSettings
-from autopeft.spaces import named, papers
+from autopeft.samplers.random import initial_design as random_design
+from autopeft.session.parts import build_space, initial_design, resolved
+from autopeft.settings import AxisSettings, Settings, SpaceSettings
+from autopeft.spaces import named, papers, recommended
 from autopeft.spaces.lattice import Axis, SearchSpace
 from autopeft.spaces.start import baselines, baselines_first, layers_of
 from autopeft.training.retraining import baseline
@@ -47,27 +51,52 @@ def test_every_uniform_baseline_is_a_point_of_the_space(backbone: Backbone, spac
 
 def test_mpnet_has_all_of_it_and_every_family_some(caplog: pytest.LogCaptureFixture) -> None:
     mpnet = Backbone.from_config(MPNetConfig(num_hidden_layers=2), device="meta")
-    held = {slot.method for slot in named.named("recommended", mpnet).slots}
+    held = {slot.method for slot in recommended.build(mpnet).slots}
     assert held == {"lora", "dora", "serial", "parallel", "prefix", "bitfit", "lnfit"}
     assert "recommended" not in caplog.text
     for name in families():
-        assert len({slot.method for slot in named.named("recommended", tiny.backbone(name)).slots}) >= 4, name
+        assert len({slot.method for slot in recommended.build(tiny.backbone(name)).slots}) >= 4, name
 
 
 def test_what_a_family_lacks_falls_out_with_a_line_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
     # The attention of no family refuses a prefix today, so one is made that does.
     bert = tiny.backbone("bert")
     bert.__dict__["reached"] = frozenset()
-    space = named.named("recommended", bert)
+    space = recommended.build(bert)
     assert "prefix" not in {slot.method for slot in space.slots}
     assert "The recommended space is without prefix: no place on bert." in caplog.text
 
 
 def test_names_are_those_of_the_papers_and_our_two() -> None:
-    assert named.NAMES == (*papers.NAMES, "recommended", "decoder")
-    assert "LoRA" in named.about("recommended")
-    with pytest.raises(UnknownNameError):
-        named.about("pony")
+    assert tuple(named.SPACES) == (*papers.NAMES, "recommended", "decoder")
+    assert all(one.name == name and one.about for name, one in named.SPACES.items())
+    assert "LoRA" in named.lookup("recommended").about
+    with pytest.raises(UnknownNameError, match="'pony'"):
+        named.lookup("pony")
+
+
+def test_a_strangers_space_is_one_file_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "my_spaces.py").write_text(
+        "from autopeft import methods\n"
+        "from autopeft.spaces.named import NamedSpace\n"
+        "from autopeft.spaces.lattice import Axis, SearchSpace\n"
+        "def build(backbone, *, budget=None, bands=None, axes=()):\n"
+        "    return SearchSpace.build(backbone, [Axis(methods.lookup('lora'))], layers='all', budget=budget)\n"
+        "MINE = NamedSpace('mine', 'LoRA in all layers', build, start='baselines', n_initial=3, rates='card')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    wanted = SpaceSettings(name="my_spaces:MINE")
+    ready = resolved(Settings(task="glue/sst2", space=wanted))
+    assert (ready.start, ready.initial, ready.rates) == ("baselines", 3, "card")
+    space = build_space(tiny.backbone("bert"), wanted)
+    assert {slot.method for slot in space.slots} == {"lora"}
+    assert len(initial_design(space, ready)) == 3
+    # What it does not look at is said, and not passed over.
+    build_space(tiny.backbone("bert"), replace(wanted, methods={"serial": AxisSettings()}))
+    assert "'my_spaces:MINE' has methods of its own; `space.methods` is not looked at" in caplog.text
 
 
 # -- the start ------------------------------------------------------------------------------------------------------
@@ -96,7 +125,7 @@ def test_it_is_a_prefix_of_a_longer_one_and_depends_on_the_seed(space: SearchSpa
 
 
 def test_it_fills_costs_and_layers_where_random_points_do_not(backbone: Backbone, space: SearchSpace) -> None:
-    filled, drawn = baselines_first(space, 0, 60), initial_design(space, 0, 400)
+    filled, drawn = baselines_first(space, 0, 60), random_design(space, 0, 400)
     cheap = backbone.n_parameters / 1000
 
     def shares(design: list) -> tuple[float, float]:  # type: ignore[type-arg]

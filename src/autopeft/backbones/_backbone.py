@@ -114,7 +114,7 @@ class Backbone:
             BackboneError: there is no such model or device, its family is not described, or its weights or its
                 tokenizer are not what they must be.
         """
-        source = find_source(str(name))
+        source = _source(str(name))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         config = load_config(str(name), source, **options)
         family = family_for(config)
@@ -142,23 +142,32 @@ class Backbone:
 
     @classmethod
     def without_weights(
-        cls, name: str, facts: Mapping[str, Any] | None = None, *, trust_remote_code: bool = False
+        cls,
+        name: str,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        has_tokenizer: bool = False,
+        trust_remote_code: bool = False,
     ) -> Backbone:
         """A backbone on the device "meta", enough for its sites and for counting, in the time of reading one file.
 
         Args:
             name: as in `from_pretrained`.
             facts: the values of a configuration that was stored (`identity` has them), where the model may be gone.
+            has_tokenizer: whether its tokenizer is loaded, too.
 
         Raises:
-            BackboneError: there is no such model, or its family is not described.
+            BackboneError: there is no such model, its family is not described, or its tokenizer cannot be used.
         """
         if facts is None:
-            config = load_config(name, find_source(name), trust_remote_code=trust_remote_code)
+            config = load_config(name, _source(name), trust_remote_code=trust_remote_code)
         else:
             config = make_config(name, facts)
         found = cls.from_config(config, device="meta")
         found.name = name
+        if has_tokenizer:
+            source = _source(name)
+            found.tokenizer = load_tokenizer(name, source, found.model, trust_remote_code=trust_remote_code)
         return found
 
     @property
@@ -320,7 +329,7 @@ def family_for(config: Any) -> Family:
     return infer(config) or family_of(model_type)
 
 
-def find_source(name: str) -> str:
+def _source(name: str) -> str:
     """Where the model called `name` is: as it is called, or in an installed package.
 
     Raises:

@@ -93,7 +93,8 @@ class Table:
             text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
             head, *lines = [json.loads(line) for line in text.splitlines()]
             shares, sizes = tuple(head["shares"]), tuple(head["sizes"])
-            runs = tuple(Run.read(line, shares, sizes) for line in lines)
+            # A training that failed has a line, so that it is not tried again, but nothing to say.
+            runs = tuple(Run.read(line, shares, sizes) for line in lines if line.get("answers") or "value" in line)
             facts = {name: head[name] for name in ("task", "model", "n_backbone", "constant", "rate", "n_searched")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"The table {path} cannot be read: {error}.") from error

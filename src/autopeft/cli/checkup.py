@@ -74,7 +74,9 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
     Raises:
         InputError: there is no such model or data, or they cannot be read.
     """
-    backbone = _loaded(settings)
+    backbone = Backbone.without_weights(
+        settings.model, has_tokenizer=True, trust_remote_code=settings.trust_remote_code
+    )
     facts: dict[str, Mapping[str, Any]] = {
         "machine": _machine(),
         "packages": _versions(PACKAGES),
@@ -86,18 +88,6 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
     if has_data:
         facts["data"] = _data(settings, backbone)
     return Checkup(facts, tuple(_advice(settings, facts)))
-
-
-def _loaded(settings: Settings) -> Backbone:
-    """The model without weights but with its tokenizer."""
-    from autopeft.backbones._backbone import find_source
-    from autopeft.backbones._loading import load_tokenizer
-
-    options = {"trust_remote_code": settings.trust_remote_code}
-    backbone = Backbone.without_weights(settings.model, trust_remote_code=settings.trust_remote_code)
-    source = find_source(settings.model)
-    backbone.tokenizer = load_tokenizer(settings.model, source, backbone.model, **options)
-    return backbone
 
 
 def _machine() -> dict[str, Any]:

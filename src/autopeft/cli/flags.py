@@ -116,9 +116,15 @@ def asked(
         "sampler_options.preset": preset,
     }  # fmt: skip
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
-    if methods and (name := settings.space.name):
+    if methods and (name := settings.space.name) and not _takes_methods(name):
         raise SettingsError(f"--methods {methods} and the named space {name!r} exclude each other.")
     return _with_budgets(settings, budget)
+
+
+def _takes_methods(name: str) -> bool:
+    from autopeft.spaces import named  # brings torch, which few commands need
+
+    return "methods" in named.lookup(name).takes
 
 
 def takes(*sources: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

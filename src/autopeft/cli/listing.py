@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).with_name("listing.json")
 
 # The files that say what is listed.
 _SOURCES = {
-    "methods": ("methods",),
+    "methods": ("methods", "backbones/_sites.py"),  # where the roles are that several of them have
     "backbones": ("backbones",),
     "tasks": ("tasks",),
     "samplers": ("samplers", "searches"),
@@ -39,7 +39,7 @@ _SOURCES = {
     "costs": ("objectives", "objective.py"),
     "protocols": ("tasks/_protocols.py",),
     "baselines": ("training/retraining.py",),
-    "spaces": ("spaces/named.py", "spaces/papers.py", "spaces/recommended.py"),
+    "spaces": ("spaces",),
 }
 
 
@@ -169,7 +169,7 @@ def _baselines() -> Rows:
 def _spaces() -> Rows:
     from autopeft.spaces import named
 
-    return {name: named.about(name) for name in named.NAMES}
+    return {name: one.about for name, one in named.SPACES.items()}
 
 
 def _capital(text: str) -> str:

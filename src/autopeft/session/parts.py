@@ -16,15 +16,16 @@ from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
 from autopeft.samplers.random import initial_design as random_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
-from autopeft.spaces import decoder, recommended
-from autopeft.spaces.build import stands_at
+from autopeft.spaces import named
+from autopeft.spaces._named_space import NamedSpace
+from autopeft.spaces.build import BANDS, stands_at
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset
 from autopeft.tasks._task import Task
-from autopeft.training.recipe import Recipe
+from autopeft.training.recipe import Recipe, ruled_rate
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +53,11 @@ def resolved(settings: Settings) -> Settings:
     is_answering = answers_budgets(settings.sampler)
     if instead := samplers.lookup(settings.sampler).instead:
         log.warning("The sampler %r is called %r today; its former name is read as before.", settings.sampler, instead)
-    is_own = settings.space.name in (recommended.NAME, decoder.NAME)
-    start = settings.start or ("baselines" if is_own and not is_answering else "random")
+    own = _named(settings.space)
+    start = settings.start or ("random" if own is None or is_answering else own.start)
     initial = settings.initial
     if initial is None:
-        usual = decoder.N_FIRST if settings.space.name == decoder.NAME else _INITIAL[start]
+        usual = _INITIAL[start] if own is None else own.n_initial or _INITIAL[start]
         initial = 0 if is_answering else usual
     space = settings.space
     # Compared without what every space has: a budget alone does not say that a person chose a space.
@@ -72,14 +73,16 @@ def resolved(settings: Settings) -> Settings:
     )
 
 
+def _named(wanted: SpaceSettings) -> NamedSpace | None:
+    return None if wanted.name is None else named.lookup(wanted.name)
+
+
 def _rates(settings: Settings) -> Literal["sweep", "card", "rule"]:
-    if settings.rates is not None:
-        return settings.rates
-    if settings.space.name == recommended.NAME:
-        return "card"
+    own = _named(settings.space)
+    usual = settings.rates or ("sweep" if own is None else own.rates)
     # Rates that a person wrote are tried, whatever the space would do without them.
     is_open = settings.learning_rates == Settings.learning_rates
-    return "rule" if settings.space.name == decoder.NAME and is_open else "sweep"
+    return "sweep" if usual == "rule" and settings.rates is None and not is_open else usual
 
 
 def ruled(settings: Settings, backbone: Backbone) -> Settings:
@@ -91,7 +94,7 @@ def ruled(settings: Settings, backbone: Backbone) -> Settings:
         return settings
     recipe = settings.recipe
     if recipe.learning_rate == Recipe.learning_rate:
-        recipe = replace(recipe, learning_rate=decoder.rate_for(backbone.hidden_size))
+        recipe = replace(recipe, learning_rate=ruled_rate(backbone.hidden_size))
     return settings.with_changes(recipe=recipe, learning_rates=())
 
 
@@ -122,9 +125,10 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     Raises:
         InputError: a method, layer or name does not exist, or nothing satisfies the budget.
     """
-    space = _own_or_named(backbone, wanted)
-    usual = {recommended.NAME: recommended.RATE_FACTORS, decoder.NAME: decoder.RATE_FACTORS}
-    rate_factors = {**usual.get(wanted.name or "", {}), **wanted.rate_factors}
+    own = _named(wanted)
+    _check_bands(wanted, own)
+    space = _described(backbone, wanted) if own is None else _by_name(backbone, wanted, own)
+    rate_factors = {**({} if own is None else own.rate_factors), **wanted.rate_factors}
     if rate_factors or wanted.scales:
         space = with_dials(space, rate_factors=rate_factors, scales=wanted.scales)
     return space
@@ -135,39 +139,46 @@ def initial_design(space: SearchSpace, settings: Settings) -> list[Configuration
     n = min(settings.initial or 0, settings.trials)
     if settings.start != "baselines":
         return random_design(space, settings.seed, n)
-    from autopeft.spaces import named as spaces  # named spaces build on the methods
-
-    return list(spaces.design(settings.space.name, space, settings.seed, n))
+    return list(named.design(_named(settings.space), space, settings.seed, n))
 
 
-def _own_or_named(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
-    budget = None
-    if wanted.budget is not None:
-        budget = ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
-    plain = SpaceSettings()
-    bands = decoder.BANDS if wanted.bands is None else wanted.bands
-    if wanted.bands is not None and wanted.name != decoder.NAME and (wanted.name or wanted.sharing != "band"):
+def _budget(backbone: Backbone, wanted: SpaceSettings) -> ParameterBudget | None:
+    if wanted.budget is None:
+        return None
+    return ParameterBudget.parse(wanted.budget, backbone.n_parameters, wanted.count)
+
+
+def _check_bands(wanted: SpaceSettings, own: NamedSpace | None) -> None:
+    has_bands = wanted.sharing == "band" if own is None else "bands" in own.takes
+    if wanted.bands is not None and not has_bands:
+        others = ", ".join(repr(name) for name, one in named.SPACES.items() if "bands" in one.takes)
         raise SettingsError(
-            f"`space.bands` is of the space {decoder.NAME!r} and of `sharing: band`, but this space is "
+            f"`space.bands` is of the space {others} and of `sharing: band`, but this space is "
             f"{wanted.name or f'shared by {wanted.sharing}'!r}."
         )
-    if wanted.name is not None:
-        from autopeft.spaces import named as spaces  # named spaces build on the methods
 
-        # Told instead of left out, as a setting that changes nothing is taken for one that does.
-        given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
-        if given:
-            raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
-        if wanted.name == decoder.NAME:
-            asked = [] if wanted.methods == plain.methods else _axes(backbone, wanted)
-            return decoder.build(backbone, budget=budget, bands=bands, axes=asked)
-        return spaces.named(wanted.name, backbone, budget=budget)
+
+def _by_name(backbone: Backbone, wanted: SpaceSettings, own: NamedSpace) -> SearchSpace:
+    plain = SpaceSettings()
+    # Told instead of left out, as a setting that changes nothing is taken for one that does.
+    given = [f"`{name}`" for name in ("layers", "sharing") if getattr(wanted, name) != getattr(plain, name)]
+    if given:
+        raise SettingsError(f"The space {wanted.name!r} has {' and '.join(given)} of its own: leave that out.")
+    asked = [] if wanted.methods == plain.methods else _axes(backbone, wanted)
+    if asked and "methods" not in own.takes:
+        # No error: a study that began when nothing was said of it goes on.
+        log.warning("The space %r has methods of its own; `space.methods` is not looked at.", wanted.name)
+        asked = []
+    return own.build(backbone, budget=_budget(backbone, wanted), bands=wanted.bands, axes=asked)
+
+
+def _described(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     if isinstance(wanted.layers, str) and wanted.layers not in ("search", "all"):
         raise SettingsError(f"`layers` is 'search', 'all' or a list of layers, but got {wanted.layers!r}.")
     layers: Any = wanted.layers
-    return SearchSpace.build(
-        backbone, _axes(backbone, wanted), sharing=wanted.sharing, layers=layers, budget=budget, bands=bands
-    )
+    axes, budget = _axes(backbone, wanted), _budget(backbone, wanted)
+    bands = wanted.bands or BANDS
+    return SearchSpace.build(backbone, axes, sharing=wanted.sharing, layers=layers, budget=budget, bands=bands)
 
 
 def _axes(backbone: Backbone, wanted: SpaceSettings) -> list[Axis]:

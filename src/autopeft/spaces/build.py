@@ -15,6 +15,9 @@ from autopeft.spaces.choices import Choice, Slot
 
 Sharing = Literal["shared", "layer", "placement", "band"]
 
+BANDS = 4
+"""Runs of neighbouring layers with sizes of their own, where nothing else is said."""
+
 
 class SiteLike(Protocol):
     """What the space asks of a site of the backbone."""

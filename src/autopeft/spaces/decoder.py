@@ -19,28 +19,13 @@ from autopeft import methods
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import LINEAR
 from autopeft.errors import SettingsError
-from autopeft.spaces.build import BackboneLike, stands_at
+from autopeft.spaces._named_space import NamedSpace
+from autopeft.spaces.build import BANDS, BackboneLike, stands_at
 from autopeft.spaces.choices import Configuration
 from autopeft.spaces.dials import with_exponents
 from autopeft.spaces.lattice import Axis, SearchSpace
 
-NAME = "decoder"
-
-ABOUT = (
-    "LoRA at attention and at the feed-forward, a rank for each in every band of layers; how the scale falls with the "
-    "rank, a factor on all learning rates"
-)
-
-BANDS = 4
-"""Runs of neighbouring layers with ranks of their own, where nothing else is said."""
-
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64)
-
-RATE_FACTORS: Mapping[str, tuple[float, ...]] = MappingProxyType({"all": (0.25, 0.5, 1.0, 2.0, 4.0)})
-"""What the rate of everything that is trained is multiplied by, as a choice of the space."""
-
-N_FIRST = 12
-"""Configurations of the initial design, where nothing else is said: about as many as the space has coordinates."""
 
 _ATTENTION = ("q", "k", "v", "qkv", "o")
 _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -64,26 +49,17 @@ _FIRST = (
 )
 
 
-def rate_for(hidden_size: int) -> float:
-    """The learning rate to begin with, to three digits: 5e-4 (2000 / hidden size) ^ 0.78.
-
-    It was fitted to LoRA with alpha 32 on Llama models of several sizes ("LoRA Without Regret", Thinking Machines
-    2025), where it was within a factor of two of the best.
-    """
-    return float(f"{5e-4 * (2000 / hidden_size) ** 0.78:.3g}")
-
-
 def build(
     backbone: BackboneLike,
     *,
     budget: ParameterBudget | None = None,
-    bands: int = BANDS,
+    bands: int | None = None,
     axes: Sequence[Axis] = (),
 ) -> SearchSpace:
     """The space on `backbone`.
 
     Args:
-        bands: how many runs of neighbouring layers have ranks of their own.
+        bands: how many runs of neighbouring layers have ranks of their own; None for `BANDS`.
         axes: other methods instead of LoRA, with their sizes and roles. One that stands at linear maps has a size for
             attention and one for the feed-forward in each band, any other has one size a band.
 
@@ -95,7 +71,7 @@ def build(
     parts = [part for axis in wanted for part in _grouped(backbone, axis)]
     if not parts:
         raise SettingsError("The space 'decoder' stands at linear maps, and this backbone has none that is described.")
-    space = SearchSpace.build(backbone, parts, sharing="band", layers="all", budget=budget, bands=bands)
+    space = SearchSpace.build(backbone, parts, sharing="band", layers="all", budget=budget, bands=bands or BANDS)
     return with_exponents(space, _EXPONENTS, _ANCHOR, _LEVEL)
 
 
@@ -133,3 +109,19 @@ def _grouped(backbone: BackboneLike, axis: Axis) -> Iterator[Axis]:
 
 def _nearest(values: Sequence[float], wanted: float) -> int:
     return min(range(len(values)), key=lambda index: abs(values[index] - wanted))
+
+
+MEMBERS = {
+    "decoder": NamedSpace(
+        name="decoder",
+        about="LoRA at attention and at the feed-forward, a rank for each in every band of layers; how the scale falls "
+        "with the rank, a factor on all learning rates",
+        build=build,
+        takes=frozenset({"bands", "methods"}),
+        start="baselines",
+        n_initial=12,  # about as many as it has coordinates
+        rates="rule",
+        rate_factors={"all": (0.25, 0.5, 1.0, 2.0, 4.0)},
+        first=first,
+    )
+}

@@ -4,61 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import cast
 
-from autopeft.architecture import ParameterBudget
-from autopeft.backbones import Backbone
+from autopeft import kinds
 from autopeft.errors import UnknownNameError
 from autopeft.spaces import decoder, papers, recommended
+from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.choices import Configuration
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.spaces.start import baselines_first
 
-NAMES = (*papers.NAMES, recommended.NAME, decoder.NAME)
-"""Every space that can be named."""
+__all__ = ["SPACES", "NamedSpace", "design", "lookup"]
+
+SPACES = {**papers.MEMBERS, **recommended.MEMBERS, **decoder.MEMBERS}
+"""By name; the folder's other files are what spaces are made of, so that members are named here."""
 
 
-def named(name: str, backbone: Backbone, *, budget: ParameterBudget | None = None) -> SearchSpace:
-    """The space called `name` on `backbone`.
-
-    Raises:
-        UnknownNameError: there is no such space.
-        SettingsError: a method of a paper's space stands nowhere on this backbone.
-        BudgetError: nothing in the space satisfies the budget.
-    """
-    _check(name)
-    if name == recommended.NAME:
-        return recommended.build(backbone, budget=budget)
-    if name == decoder.NAME:
-        return decoder.build(backbone, budget=budget)
-    return papers.named(name, backbone, budget=budget)
-
-
-def about(name: str) -> str:
-    """The methods of the space called `name`, and what is searched, in a line.
+def lookup(name: str) -> NamedSpace:
+    """The space called `name`, or the object at the dotted path ``module:attribute``.
 
     Raises:
         UnknownNameError: there is no such space.
+        SettingsError: the dotted path cannot be imported.
     """
-    _check(name)
-    own = {recommended.NAME: recommended.ABOUT, decoder.NAME: decoder.ABOUT}
-    return own[name] if name in own else papers.about(name)
+    if name in SPACES:
+        return SPACES[name]
+    if ":" not in name:
+        raise UnknownNameError("space", name, SPACES)
+    return cast(NamedSpace, kinds.lookup("space", name))
 
 
-def design(name: str | None, space: SearchSpace, seed: int, n: int) -> Sequence[Configuration]:
-    """`n` configurations to begin with, baselines before others, in the order that the space called `name` has.
+def design(own: NamedSpace | None, space: SearchSpace, seed: int, n: int) -> Sequence[Configuration]:
+    """`n` configurations to begin with, in the order that `own` has, baselines before others.
 
     Depends on its arguments only, and the first k of n are the design of k; see `autopeft.spaces.start`.
 
     Raises:
         SpaceExhaustedError: the space holds nothing feasible.
     """
-    own = list(decoder.first(space))[:n] if name == decoder.NAME else []
-    known = {space.identity(one) for one in own}
-    # Asked for so many that the own ones may all be among them.
-    rest = (one for one in baselines_first(space, seed, n + len(own)) if space.identity(one) not in known)
-    return list(chain(own, rest))[:n]
-
-
-def _check(name: str) -> None:
-    if name not in NAMES:
-        raise UnknownNameError("space", name, NAMES)
+    first = list(own.first(space))[:n] if own is not None and own.first is not None else []
+    known = {space.identity(one) for one in first}
+    # Asked for so many that the first ones may all be among them.
+    rest = (one for one in baselines_first(space, seed, n + len(first)) if space.identity(one) not in known)
+    return list(chain(first, rest))[:n]

@@ -25,8 +25,9 @@ from dataclasses import replace
 
 from autopeft import methods
 from autopeft.architecture import ParameterBudget
-from autopeft.backbones import LINEAR, NORMS
+from autopeft.backbones import LINEAR, NORMS, Backbone
 from autopeft.errors import UnknownNameError
+from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.build import BackboneLike
 from autopeft.spaces.lattice import Axis, Choice, SearchSpace
 
@@ -123,3 +124,19 @@ def _in_step(space: SearchSpace) -> SearchSpace:
     sizes = sorted({value for choice in space.choices for value in choice.sizes if value})
     slots = tuple(replace(slot, size=0) for slot in space.slots)
     return SearchSpace((Choice("common", tuple(sizes)),), slots)
+
+
+def _member(name: str) -> NamedSpace:
+    def build(
+        backbone: Backbone,
+        *,
+        budget: ParameterBudget | None = None,
+        bands: int | None = None,
+        axes: Sequence[Axis] = (),
+    ) -> SearchSpace:
+        return named(name, backbone, budget=budget)
+
+    return NamedSpace(name=name, about=about(name), build=build)
+
+
+MEMBERS = {name: _member(name) for name in NAMES}

@@ -11,28 +11,18 @@ front shows. What a backbone has no place for is left out, and a line of the log
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from autopeft import methods
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import LINEAR, Backbone, Site
 from autopeft.errors import SettingsError
+from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.build import stands_at
 from autopeft.spaces.lattice import Axis, SearchSpace
 
 log = logging.getLogger(__name__)
-
-NAME = "recommended"
-
-ABOUT = (
-    "LoRA at q, v and at the other linear maps, DoRA, serial, parallel, prefix, BitFit, LNFit: a size for each, a "
-    "switch for every layer, a factor on all learning rates"
-)
-
-RATE_FACTORS: Mapping[str, tuple[float, ...]] = MappingProxyType({"all": (1 / 3, 1.0, 3.0)})
-"""What the rate of everything that is trained is multiplied by, as a choice of the space."""
 
 _RANKS = (1, 2, 4, 8, 16, 32, 64)
 _TOKENS = (1, 2, 4, 8, 16, 32, 64)
@@ -48,8 +38,10 @@ class Part:
     label: str = ""
 
 
-def build(backbone: Backbone, *, budget: ParameterBudget | None = None) -> SearchSpace:
-    """The space on `backbone`.
+def build(
+    backbone: Backbone, *, budget: ParameterBudget | None = None, bands: int | None = None, axes: Sequence[Axis] = ()
+) -> SearchSpace:
+    """The space on `backbone`; `bands` and `axes` are not looked at.
 
     Raises:
         SettingsError: no method of it has a place there.
@@ -95,3 +87,16 @@ def _places(backbone: Backbone, part: Part) -> Iterator[Site]:
         is_reached = site.seam != "kv" or site.key in backbone.reached
         if stands_at(method, site, part.roles or None) and site.seam == method.seam and is_reached:
             yield site
+
+
+MEMBERS = {
+    "recommended": NamedSpace(
+        name="recommended",
+        about="LoRA at q, v and at the other linear maps, DoRA, serial, parallel, prefix, BitFit, LNFit: a size for "
+        "each, a switch for every layer, a factor on all learning rates",
+        build=build,
+        start="baselines",
+        rates="card",
+        rate_factors={"all": (1 / 3, 1.0, 3.0)},
+    )
+}
