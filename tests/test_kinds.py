@@ -58,6 +58,12 @@ def test_a_dotted_path_that_leads_nowhere_is_told(kind: str, path: str) -> None:
         lookup("thing", path, kind)
 
 
+@pytest.mark.parametrize("path", [":x", ".a:b", "a..b:c", "a b:c", "x\0:y", "1:2"])
+def test_what_is_no_dotted_path_is_told(kind: str, path: str) -> None:
+    with pytest.raises(SettingsError, match="is no name, and no dotted path such as"):
+        lookup("thing", path, kind)
+
+
 def test_an_unknown_name_is_told_the_nearest(kind: str) -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown thing 'zz'\. Did you mean 'z'\? Known: a, b, z\.") as caught:
         lookup("thing", "zz", kind)

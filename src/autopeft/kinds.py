@@ -56,6 +56,9 @@ def lookup(what: str, name: str, *packages: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UnknownNameError(what, name, known)
+    # Python has errors of its own for an empty name and for one that begins with a dot.
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise SettingsError(f"The {what} {name!r} is no name, and no dotted path such as my_lab.mixers:MIXER.")
     _append_current_folder()
     try:
         return getattr(importlib.import_module(module), attribute)

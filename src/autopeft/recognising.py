@@ -86,8 +86,9 @@ def is_architecture(path: Path) -> bool:
     """Whether it is what `Architecture.save` or `autopeft transfer` wrote."""
     found = read_mapping(path)
     placements = found.get("placements")
-    # Many a file of somebody else's has a list of this name.
-    is_plain = isinstance(placements, list) and all(isinstance(row, list) and len(row) in (3, 4) for row in placements)
+    # Many a file of somebody else's has a list of this name, and an empty one says nothing.
+    rows = placements if isinstance(placements, list) else []
+    is_plain = bool(rows) and all(isinstance(row, list) and len(row) in (3, 4) for row in rows)
     return is_plain or {"architecture", "transferred_from"} <= found.keys()
 
 

@@ -13,7 +13,7 @@ from transformers import BertConfig, MPNetConfig
 import tiny
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone, families
-from autopeft.errors import UnknownNameError
+from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.methods import lookup
 from autopeft.samplers.random import initial_design as random_design
 from autopeft.session.parts import build_space, initial_design, resolved
@@ -73,6 +73,8 @@ def test_names_are_those_of_the_papers_and_our_two() -> None:
     assert "LoRA" in named.lookup("recommended").about
     with pytest.raises(UnknownNameError, match="'pony'"):
         named.lookup("pony")
+    with pytest.raises(SettingsError, match="A space is a `NamedSpace`, but 'json:loads' is <function"):
+        named.lookup("json:loads")
 
 
 def test_a_strangers_space_is_one_file_of_theirs(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import cast
 
 from autopeft import kinds
-from autopeft.errors import UnknownNameError
+from autopeft.errors import SettingsError, UnknownNameError
 from autopeft.spaces import decoder, papers, recommended
 from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.choices import Configuration
@@ -25,13 +24,16 @@ def lookup(name: str) -> NamedSpace:
 
     Raises:
         UnknownNameError: there is no such space.
-        SettingsError: the dotted path cannot be imported.
+        SettingsError: the dotted path cannot be imported, or leads to something else.
     """
     if name in SPACES:
         return SPACES[name]
     if ":" not in name:
         raise UnknownNameError("space", name, SPACES)
-    return cast(NamedSpace, kinds.lookup("space", name))
+    found = kinds.lookup("space", name)
+    if not isinstance(found, NamedSpace):
+        raise SettingsError(f"A space is a `NamedSpace`, but {name!r} is {found!r:.60}.")
+    return found
 
 
 def design(own: NamedSpace | None, space: SearchSpace, seed: int, n: int) -> Sequence[Configuration]:
