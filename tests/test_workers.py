@@ -247,7 +247,8 @@ def launch(folder: Path, code: str, grace_seconds: float, more: str = "") -> sub
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         logs = [folder / f"worker-{index}.log" for index in range(2)]
-        if all(log.exists() and "ready" in log.read_text() for log in logs):
+        # A line counts as a whole: a signal between its text and its end would be answered in the middle of it.
+        if all(log.exists() and "ready\n" in log.read_text() for log in logs):
             return process
         time.sleep(0.02)
     raise AssertionError("the workers did not start")
