@@ -14,7 +14,7 @@ import postgres
 LENGTH = LONG if os.environ.get("AUTOPEFT_CHAOS") == "long" else SHORT
 CASES = [(scene, database) for scene, databases in SCENES for database in databases]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if LENGTH is LONG else 300)]
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=1), pytest.mark.timeout(1800 if LENGTH is LONG else 300)]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import postgres
 from autopeft.study.opening import open_store
 
 pytestmark = [
+    pytest.mark.flaky(reruns=1),  # a server of its own for each case
     pytest.mark.slow,
     # The suite leaves storages that it restores from a pickle open; psycopg warns of connections that nobody closed.
     pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),

@@ -19,6 +19,9 @@ from autopeft.trial import Trial, TrialState
 from formulas import check_finished, finish, made, start
 from small_case import Case, call, finished, trials
 
+# Processes and signals by the clock: where a busy machine makes a sound one fail, its second try is told as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 
 @contextmanager
 def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:

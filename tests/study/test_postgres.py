@@ -24,6 +24,9 @@ from formulas import SPACE, Blind, check_finished, finish, formula, kill_while_h
 from small_case import Case
 from small_case import call as autopeft
 
+# Processes and signals by the clock: where a busy machine makes a sound one fail, its second try is told as a rerun.
+pytestmark = pytest.mark.flaky(reruns=1)
+
 if reason := postgres.reason_to_skip():
     pytest.skip(reason, allow_module_level=True)
 

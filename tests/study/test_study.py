@@ -592,6 +592,7 @@ def test_of_two_simultaneous_claims_the_later_is_withdrawn(
             study.trial(1)
 
 
+@pytest.mark.flaky(reruns=1)  # processes by the clock
 def test_four_processes_share_a_search(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     workers = [start(path, 24, 0.02) for _ in range(4)]  # all of them also find no file: one makes it
@@ -602,6 +603,7 @@ def test_four_processes_share_a_search(tmp_path: Path) -> None:
     assert all(trial.is_complete for trial in trials)
 
 
+@pytest.mark.flaky(reruns=1)  # processes by the clock
 def test_a_killed_worker_costs_no_trial(tmp_path: Path) -> None:
     path, total = tmp_path / "study.db", 14
     victim, survivor = start(path, total, 0.3), start(path, total, 0.3)
