@@ -172,6 +172,9 @@ class Settings:
         start: the initial design: "random", or "baselines", which begins with uniform architectures and then fills the
             space evenly, see `autopeft.spaces.start`; None takes that in the spaces "recommended" and "decoder", else
             random ones.
+        warm_start: studies, or files of architectures, whose best begin the initial design: the front of each study,
+            put on this model by relative depth and width, as the nearest point of the space. Read when the search
+            begins, and not when it goes on.
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
@@ -207,6 +210,7 @@ class Settings:
     trainings: Positive | None = None
     initial: Natural | None = None
     start: Literal["random", "baselines"] | None = None
+    warm_start: Many[Text] = ()
     seed: Natural = 42
     max_retries: Natural = 3
     workers: Count = 1
@@ -279,6 +283,7 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "rate_factors": {},
         "rates": "sweep",
         "start": "random",
+        "warm_start": [],
         "scales": {},
         "bands": None,
         "rungs": [],

@@ -107,6 +107,9 @@ def test_a_found_architecture_is_moved_and_refused_where_it_does_not_belong(
     again = ("transfer", searched, "--trial", 0, "--to", other, "--out", tmp_path / "moved.json")
     assert "holds an architecture of an earlier run: give another name, or --overwrite" in call(*again).err
     assert call(*again, "--overwrite").code == 0
+    for_task = call(*again, "--overwrite", "--task", "glue/rte")
+    assert f"--task glue/rte --warm-start {tmp_path / 'moved.json'}" in " ".join(for_task.out.split())
+    assert "glue/rte" in call(*again, "--overwrite", "--task", "glue/ret").err
     told = json.loads((tmp_path / "moved.json").read_text())
     assert told["backbone"]["layers"] == {"encoder": 6}
     assert told["transferred_from"]["layers"] == {"encoder": 3}

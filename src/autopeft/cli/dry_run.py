@@ -48,6 +48,7 @@ def forecast(session: Session, steps: int = 5, total: Total | None = None) -> di
         "share_within_budget": _share(session),
         **({} if settings.learning_rates else {"learning_rate": _rate(settings)}),
         "initial_design": len(session.initial),
+        **({"warm_start": len(session.warm)} if session.warm else {}),
         "trials": session.total,
         "steps_a_trial": settings.recipe.n_steps(session.evaluator.n_train),
         "learning_rates": total.rates_told,

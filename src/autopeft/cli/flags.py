@@ -47,6 +47,9 @@ MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose wo
 Start = Annotated[
     str | None, typer.Option(help="Initial design: random, or baselines and then points that fill the space.")
 ]
+WarmStart = Annotated[
+    list[str], typer.Option(help="A study whose front begins the search, or an architecture's file; again for more.")
+]
 Rates = Annotated[
     str | None, typer.Option(help="Learning rates before the search: sweep (one for all) or card (one a method).")
 ]
@@ -81,6 +84,7 @@ def asked(
     promotion: Promotion = None,
     initial: Annotated[int | None, typer.Option(help="How many of them are the initial design.")] = None,
     start: Start = None,
+    warm_start: WarmStart = [],  # noqa: B006
     rates: Rates = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
     truncation_side: TruncationSide = None,
@@ -102,7 +106,7 @@ def asked(
     plain = {
         "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
         "trainings": trainings, "promotion": promotion, "initial": initial, "start": start, "rates": rates,
-        "train_limit": train_limit, "seed": seed,
+        "warm_start": warm_start or None, "train_limit": train_limit, "seed": seed,
         "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,

@@ -28,6 +28,9 @@ def transfer(
     found_on: Annotated[
         str | None, typer.Option("--from", help="The model that it was found on, where the source does not say.")
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task that it is for, where it is another one: see `autopeft list tasks`.")
+    ] = None,
     at: Annotated[str | None, typer.Option(help="Of a study: the best point of the front within a budget.")] = None,
     trial: Annotated[int | None, typer.Option(help="Of a study: the architecture of this trial.")] = None,
     file: Annotated[
@@ -40,6 +43,7 @@ def transfer(
 ) -> None:
     """Put an architecture on another model, by relative depth and width. Nothing is trained."""
     check_file("--out", file, ARCHITECTURE, {"the source": source, "the model": to}, overwrite=overwrite)
+    from autopeft import tasks
     from autopeft.backbones import Backbone
     from autopeft.network.build import count
     from autopeft.objectives import NOMINAL, nominal
@@ -47,6 +51,8 @@ def transfer(
     from autopeft.spaces.transfer import transfer as transferred
     from autopeft.training.retraining import write_cell
 
+    if task is not None:
+        tasks.lookup(task)
     candidate, about, name = _read(source, storage, at, trial)
     there = found_on or name
     if there is None:
@@ -62,6 +68,7 @@ def transfer(
         "backbone": {"name": to, **Shape.of(new).as_dict()},
         "transferred_from": {"name": there, **Shape.of(old).as_dict(), **architecture.as_dict()},
         "counts": counts[1].as_dict(),
+        **({} if task is None else {"task": task}),
     }
     if file is not None:
         write_cell(file, told)
@@ -71,7 +78,14 @@ def transfer(
     for model, item, counted in ((there, architecture, counts[0]), (to, moved, counts[1])):
         say(f"{model}: {item} ({counted.nominal:,} parameters, {NOMINAL.text(nominal(counted))})")
     if file is not None:
-        say(f"Written: {file}. Next: autopeft train SETTINGS.yaml --architecture {file}")
+        say(f"Written: {file}. Next: autopeft {_following(file, to, task)}")
+
+
+def _following(file: Path, to: str, task: str | None) -> str:
+    """What to call next: for another task an architecture is where a search begins."""
+    if task is None:
+        return f"train SETTINGS.yaml --architecture {file}"
+    return f"search --model {to} --task {task} --warm-start {file} --out FOLDER"
 
 
 def _read(

@@ -98,6 +98,20 @@ def ruled(settings: Settings, backbone: Backbone) -> Settings:
     return settings.with_changes(recipe=recipe, learning_rates=())
 
 
+def check_warm_start(settings: Settings) -> None:
+    """Refuse a warm start where nothing is begun with.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+        SettingsError: the sampler answers budgets by a search of its own.
+    """
+    if settings.warm_start and answers_budgets(settings.sampler):
+        raise SettingsError(
+            f"The sampler {settings.sampler!r} answers budgets by a search of its own, which begins with nothing that "
+            "others found: leave `warm_start` out."
+        )
+
+
 def check_promotion(settings: Settings) -> None:
     """Refuse a promotion that has nothing to promote.
 
@@ -134,12 +148,17 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     return space
 
 
-def initial_design(space: SearchSpace, settings: Settings) -> list[Configuration]:
-    """The initial design that the settings, resolved, ask for."""
+def initial_design(space: SearchSpace, settings: Settings, warm: Sequence[Configuration] = ()) -> list[Configuration]:
+    """The initial design that the settings, resolved, ask for: `warm` first, which counts among its points."""
     n = min(settings.initial or 0, settings.trials)
-    if settings.start != "baselines":
-        return random_design(space, settings.seed, n)
-    return list(named.design(_named(settings.space), space, settings.seed, n))
+    # Asked for all of it, as some may be those that stand before them.
+    design = (
+        random_design(space, settings.seed, n)
+        if settings.start != "baselines"
+        else named.design(_named(settings.space), space, settings.seed, n)
+    )
+    known = {space.identity(one) for one in warm}
+    return [*warm, *(one for one in design if space.identity(one) not in known)][: max(n, len(warm))]
 
 
 def _budget(backbone: Backbone, wanted: SpaceSettings) -> ParameterBudget | None:

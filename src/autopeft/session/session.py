@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,12 +21,14 @@ from autopeft.session.parts import (
     answers_budgets,
     build_space,
     check_promotion,
+    check_warm_start,
     initial_design,
     load_data,
     resolved,
     ruled,
 )
 from autopeft.session.rates import find_rates
+from autopeft.session.warm_start import warm_starts
 from autopeft.settings import Settings
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.events import Event
@@ -65,6 +67,9 @@ _RESOLVED = "sampler_settings"
 _TOLD = "told by searches"
 """The fact that keeps, by budget, how a sampler's own search went, in its own words."""
 
+_WARM = "warm start"
+"""The fact that keeps the indices of the points that came from other studies, which may change or go."""
+
 _DATA = ("task", "data", "files", "protocol", "data_seed", "train_limit", "validation_limit", "label_words")
 """The settings that the parts of the data depend on."""
 
@@ -94,6 +99,7 @@ class Session:
         settings: what it was built from, resolved.
         backbone, task, space, evaluator: the parts.
         initial: the initial design, the same for every sampler with these settings.
+        warm: the part of it that other studies gave, when the search begins; a study that has begun keeps its own.
     """
 
     settings: Settings
@@ -102,6 +108,7 @@ class Session:
     space: SearchSpace
     evaluator: Evaluator
     initial: tuple[Configuration, ...]
+    warm: tuple[Configuration, ...] = ()
 
     @classmethod
     def build(cls, settings: Settings, *, is_begun: bool = False, like: Session | None = None) -> Session:
@@ -121,6 +128,7 @@ class Session:
         cost = objectives.lookup(settings.cost)
         samplers.check_cost(settings.sampler, cost)
         check_promotion(settings)
+        check_warm_start(settings)
         shared = _shared(settings, like)
         task, splits = load_data(settings, is_begun) if shared.data is None else shared.data
         backbone = shared.backbone or Backbone.from_pretrained(
@@ -132,8 +140,9 @@ class Session:
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
         check_known(evaluator)
         # From the seed and the space alone, and so the same for every sampler: comparisons of samplers are paired.
-        initial = initial_design(space, settings)
-        return cls(settings, backbone, task, space, evaluator, tuple(initial))
+        warm = () if is_begun else warm_starts(settings.warm_start, backbone, space)
+        initial = initial_design(space, settings, warm)
+        return cls(settings, backbone, task, space, evaluator, tuple(initial), warm)
 
     def sampler(
         self,
@@ -275,10 +284,17 @@ class Session:
         for name, value in here.items():
             if study.fact(name) is None:
                 study.note(name, value)
+        if self.warm and study.fact(_WARM) is None:
+            study.note(_WARM, [list(one.indices) for one in self.warm])
         # The cost of the largest architecture is the reference point of hypervolumes, and readers have no model to ask.
         price, largest = self.costing.price, objectives.largest_fact(self.evaluator.cost)
         if price is not None and study.fact(largest) is None:
             study.note(largest, price(self.space.decode(self.space.largest())))
+
+    def initial_of(self, study: Study) -> Sequence[Configuration]:
+        """The initial design of `study`, with what it took over from others when it began."""
+        warm = [Configuration(tuple(indices)) for indices in study.fact(_WARM) or ()]
+        return initial_design(self.space, self.settings, warm) if warm else self.initial
 
     def proxy(
         self,
@@ -323,7 +339,7 @@ class Session:
             together = partial(evaluator.measure_all, batch=settings.batch)
             sampler = self.sampler(signal, folder, study.settings)
             more: dict[str, Any] = {"evaluate_all": together, "batch": settings.batch, "ladder": ladder}
-            study.run(evaluator, sampler, self.total, self.initial, tell, **more)
+            study.run(evaluator, sampler, self.total, self.initial_of(study), tell, **more)
         if isinstance(sampler, samplers.TellsMore) and sampler.told:
             study.note(_TOLD, {**(study.fact(_TOLD) or {}), **sampler.told})
         # All trials have ended: what workers that were lost have left is of no use any more. Those that are paused may

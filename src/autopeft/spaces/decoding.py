@@ -79,7 +79,7 @@ def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration 
     indices = []
     for position, choice in enumerate(space.choices):
         if position in dials:
-            value = _factor_of(dials[position], candidate, choice)
+            value = factor_of(dials[position], candidate, choice)
         elif position in switches:
             value = int(switches[position])
         else:
@@ -91,7 +91,7 @@ def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration 
     return found if candidate_at(space, found) == candidate else None
 
 
-def _factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
+def factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
     """The factor that `candidate` has there; the resting one where it holds nothing that the dial could turn."""
     if not dial.methods:
         return candidate.changes.rate_factor
