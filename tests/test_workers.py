@@ -159,6 +159,7 @@ def build(space, seed, **options):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_run_nothing_that_lies_about_but_what_is_named(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -81,6 +81,7 @@ def test_a_cell_is_a_rival_at_a_budget_and_the_budget_limits_its_space(case: Cas
     assert own.space.methods == contest(found).settings.space.methods
 
 
+@pytest.mark.slow
 def test_every_cell_is_within_its_budget_and_told_with_its_seconds(done: Path) -> None:
     for name in CELLS:
         found = cell(done, name)

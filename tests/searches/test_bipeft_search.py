@@ -75,6 +75,7 @@ def test_the_released_search_loses_what_it_ranks_highest(repair: dict[str, Any])
     assert found.count(1.0) == 5 if repair else found.count(1.0) <= 2
 
 
+@pytest.mark.slow
 def test_with_scores_that_never_move_it_is_not_found() -> None:
     """gamma 1, the paper's control (table 7): all scores stay 0 and the choice does not depend on the data."""
     settings = replace(PRESETS["paper"], triggers=12, warmup=0.2, learning_rate=0.01, gamma=1.0)

@@ -53,6 +53,7 @@ def test_a_study_is_made_resumed_and_checked(url: str) -> None:
         made(url, seed=8)
 
 
+@pytest.mark.slow
 def test_workers_promote_trials_of_one_study(url: str) -> None:
     for worker in [start(url, 9, 0.02, "pareto") for _ in range(2)]:
         finish(worker)
@@ -108,6 +109,7 @@ def command_lines() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 def test_a_password_is_in_no_output_and_on_no_worker_s_command_line(
     case: Case, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,6 +266,7 @@ def check_climbed(where: str | Path, n_trials: int) -> None:
         assert trial.latest.metrics == expected.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.flaky(reruns=1)  # processes by the clock
 def test_workers_share_a_study_and_one_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "shared.db"

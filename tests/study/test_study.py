@@ -592,6 +592,7 @@ def test_of_two_simultaneous_claims_the_later_is_withdrawn(
             study.trial(1)
 
 
+@pytest.mark.slow
 @pytest.mark.flaky(reruns=1)  # processes by the clock
 def test_four_processes_share_a_search(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
