@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, RobertaConfig, T5Config
 
-from autopeft.architecture import Architecture, Cost, Counts, Line, ParameterBudget, Placement, describe, total
+from autopeft.architecture import (
+    Architecture,
+    Cost,
+    Counts,
+    Line,
+    ParameterBudget,
+    Placement,
+    describe,
+    layers_told,
+    total,
+)
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, BudgetError
 from autopeft.network.build import count
@@ -91,9 +101,9 @@ def test_the_published_configuration_has_its_published_counts() -> None:
     assert counts.trained == 96_060 + 741_600 + 6_767_648 + 592_130 == 8_197_438
     assert round(percent(counts, "trained"), 2) == 7.49
     assert describe(published()) == [
-        "parallel=96@ffn[3,4,8,9,10]",
-        "prefix=1@kv[3,4,8,9,10]",
-        "serial=12@ffn[3,4,8,9,10]",
+        "parallel=96@ffn[3,4,8–10]",
+        "prefix=1@kv[3,4,8–10]",
+        "serial=12@ffn[3,4,8–10]",
     ]
 
 
@@ -267,6 +277,14 @@ def test_architectures_speak_for_themselves() -> None:
     assert str(Placement("encoder.0.ffn", "serial", 4, 2)) == "serial@encoder.0.ffn:4×2"
     scaled = Architecture(tuple(Placement(f"encoder.{i}.q", "lora", 8, scale) for i, scale in enumerate((1, 3, 1, 3))))
     assert describe(scaled) == ["lora=8@q[1,3]", "lora=8@q[2,4]×3"]
+
+
+def test_layers_in_a_row_are_told_as_ranges() -> None:
+    sites = [f"decoder.{layer}.{role}" for layer in range(30) for role in "qv"]
+    every = Architecture(tuple(Placement(site, "lora", 16) for site in sites))
+    assert describe(every) == ["lora=16@decoder.q[1–30]", "lora=16@decoder.v[1–30]"]
+    assert layers_told([11, 0, 1, 2, 3, 4, 5, 6, 7]) == "1–8,12"
+    assert [layers_told(layers) for layers in ([], [0], [1, 0], [4, 2, 3])] == ["", "1", "1,2", "3–5"]
 
 
 def test_the_method_s_own_scale_is_not_written() -> None:

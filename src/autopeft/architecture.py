@@ -261,22 +261,35 @@ class Architecture:
 
 
 def describe(architecture: Architecture) -> list[str]:
-    """One phrase a method and size, layers counted from 1 as in the papers: ``serial=12@ffn[3,4]``.
+    """One phrase a method and size, layers counted from 1 as in the papers: ``serial=12@ffn[3,4]``, ``lora=8@q[1–30]``.
 
     A scale that is not the method's own stands behind it: ``lora=8@q[1]×2``.
     """
-    groups: dict[tuple[str, str, int, float], list[str]] = {}
+    groups: dict[tuple[str, str, int, float], list[int]] = {}
     for item in architecture:
         parts = item.site.split(".")
         # Most models have an encoder alone, whose name would stand in every phrase and tell nothing.
         where = ".".join([*([] if parts[0] == "encoder" else parts[:1]), parts[-1]])
-        layer = [str(int(parts[1]) + 1)] if len(parts) == 3 and parts[1].isdecimal() else []
+        layer = [int(parts[1])] if len(parts) == 3 and parts[1].isdecimal() else []
         groups.setdefault((item.method, where, item.size, item.scale), []).extend(layer)
     phrases = []
     for (method, where, size, scale), layers in groups.items():
-        numbers = ",".join(sorted(layers, key=int))
+        numbers = layers_told(layers)
         phrases.append(f"{method}={size}@{where}" + (f"[{numbers}]" if numbers else "") + _times(scale))
     return sorted(phrases)
+
+
+def layers_told(layers: Iterable[int]) -> str:
+    """Layers as people count them, from 1, three or more in a row as a range: ``3,4,8–10`` for 2, 3, 7, 8 and 9."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    # Two in a row are no shorter as a range, and a reader need not think of what lies between.
+    parts = [[str(n + 1) for n in run] if len(run) < 3 else [f"{run[0] + 1}–{run[-1] + 1}"] for run in runs]
+    return ",".join(text for part in parts for text in part)
 
 
 def _listed(names: list[str]) -> str:

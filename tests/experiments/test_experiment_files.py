@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from transformers import BertConfig, MPNetConfig, RobertaConfig, T5Config
+from transformers import BertConfig, LlamaConfig, MPNetConfig, RobertaConfig, T5Config
 
 import tiny
 from autopeft import samplers, tasks
@@ -48,6 +48,14 @@ def backbone(model: str) -> Backbone:
             **LARGE, vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
         ),
         "models/mpnet": MPNetConfig,
+        "models/smollm2": lambda: LlamaConfig(
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            vocab_size=49152,
+        ),
         "t5-base": lambda: T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12),
         "runs/t5-tiny": lambda: T5Config(d_model=256, d_kv=64, d_ff=768, num_layers=4, num_heads=4),
         "t5-large": lambda: T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+import tiny
 from autopeft.architecture import Architecture, Counts, Placement
 from autopeft.candidate import Candidate
 from autopeft.errors import NonFiniteFailure, SettingsError
@@ -20,6 +22,8 @@ from autopeft.experiments._payoff_purse import Purse
 from autopeft.experiments._payoff_tables import differences_table
 from autopeft.experiments._results import Results
 from autopeft.objective import Measurement
+from autopeft.session import Session
+from autopeft.settings import from_dict
 from autopeft.training.recipe import Recipe
 from small_case import Case
 
@@ -238,7 +242,7 @@ def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None
         ({"ours": "nobody"}, "`ours` is one of the rivals"),
         ({"cost": 0}, "`cost` is a whole number of full trainings"),
         ({"retraining": {}}, "`retraining` is a mapping of `seeds`"),
-        ({"rivals": {"ours": {"how": "luck"}}}, "`how` is one of grid, lora-tpe, search"),
+        ({"rivals": {"ours": {"how": "luck"}}}, "`how` is one of grid, lora-tpe, search, zero-shot"),
         ({"rivals": {"ours": {"how": "grid", "rates": [1]}}}, "`baselines` is missing"),
         ({"rivals": {"ours": {"how": "search", "settings": {}, "budget": 1}}}, "`budget` is not known"),
         ({"rivals": {"ours": {"how": "lora-tpe", "finals": 1}}}, "`finals` is a share below 1"),
@@ -280,3 +284,41 @@ def test_what_is_known_is_trained_before_a_search_paid_for_and_meets_its_trials(
     mistaken = read(write(case, tmp_path / "wrong.yaml", rivals=wrong))
     with pytest.raises(SettingsError, match="A baseline is one of"):
         run(mistaken, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
+def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_may_not(
+    case: Case, tmp_path: Path
+) -> None:
+    made = tiny.backbone("llama", with_tokenizer=True)
+    made.language_model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    settings = {**case.data(recipe=RECIPE), "model": str(tmp_path / "model")}
+    rivals = {"ours": {"how": "zero-shot"}}
+    words = write(case, tmp_path / "words.yaml", rivals=rivals, settings={**settings, "answer": "words"})
+    run(read(words), tmp_path / "results", tmp_path / "work", lambda text: None)
+    cell = Results(tmp_path / "results" / "words").read()["ours-seed4"]
+    evaluator = Session.build(from_dict({**settings, "answer": "words"})).evaluator
+    plain = evaluator.score(evaluator.encode(evaluator.splits.test), evaluator.splits.test)["accuracy"]
+    assert cell["tested"]["values"] == [plain, plain]
+    assert (cell["cost"]["examples"], cell["counts"]["stored"]) == (0, 0)
+    assert (
+        "| ours | 4 | nothing trained | none |  | 0 |" in write_summary(read(words), tmp_path / "results").read_text()
+    )
+    head = write(case, tmp_path / "head.yaml", rivals=rivals, settings=settings)
+    with pytest.raises(SettingsError, match="A head that is not trained says nothing"):
+        run(read(head), tmp_path / "results", tmp_path / "work", lambda text: None)
+
+
+def test_some_of_what_was_written_is_kept(case: Case, tmp_path: Path) -> None:
+    made = tiny.backbone("llama", with_tokenizer=True)
+    made.language_model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"w{number}", "completion": " good"} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(tmp_path / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
+    settings = {**case.data(recipe=RECIPE), "model": str(tmp_path / "model"), "files": files}
+    path = write(case, tmp_path / "said.yaml", rivals={"ours": {"how": "zero-shot"}}, settings=settings)
+    run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
+    said = Results(tmp_path / "results" / "said").read()["ours-seed4"]["tested"]["said"]
+    assert len(said) == 4  # a tenth of the rows is the test part; of more than ten the first ten are kept
+    assert all(isinstance(text, str) for text in said)

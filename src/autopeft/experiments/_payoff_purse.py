@@ -17,6 +17,7 @@ from autopeft.finals.heats import examples_of_a_run
 from autopeft.objective import Measurement
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.kept_runs import KeptRuns
+from autopeft.training.run import measure_untrained
 
 FAILED = float("-inf")
 """What a training that failed is worth: what may fail is no answer."""
@@ -47,6 +48,10 @@ class Ledger:
             TrialFailure: training failed, which is not kept.
         """
 
+        if candidate.architecture.is_empty:
+            # Nothing is drawn where nothing is trained, so that every seed is the first.
+            return self._kept(evaluator, candidate, 0, "test", lambda: _as_it_is(evaluator))
+
         def train() -> Measurement:
             # With a seed that no choice has seen; the validation metric is kept to show how optimistic choosing was.
             with evaluator.trained(candidate, seed) as run:
@@ -62,6 +67,11 @@ class Ledger:
         # What was trained for another rival is read, but nobody is spared its cost: that is the purse's business.
         about = _about(evaluator, candidate, seed, split)
         return KeptRuns(self.folder).once(about, train, Measurement.as_dict, Measurement.from_dict)
+
+
+def _as_it_is(evaluator: Evaluator) -> Measurement:
+    found, before = measure_untrained(evaluator, "test", evaluator.splits.test), measure_untrained(evaluator)
+    return Measurement.from_dict(found.as_dict() | {"extra": {**found.extra, "validation": before.value}})
 
 
 def _about(evaluator: Evaluator, candidate: Candidate, seed: int, split: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from autopeft.session import Session
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import try_rates
 from autopeft.training.retraining import Baseline, baseline
+from autopeft.training.run import check_untrained, measure_untrained
 
 # -- a grid ------------------------------------------------------------------------------------------------------
 
@@ -178,6 +179,40 @@ class LoraTpe:
         return Candidate(scaled, Changes(learning_rate=rate))
 
 
+# -- nothing -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """The model as it is, asked in words: nothing is trained, and nothing is paid.
+
+    Args:
+        finals: see `Rival`; there is nothing to choose among.
+    """
+
+    required: ClassVar[frozenset[str]] = frozenset()
+
+    finals: float = 0.0
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Self:
+        """It, whose only value is the usual one."""
+        return cls()
+
+    def check_settings(self, asked: Asked) -> None:
+        """Nothing: it has none."""
+
+    def check(self, asked: Asked) -> None:
+        """The model answers in words."""
+        check_untrained(Session.build(asked.settings).evaluator)
+
+    def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
+        """The model without a module."""
+        evaluator = Session.build(asked.settings).evaluator
+        value = measure_untrained(evaluator).value
+        return [Entrant("nothing trained", Candidate(Architecture()), evaluator, value, [value], "none")]
+
+
 def _ends(raw: Mapping[str, Any], name: str, kind: type, default: tuple[Any, Any]) -> tuple[Any, Any]:
     low, high = raw.get(name, default)
     return kind(low), kind(high)
@@ -185,8 +220,8 @@ def _ends(raw: Mapping[str, Any], name: str, kind: type, default: tuple[Any, Any
 
 # -- by name -----------------------------------------------------------------------------------------------------
 
-HOWS: Mapping[str, type[Grid] | type[LoraTpe] | type[Search]] = MappingProxyType(
-    {"grid": Grid, "lora-tpe": LoraTpe, "search": Search}
+HOWS: Mapping[str, type[Grid] | type[LoraTpe] | type[Search] | type[ZeroShot]] = MappingProxyType(
+    {"grid": Grid, "lora-tpe": LoraTpe, "search": Search, "zero-shot": ZeroShot}
 )
 """What `how` of a rival may be."""
 

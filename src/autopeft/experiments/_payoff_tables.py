@@ -125,6 +125,8 @@ def chosen_table(by_rival: Mapping[str, Cells]) -> Table:
             chosen = cell["chosen"]
             factors = ", ".join(f"{method} times {factor:.3g}" for method, factor in chosen["rate_factors"].items())
             rate = f"{chosen['learning_rate']:.3g}" + (f" ({factors})" if factors else "")
+            if chosen["found_by"] == "none":  # nothing was trained
+                rate = ""
             validation = [value for value in chosen["validation"] if value is not None]
             mean = f"{fmean(validation):.4f} (n = {len(validation)})"
             tested = f"{_mean(cell):.4f}"

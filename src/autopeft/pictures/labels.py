@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autopeft.architecture import Architecture
+from autopeft.architecture import Architecture, layers_told
 from autopeft.candidate import Candidate
 from autopeft.trial import Trial
 
@@ -38,7 +38,7 @@ def _placed(architecture: Architecture) -> str:
     modules = ", ".join(f"{method} {_span(found)}{_scaled(scales[method])}" for method, found in sorted(sizes.items()))
     ordered = sorted(layers, key=lambda stack: (stack != "encoder", stack))
     places = [
-        f"{stack if len(layers) > 1 else 'layers' if len(layers[stack]) > 1 else 'layer'} {_ranges(layers[stack])}"
+        f"{stack if len(layers) > 1 else 'layers' if len(layers[stack]) > 1 else 'layer'} {layers_told(layers[stack])}"
         for stack in ordered
     ]
     return " · ".join([modules, ", ".join(places + sorted(outside))])
@@ -59,18 +59,6 @@ def _scaled(scales: set[float]) -> str:
 
 def _span(sizes: set[int]) -> str:
     return str(min(sizes)) if len(sizes) == 1 else f"{min(sizes)}–{max(sizes)}"
-
-
-def _ranges(layers: set[int]) -> str:
-    """0-based layers as 1-based text, three or more in a row as a range: ``3,4,8–10``."""
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    parts = [[str(n + 1) for n in run] if len(run) < 3 else [f"{run[0] + 1}–{run[-1] + 1}"] for run in runs]
-    return ",".join(text for part in parts for text in part)
 
 
 def metric_label(trials: Sequence[Trial]) -> str:

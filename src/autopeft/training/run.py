@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from autopeft.architecture import Architecture
+from autopeft.errors import SettingsError
 from autopeft.fidelity import FULL, Reached
-from autopeft.network.attach import Attached
-from autopeft.objective import Measurement
+from autopeft.network.attach import Attached, attach
+from autopeft.objective import Epoch, Measurement
 from autopeft.objectives import recorded
 from autopeft.tasks._examples import Examples
 from autopeft.training.bench import readings
 from autopeft.training.fitted import Fit
+from autopeft.training.learners import Written
 from autopeft.training.memory import Memory
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
 _LATENCY = "latency"
 """The objective whose reading every measurement holds in seconds, too, as measurements did before there were others."""
+
+
+_SHOWN = 10
+"""How many of the texts that were written are kept beside their metrics, from the first on."""
 
 
 class Run:
@@ -64,14 +71,14 @@ class Run:
             split: the name of what is measured on.
             examples: what to measure on; the validation part of the search when None.
         """
-        evaluator = self.evaluator
+        evaluator, outputs = self.evaluator, list[Any]()
         if examples is None:
             # The parameters are those of this evaluation again, so measuring once more would give the same at the price
             # of a pass.
             metrics = self.fitted.history[self.fitted.kept].metrics
         else:
-            encoded = evaluator.encode(examples)
-            metrics = evaluator.score(encoded, examples)
+            outputs = evaluator.outputs(evaluator.encode(examples))
+            metrics = evaluator.learner.score(outputs, examples)
         costs = self._costs
         return Measurement(
             metrics=dict(metrics),
@@ -93,6 +100,8 @@ class Run:
                 "first_loss": self.fitted.first_loss,
                 "last_loss": self.fitted.history[-1].loss,
                 **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
+                # A figure of what was written says little to whoever has not read some of it.
+                **({"said": said} if (said := [one.text for one in outputs[:_SHOWN] if _is_text(one)]) else {}),
                 "train_seconds": self.fitted.train_seconds,
                 "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
                 "learning_rate": evaluator.recipe.learning_rate,
@@ -100,3 +109,37 @@ class Run:
             },
             costs=costs,
         )
+
+
+def _is_text(output: Any) -> bool:
+    return isinstance(output, Written) and output.text is not None
+
+
+def check_untrained(evaluator: Evaluator) -> None:
+    """Make sure that the model says something before it is trained.
+
+    Raises:
+        SettingsError: the task is answered by a head, which does not.
+    """
+    if evaluator.learner.n_head:
+        raise SettingsError("A head that is not trained says nothing: have the model answer in words, see `answer`.")
+
+
+def measure_untrained(evaluator: Evaluator, split: str = "validation", examples: Examples | None = None) -> Measurement:
+    """The measurement of the backbone as it is, with no step taken: of models that answer in words, zero-shot.
+
+    Its history has one point, at step 0, whose loss is 0 as nothing was trained.
+
+    Args:
+        split, examples: as for `Run.measure`.
+
+    Raises:
+        SettingsError: see `check_untrained`.
+    """
+    check_untrained(evaluator)
+    memory = Memory(evaluator.backbone.device)
+    with attach(evaluator.backbone, Architecture()) as attached:
+        attached.train(False)
+        metrics = evaluator.score(evaluator.validation_part, evaluator.validation)
+        fitted = Fit((Epoch(0.0, 0, 0.0, metrics, 0.0),), 0, 0, 0, 0, 0.0, 0.0)
+        return Run(evaluator, attached, fitted, memory).measure(split, examples)
