@@ -24,6 +24,7 @@ from autopeft.experiments._results import Results
 from autopeft.objective import Measurement
 from autopeft.session import Session
 from autopeft.settings import from_dict
+from autopeft.study.study import Study
 from autopeft.training.recipe import Recipe
 from small_case import Case
 
@@ -227,6 +228,43 @@ def test_without_anything_left_the_best_that_was_measured_wins_and_of_equals_the
         settle(Purse(cast(Any, told), 9), [], range(3))
 
 
+def incumbents(scores: Sequence[float], *known: str) -> list[Entrant]:
+    found = entrants(scores)
+    for one in found:
+        one.is_incumbent = one.name in known
+    return found
+
+
+@pytest.mark.parametrize(
+    ("challenger", "expected"),
+    [
+        ([0.61, 0.62], "1"),  # better each time, by 0.1, 0.01, 0.02, which is not enough
+        ([0.69, 0.71], "2"),  # better by 0.1, 0.09, 0.11
+        ([None, 0.9], "1"),
+        ([0.4, 0.9], "1"),  # better on average
+    ],
+)
+def test_what_is_known_stays_unless_another_is_better_seed_by_seed(
+    challenger: list[float | None], expected: str
+) -> None:
+    values = {(1, 100): 0.6, (1, 101): 0.6, (2, 100): challenger[0], (2, 101): challenger[1]}
+    purse = Purse(cast(Any, Told(values)), 40)
+    chosen = settle(purse, incumbents([0.5, 0.6], "1"), range(100, 110))
+    assert (chosen.name, purse.examples) == (expected, 40)
+
+
+def test_half_of_those_that_go_on_are_known() -> None:
+    told = Told({(size, 100): 0.1 * size for size in range(1, 7)} | {(n, 101): 0.0 for n in (4, 3, 5)})
+    purse = Purse(cast(Any, told), 60)
+    settle(purse, incumbents([0.1, 0.2, 0.3, 0.9, 0.8, 0.7], "1", "2", "3"), range(100, 110))
+    assert told.asked[:4] == [(4, 100), (5, 100), (3, 100), (2, 100)]
+
+
+def test_without_a_second_seed_what_is_known_stays() -> None:
+    assert settle(Purse(cast(Any, Told({})), 9), incumbents([0.5, 0.9], "1"), range(3)).name == "1"
+    assert settle(Purse(cast(Any, Told({})), 9), incumbents([0.5, 0.9], "2"), range(3)).name == "2"
+
+
 def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None:
     keyed = {"ours": {0: 0.5, 1: 0.7, 2: 0.6}, "a": {0: 0.4, 1: 0.6, 2: 0.5}, "b": {0: 0.5, 1: 0.6, 2: 0.7}, "c": {}}
     first, second, third = differences_table(keyed, "ours", "seed", 0.001).rows
@@ -284,6 +322,32 @@ def test_what_is_known_is_trained_before_a_search_paid_for_and_meets_its_trials(
     mistaken = read(write(case, tmp_path / "wrong.yaml", rivals=wrong))
     with pytest.raises(SettingsError, match="A baseline is one of"):
         run(mistaken, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
+def test_a_challenge_searches_around_the_champion_at_its_rate(case: Case, tmp_path: Path) -> None:
+    rival = {
+        "how": "search",
+        "challenge": True,
+        "first": {"serial:1": ["1e-2", 1e-1], "serial:2": 1e-2},
+        "settings": {"sampler": "random", "initial": 2},
+        "finals": 0,
+    }
+    experiment = read(write(case, tmp_path / "challenge.yaml", rivals={"ours": rival}))
+    run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
+    cell = Results(tmp_path / "results" / "challenge").read()["ours-seed4"]
+    known = cell["cost"]["spent"][:3]
+    assert [one["name"] for one in known] == ["serial:1 at 0.01", "serial:1 at 0.1", "serial:2 at 0.01"]
+    best = max(known, key=lambda one: one["value"])
+    size, rate = best["name"].removeprefix("serial:").split(" at ")
+    folder = next((tmp_path / "work").rglob("study.db"))
+    with Study.open(folder) as study:
+        assert study.settings["recipe"]["learning_rate"] == float(rate)
+        first, second, *_ = (trial.architecture for trial in study.trials())
+    # First a method that was absent, then the next size of the one that is there.
+    assert {(item.method, item.size) for item in first} == {("serial", int(size)), ("prefix", 2)}
+    assert {(item.method, item.size) for item in second} == {("serial", 2 * int(size))}
+    # With one seed for each nothing is shown to be better than what is known.
+    assert cell["chosen"]["name"] == best["name"]
 
 
 def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_may_not(

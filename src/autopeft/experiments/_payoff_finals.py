@@ -13,8 +13,12 @@ from autopeft.errors import SettingsError
 from autopeft.experiments._experiment import Origin
 from autopeft.experiments._payoff_purse import FAILED, Purse
 from autopeft.network.build import count
+from autopeft.paired import Paired
 from autopeft.settings import Settings
 from autopeft.training.evaluator import Evaluator
+
+CONFIDENCE = 0.9
+"""At which another must be better than the best incumbent to be chosen."""
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Entrant:
         score: what it is ranked by before it has further seeds; larger is better.
         values: the metric on the validation part, one a seed.
         found_by: who proposed it.
+        is_incumbent: whether it is what people use, which stays unless something is shown to be better.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Entrant:
     score: float
     values: list[float]
     found_by: str
+    is_incumbent: bool = False
 
     @property
     def mean(self) -> float:
@@ -105,6 +111,9 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
     Two thirds as many go on as trainings are left, then, seed by seed, the better half of them, and at least two: so
     that what is left is spent, whoever asks. Of equals the cheaper wins.
 
+    Where there are incumbents the better half of those that go on are incumbents first, and the best of them is chosen
+    unless another is better seed by seed, see `beats`: the best of many lucky runs is no reason to leave what is known.
+
     Args:
         seeds: in the order in which they are used.
 
@@ -116,7 +125,7 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
     # By one seed there are too many to go on: the value that ranks them is the best of many, and so too good for most.
     ranked = sorted(entrants, key=lambda one: (-one.score, one.nominal))
     left = purse.left(ranked[0].evaluator)
-    going = ranked[: max(2, 2 * left // 3)] if left > 1 else ranked[:1]
+    going = _taken(ranked, max(2, 2 * left // 3) if left > 1 else 1)
     for seed in seeds:
         # A round that only some could pay for would favour those.
         if len(going) < 2 or purse.left(going[0].evaluator) < len(going):
@@ -125,5 +134,32 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
             # A run that fails makes the mean minus infinity, for good.
             value = purse.value(one.evaluator, one.candidate, seed, "finals", one.name)
             one.values.append(FAILED if value is None else value)
-        going = sorted(going, key=lambda one: (-one.mean, one.nominal))[: max(2, (len(going) + 1) // 2)]
-    return min(going, key=lambda one: (-one.mean, one.nominal))
+        going = _taken(sorted(going, key=lambda one: (-one.mean, one.nominal)), max(2, (len(going) + 1) // 2))
+    ranked = sorted(going, key=lambda one: (-one.mean, one.nominal))
+    champion = next((one for one in ranked if one.is_incumbent), None)
+    return ranked[0] if champion is None else next(one for one in ranked if one is champion or beats(one, champion))
+
+
+def _taken(ranked: Sequence[Entrant], n: int) -> list[Entrant]:
+    """The first `n`, in their order; where there are incumbents half of them are such, as far as there are."""
+    incumbents = [one for one in ranked if one.is_incumbent]
+    others = [one for one in ranked if not one.is_incumbent]
+    kept = incumbents[: max((n + 1) // 2, n - len(others))]
+    chosen = {id(one) for one in (*kept, *others[: n - len(kept)])}
+    return [one for one in ranked if id(one) in chosen]
+
+
+def beats(challenger: Entrant, champion: Entrant) -> bool:
+    """Whether `challenger` is better seed by seed at the level of `CONFIDENCE`, by Student's t on one side.
+
+    Never where it failed with a seed, or where there are fewer than two seeds to compare.
+    """
+    n = min(len(challenger.values), len(champion.values))
+    differences = tuple(a - b for a, b in zip(challenger.values[:n], champion.values[:n], strict=True))
+    if FAILED in challenger.values or n < 2:
+        return False
+    if FAILED in champion.values:
+        return True
+    found = Paired(tuple(range(n)), differences)
+    # Two sides at twice the level are one side at it.
+    return found.mean > 0 and (found.p_value or 0.0) < 2 * (1 - CONFIDENCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from autopeft.candidate import Candidate, Changes
@@ -15,6 +15,9 @@ from autopeft.objective import Measurement
 from autopeft.samplers._bayes.smoothing import smooth
 from autopeft.session import Session
 from autopeft.settings import Settings
+from autopeft.spaces.choices import Configuration
+from autopeft.spaces.nearest import nearest
+from autopeft.spaces.variations import variations
 from autopeft.study.study import Study
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.retraining import baseline
@@ -31,6 +34,8 @@ class Search:
         finals: see `Rival`; 0 ends at the best measured trial, as the papers do.
         first: pairs of a baseline, see `autopeft.training.retraining.baseline`, and a learning rate, which are trained
             before the search and meet its trials in the finals.
+        challenge: whether the search begins around the best of these at its learning rate, one choice changed at a
+            time, and what it finds is chosen only if it is shown to be better than they are, see `settle`.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"settings"})
@@ -39,12 +44,18 @@ class Search:
     smoothed: bool = False
     finals: float = 0.25
     first: tuple[tuple[str, float], ...] = ()
+    challenge: bool = False
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
         """The search that `raw` describes."""
-        first = tuple((str(name), float(rate)) for name, rate in dict(raw.get("first", {})).items())
-        return cls(raw["settings"], bool(raw.get("smoothed", False)), float(raw.get("finals", 0.25)), first)
+        first = tuple(
+            (str(name), float(rate))
+            for name, rates in dict(raw.get("first", {})).items()
+            for rate in (rates if isinstance(rates, list) else [rates])
+        )
+        smoothed, challenge = bool(raw.get("smoothed", False)), bool(raw.get("challenge", False))
+        return cls(raw["settings"], smoothed, float(raw.get("finals", 0.25)), first, challenge)
 
     def settings_of(self, asked: Asked) -> Settings:
         """The settings of the search.
@@ -67,13 +78,20 @@ class Search:
 
     def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
         """Rates, then trial by trial until the share is spent. The study keeps what is done."""
-        session = Session.build(self.settings_of(asked))
+        settings = self.settings_of(asked)
+        known = list(self._known(Session.build(settings).evaluator, asked.seed, purse)) if self.first else []
+        champion = max(known, key=lambda one: one.score).candidate if self.challenge and known else None
+        if champion is not None:
+            # Every trial at a rate that is known to be wrong would lose, whatever it trains.
+            rate = champion.changes.learning_rate or settings.recipe.learning_rate
+            settings = settings.with_changes(recipe=replace(settings.recipe, learning_rate=rate))
+        session = Session.build(settings)
+        initial = session.initial if champion is None else _around(session, champion)
         with session.begin(asked.folder) as study:
             signal = session.proxy(study, folder=asked.folder)
             evaluator = session.tuned(signal)
             _charge_rates(purse, signal, evaluator, asked.seed)
-            known = list(self._known(evaluator, asked.seed, purse))
-            self._run(session, study, evaluator, asked, purse)
+            self._run(session, study, initial, evaluator, asked, purse)
             return [*known, *self._entrants(session, evaluator, study.trials(with_history=False))]
 
     def _known(self, evaluator: Evaluator, seed: int, purse: Purse) -> Iterator[Entrant]:
@@ -84,9 +102,17 @@ class Search:
             value = purse.value(evaluator, candidate, seed, "rates", told)
             if value is not None:
                 # By what it measured: the surrogate knows no more of it than that.
-                yield Entrant(told, candidate, evaluator, value, [value], "known")
+                yield Entrant(told, candidate, evaluator, value, [value], "known", self.challenge)
 
-    def _run(self, session: Session, study: Study, evaluator: Evaluator, asked: Asked, purse: Purse) -> None:
+    def _run(
+        self,
+        session: Session,
+        study: Study,
+        initial: Sequence[Configuration],
+        evaluator: Evaluator,
+        asked: Asked,
+        purse: Purse,
+    ) -> None:
         # The study pays afterwards, trial by trial, so the ledger is asked and not the purse.
         def evaluate(candidate: Candidate, seed: int) -> Measurement:
             return purse.ledger.measure(evaluator, candidate, seed)
@@ -100,7 +126,7 @@ class Search:
             charged = len(trials)
             if not purse.left(evaluator, asked.share):
                 return
-            study.run(evaluate, sampler, study.n_finished() + 1, session.initial)
+            study.run(evaluate, sampler, study.n_finished() + 1, initial)
             if len(study.trials(with_history=False)) == charged:
                 return  # the space is exhausted
 
@@ -115,6 +141,14 @@ class Search:
             entrant = Entrant(name, trial.candidate, evaluator, scores[trial.number], [value], trial.origin)
             found.setdefault(trial.candidate, entrant)
         return list(found.values())
+
+
+def _around(session: Session, champion: Candidate) -> Sequence[Configuration]:
+    """The initial design of a challenge; the session's own where the space holds nothing like the champion."""
+    point = nearest(session.space, Candidate(champion.architecture))
+    if point is None:
+        return session.initial
+    return variations(session.space, point)[: session.settings.initial]
 
 
 def _charge_rates(purse: Purse, signal: Any, evaluator: Evaluator, seed: int) -> None:
