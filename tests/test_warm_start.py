@@ -92,9 +92,23 @@ def test_an_architecture_s_file_is_a_source(case: Case, tmp_path: Path) -> None:
     assert len(again.initial) == len(session.initial)
 
 
+def test_a_search_begins_around_a_baseline(case: Case) -> None:
+    session = Session.build(case.settings(warm_start=["serial:2"], start="around", trials=9, initial=9))
+    found = [session.space.decode(point) for point in session.initial]
+    assert {(item.method, item.size) for item in found[0]} == {("serial", 2)}
+    assert len({item.site for item in found[0]}) == 3
+    assert {(item.method, item.size) for item in found[1]} == {("serial", 2), ("prefix", 2)}
+    sizes = [{item.size for item in one if item.method == "serial"} for one in found]
+    assert sizes[2:4] == [{4}, {1}]
+    assert [len(one.placements) for one in found[4:]] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"start": "around"}, "`start: around` begins around what `warm_start` names, but that is empty"),
+        ({"warm_start": ["serial:x"]}, "but got 'serial:x'"),
+        ({"warm_start": ["serail"]}, "which is no baseline either: serial"),
         ({"warm_start": ["nowhere"]}, "There is nothing at `warm_start: nowhere`"),
         ({"warm_start": ["lora.json"]}, "Nothing of `warm_start` (lora.json) has a place in this search space"),
         ({"warm_start": ["train.csv"]}, "train.csv"),

@@ -169,12 +169,13 @@ class Settings:
             paused is a part; `trials` is a limit all the same. None for no such limit.
         initial: how many of them form the initial design; None takes 20, 30 of those that start with baselines, 12 in
             the space "decoder", or none where the sampler does not read what was measured but answers budgets.
-        start: the initial design: "random", or "baselines", which begins with uniform architectures and then fills the
-            space evenly, see `autopeft.spaces.start`; None takes that in the spaces "recommended" and "decoder", else
-            random ones.
-        warm_start: studies, or files of architectures, whose best begin the initial design: the front of each study,
-            put on this model by relative depth and width, as the nearest point of the space. Read when the search
-            begins, and not when it goes on.
+        start: the initial design: "random"; "baselines", which begins with uniform architectures and then fills the
+            space evenly, see `autopeft.spaces.start`; or "around", what lies around the points of `warm_start`, one
+            choice changed at a time, see `autopeft.spaces.variations`. None takes "baselines" in the spaces
+            "recommended" and "decoder", else random ones.
+        warm_start: what begins the initial design: baselines such as "lora_all:8"; files of architectures; studies, of
+            which it is the front, put on this model by relative depth and width. Each as the nearest point of the
+            space; read when the search begins, and not when it goes on.
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
         workers: processes on this machine.
@@ -209,7 +210,7 @@ class Settings:
     trials: Count = 60
     trainings: Positive | None = None
     initial: Natural | None = None
-    start: Literal["random", "baselines"] | None = None
+    start: Literal["random", "baselines", "around"] | None = None
     warm_start: Many[Text] = ()
     seed: Natural = 42
     max_retries: Natural = 3

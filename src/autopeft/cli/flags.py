@@ -45,10 +45,11 @@ Trainings = Annotated[float | None, typer.Option(help="Budget of the search in w
 Promotion = Annotated[str | None, typer.Option(help="Which trials go on from a rung: `autopeft list promotions`.")]
 MaxRetries = Annotated[int | None, typer.Option(help="How often a trial whose worker was lost is tried again.")]
 Start = Annotated[
-    str | None, typer.Option(help="Initial design: random, or baselines and then points that fill the space.")
+    str | None,
+    typer.Option(help="Initial design: random, baselines and then points that fill the space, or around --warm-start."),
 ]
 WarmStart = Annotated[
-    list[str], typer.Option(help="A study whose front begins the search, or an architecture's file; again for more.")
+    list[str], typer.Option(help="What begins the search: a study, a file, or lora_all:8; again for more.")
 ]
 Rates = Annotated[
     str | None, typer.Option(help="Learning rates before the search: sweep (one for all) or card (one a method).")

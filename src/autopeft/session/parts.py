@@ -21,6 +21,7 @@ from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.build import BANDS, stands_at
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
+from autopeft.spaces.variations import variations
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset
@@ -29,7 +30,7 @@ from autopeft.training.recipe import Recipe, ruled_rate
 
 log = logging.getLogger(__name__)
 
-_INITIAL = {"random": 20, "baselines": 30}
+_INITIAL = {"random": 20, "baselines": 30, "around": 20}
 """Configurations of an initial design before a sampler that learns from what was measured is asked."""
 
 
@@ -103,8 +104,10 @@ def check_warm_start(settings: Settings) -> None:
 
     Raises:
         UnknownNameError: there is no such sampler.
-        SettingsError: the sampler answers budgets by a search of its own.
+        SettingsError: the sampler answers budgets by a search of its own, or there is nothing to begin around.
     """
+    if settings.start == "around" and not settings.warm_start:
+        raise SettingsError("`start: around` begins around what `warm_start` names, but that is empty.")
     if settings.warm_start and answers_budgets(settings.sampler):
         raise SettingsError(
             f"The sampler {settings.sampler!r} answers budgets by a search of its own, which begins with nothing that "
@@ -151,14 +154,15 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
 def initial_design(space: SearchSpace, settings: Settings, warm: Sequence[Configuration] = ()) -> list[Configuration]:
     """The initial design that the settings, resolved, ask for: `warm` first, which counts among its points."""
     n = min(settings.initial or 0, settings.trials)
-    # Asked for all of it, as some may be those that stand before them.
-    design = (
-        random_design(space, settings.seed, n)
-        if settings.start != "baselines"
-        else named.design(_named(settings.space), space, settings.seed, n)
-    )
-    known = {space.identity(one) for one in warm}
-    return [*warm, *(one for one in design if space.identity(one) not in known)][: max(n, len(warm))]
+    if settings.start == "around":
+        design: Sequence[Configuration] = [one for point in warm for one in variations(space, point)]
+    elif settings.start == "baselines":
+        design = named.design(_named(settings.space), space, settings.seed, n)
+    else:
+        design = random_design(space, settings.seed, n)
+    # What comes from others counts among the points, and may be among the design's own.
+    found = {space.identity(one): one for one in (*warm, *design)}
+    return list(found.values())[: max(n, len(warm))]
 
 
 def _budget(backbone: Backbone, wanted: SpaceSettings) -> ParameterBudget | None:

@@ -23,6 +23,7 @@ from autopeft.spaces.lattice import SearchSpace
 from autopeft.spaces.nearest import nearest
 from autopeft.spaces.transfer import transfer
 from autopeft.study.study import Study
+from autopeft.training.retraining import BASELINES, baseline
 from autopeft.writing import STUDY
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def warm_starts(sources: Sequence[str], backbone: Backbone, space: SearchSpace) 
     """Points of `space` to begin with: what `sources` hold, in their order, the best of each study first.
 
     Args:
-        sources: folders of studies, of saved models, or files of architectures.
+        sources: names of baselines, perhaps with a size, see `autopeft.training.retraining.baseline`; folders of
+            studies, of saved models, or files of architectures.
 
     Returns:
         None twice; fewer where the space holds nothing like some of them, which is logged.
@@ -60,7 +62,12 @@ def warm_starts(sources: Sequence[str], backbone: Backbone, space: SearchSpace) 
 def _candidates(source: Path, backbone: Backbone) -> Iterator[Candidate]:
     """What stands at `source`, on `backbone`."""
     if not source.exists():
-        raise SettingsError(f"There is nothing at `warm_start: {source}`.")
+        if str(source).partition(":")[0] not in BASELINES:
+            raise SettingsError(
+                f"There is nothing at `warm_start: {source}`, which is no baseline either: {', '.join(BASELINES)}."
+            )
+        yield Candidate(baseline(str(source), backbone))
+        return
     if STUDY.stands_at(source):
         yield from _of_study(source, backbone)
         return
