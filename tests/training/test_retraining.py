@@ -7,14 +7,20 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 import pytest
+from transformers import T5Config
 
 import tiny
+from autopeft.architecture import Architecture
+from autopeft.backbones import Backbone
+from autopeft.candidate import Candidate
 from autopeft.errors import SettingsError
 from autopeft.network.build import count
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
 from autopeft.session import Session
+from autopeft.training.evaluator import Evaluator
 from autopeft.training.rate_sweep import sweep
+from autopeft.training.recipe import Recipe
 from autopeft.training.retraining import BASELINES, baseline, retrain, write_cell
 from small_case import Case
 
@@ -105,6 +111,7 @@ def test_baselines_stand_in_every_layer_with_the_papers_counts(name: str) -> Non
         "adapterdrop": (layers - 1) * 2 * d * (d // 8),  # 11 / 24 of three layers is one
         "adapter_lr": layers * 2 * (2 * d + 2 * (d // 32)),
         "bitfit": layers * (7 * d + found.model.config.intermediate_size),  # q, k, v, o, ffn_out, two norms, ffn_in
+        "bitfit_head": layers * (7 * d + found.model.config.intermediate_size),  # an encoder writes no words
         "lnfit": layers * 2 * d,  # the weights of two norms a layer
         "full": found.n_parameters,
     }
@@ -118,6 +125,29 @@ def test_adapterdrop_leaves_the_lower_layers_alone() -> None:
     depth = {stack: 1 + max(s.layer or 0 for s in found.sites.values() if s.stack == stack) for stack, _ in placed}
     assert placed == {(s, layer) for s, n in depth.items() for layer in range(int(n * 11 / 24), n)}
     assert len(depth) == 2
+
+
+def test_bitfit_is_as_large_on_t5_as_the_paper_says() -> None:
+    """8.13 per ten thousand of T5-large with the bias of the layer that writes words, 7.69 without."""
+    config = T5Config(
+        d_model=1024, d_ff=4096, num_layers=24, num_decoder_layers=24, num_heads=16, d_kv=64, vocab_size=32128
+    )
+    large = Backbone.from_config(config, device="meta")
+    shares = [
+        1e4 * count(large, baseline(name, large)).stored / large.n_parameters for name in ("bitfit_head", "bitfit")
+    ]
+    assert [round(share, 2) for share in shares] == [8.13, 7.69]
+
+
+def test_the_bias_of_the_layer_that_writes_words_is_trained() -> None:
+    found = tiny.backbone("t5", with_tokenizer=True)
+    added = set(baseline("bitfit_head", found)) - set(baseline("bitfit", found))
+    assert {item.site for item in added} == {"decoder.lm_head"}
+    splits = tiny.splits(tiny.sentiment(16), tiny.sentiment(8))
+    evaluator = Evaluator(found, tiny.SENTIMENT, splits, Recipe(steps=3, learning_rate=1e-2, batch_size=8))
+    with evaluator.trained(Candidate(Architecture(tuple(added))), 0) as trained:
+        (module,) = trained.attached.modules.values()
+        assert all(bool((bias != 0).any()) for bias in module.parameters())
 
 
 def test_a_baseline_takes_another_size() -> None:

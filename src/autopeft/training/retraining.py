@@ -14,7 +14,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.backbones import LINEAR, Backbone
+from autopeft.backbones import LINEAR, NORMS, Backbone
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import SettingsError
 from autopeft.methods import lookup
@@ -227,12 +227,14 @@ BASELINES = {
     "adapterdrop": Baseline((("serial", "D/8"),), skipped=11 / 24),
     "adapter_lr": Baseline((("adapter_lr", 1),)),
     "bitfit": Baseline((("bitfit", 1),)),
+    "bitfit_head": Baseline((("bitfit", 1),), roles=(*LINEAR, *NORMS, "lm_head")),
     "lnfit": Baseline((("lnfit", 1),)),
     "full": Baseline((("full", 1),)),
 }
 """Defaults of AutoPEFT's table 1: Pfeiffer and Houlsby b = D/16, parallel b = D/2, prefix 10, LoRA 8, MAM 30 and D/2,
 UniPELT D/16, 10 and 8; of BIPEFT's table 1: BitFit and LNFit, wherever the backbone has biases and norms, and LoRA 8
-with alpha = 2 r (``lora_double``); low-rank adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT
+with alpha = 2 r (``lora_double``), and BitFit with a bias of the layer that writes words, as its authors have it on T5
+(``bitfit_head``); low-rank adapters of rank 1, as S3Delta has them. AdaMix with b = D/16, as AutoPEFT
 runs it; AdapterDrop (Rücklé et al. 2020) as in AutoPEFT's table 6: nothing in the first 11 of 24 layers, D/8 in the
 others. Beside the papers': LoRA 8 at every linear map (``lora_all``), DoRA 8 where LoRA stands, and IA3."""
 
