@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def loop_seconds() -> float:
+    """Processor time of ten million additions: neighbours on a shared processor slow all figures alike."""
+    start, total = time.process_time(), 0
+    for n in range(10_000_000):
+        total += n
+    return time.process_time() - start
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

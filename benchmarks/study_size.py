@@ -16,7 +16,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -122,14 +121,6 @@ def found(folder: Path, sizes: list[int]) -> dict[int, Path]:
     return folders if all(each.is_dir() for each in folders.values()) else build(folder, sizes)
 
 
-def loop_seconds() -> float:
-    """Processor time of ten million additions: neighbours on a shared processor slow all figures alike."""
-    start, total = time.process_time(), 0
-    for n in range(10_000_000):
-        total += n
-    return time.process_time() - start
-
-
 def seconds(command: list[str | Path]) -> float:
     """Processor time, of user and system, of one command in a process of its own."""
     words = [sys.executable, "-m", "autopeft", *map(str, command)]
@@ -166,7 +157,7 @@ def main() -> None:
     parser.add_argument("--studies", type=Path, help="folder of studies that an earlier run has built there")
     parser.add_argument("--name", default="study_size")
     options = parser.parse_args()
-    before = {**machine.facts(), "loop_seconds": round(loop_seconds(), 3)}
+    before = {**machine.facts(), "loop_seconds": round(machine.loop_seconds(), 3)}
     with tempfile.TemporaryDirectory() as folder:
         folders = found(options.studies, options.sizes) if options.studies else build(Path(folder), options.sizes)
         result = {str(n): figures(folders[n], options.repeats) for n in sorted(folders)}

@@ -17,7 +17,18 @@ LATTICE = ("spaces/build", "spaces/choices", "spaces/count", "spaces/decoding", 
 
 # A module imports only from its own row and the rows above it. A folder stands for its files.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "yaml_files", "markup", "masking", "reading", "recognising", "writing", "interruption", "collecting"),
+    (
+        "errors",
+        "yaml_files",
+        "markup",
+        "masking",
+        "reading",
+        "recognising",
+        "writing",
+        "interruption",
+        "collecting",
+        "caches",
+    ),
     (
         "kinds",
         "rules",
@@ -413,3 +424,31 @@ def test_a_gate_is_the_supernet_s() -> None:
         if path.parts[len(PACKAGE.parts)] != "searches":
             found = set(re.findall(r"(?<![A-Za-z])[a-z_]*(?<![a-z])gate[a-z_]*", path.read_text()))
             assert found <= allowed, f"{key} speaks of {', '.join(sorted(found - allowed))}."
+
+
+LATE = ("sklearn", "scipy.stats", "pandas", "botorch", "jax", "numpyro", "matplotlib")
+"""What takes half a second or more to import, and what no start needs."""
+ASKED_FOR = ("benchmark", "pictures", "samplers/_bayes", "reports")
+"""Rooms that are themselves imported where they are asked for."""
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """What a file imports when it is imported itself."""
+    found = set()
+    for node in tree(path).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def test_nothing_slow_is_imported_before_it_is_needed() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in FILES
+        if not path.relative_to(PACKAGE).as_posix().startswith(ASKED_FOR)
+        for name in sorted(imported_at_once(path))
+        if any(name == late or name.startswith(f"{late}.") for late in LATE)
+    ]
+    assert not wrong

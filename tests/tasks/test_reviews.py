@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from autopeft import tasks
+from autopeft.caches import cache_folder
 from autopeft.errors import DataError
 from autopeft.tasks import reviews
 
@@ -117,12 +118,12 @@ def test_a_cache_that_cannot_be_written_does_no_harm(home: Path, monkeypatch: py
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOPEFT_HOME", "/somewhere")
-    assert reviews.cache_folder() == Path("/somewhere")
+    assert cache_folder() == Path("/somewhere")
     monkeypatch.delenv("AUTOPEFT_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert reviews.cache_folder() == Path("/caches/autopeft")
+    assert cache_folder() == Path("/caches/autopeft")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert reviews.cache_folder() == Path.home() / ".cache" / "autopeft"
+    assert cache_folder() == Path.home() / ".cache" / "autopeft"
 
 
 def test_a_folder_of_ones_own_takes_its_place(home: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 from autopeft.cli.app import app
 from autopeft.cli.studies import TrustRemoteCode
 from autopeft.cli.terminal import say
+from autopeft.collecting import import_for_good
 from autopeft.errors import AutopeftError, InputError
 from autopeft.writing import STUDY, SUMMARY, check_folder
 
@@ -28,6 +29,7 @@ def experiment(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run an experiment: cells that have a result are not run again."""
+    import_for_good("autopeft.session")
     from autopeft import experiments
 
     found = experiments.read(file, data, trust_remote_code=trust_remote_code)

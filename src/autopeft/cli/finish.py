@@ -15,6 +15,7 @@ from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
+from autopeft.collecting import import_for_good
 from autopeft.writing import FINALS, check_file
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def finish(
     as_json: AsJson = False,
 ) -> None:
     """Train the best of a search beside the baselines of its cost, with equal care, and say what to use."""
+    import_for_good("autopeft.session")
     from autopeft.session import Session
 
     check_file("The outcome", folder / RESULTS, FINALS)

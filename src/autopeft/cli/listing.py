@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import autopeft
+from autopeft.caches import cache_folder
 from autopeft.errors import InputError, UnknownNameError
 from autopeft.reading import read_json
 from autopeft.writing import write_whole
@@ -91,7 +91,7 @@ def _kept(path: Path, digests: Mapping[str, str]) -> Listing:
 
 
 def _kept_or_asked(digests: Mapping[str, str]) -> Listing:
-    path = _cache() / "listing.json"
+    path = cache_folder() / "listing.json"
     kept = _kept(path, digests)
     if len(kept) < len(digests):
         kept = {kind: kept[kind] if kind in kept else ask(kind) for kind in digests}
@@ -106,10 +106,6 @@ def _kept_or_asked(digests: Mapping[str, str]) -> Listing:
 def _write(path: Path, lists: Mapping[str, Any]) -> None:
     with write_whole(path) as part:
         part.write_text(json.dumps(lists, indent=2) + "\n")
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autopeft"
 
 
 # -- the kinds -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from autopeft.cli.flags import asked, takes
 from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.cli.total import Total
+from autopeft.collecting import import_for_good
 from autopeft.errors import AutopeftError, ProposalFailure, SearchIncompleteError
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.settings import Settings
@@ -51,6 +52,7 @@ def search(
     finish: Finish = False,
 ) -> None:
     """Search, or continue a search, and print its front."""
+    import_for_good("autopeft.session", "autopeft.cli.console")
     from autopeft.cli.console import SearchProgress, front_table, progress_bar
     from autopeft.session import carry_out
     from autopeft.study.opening import check_storage
@@ -173,6 +175,7 @@ def worker(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Join a search that has begun, from this or another machine, and work until it is done."""
+    import_for_good("autopeft.session")
     from autopeft.session import join
 
     join(folder, storage=storage, device=device, trust_remote_code=trust_remote_code).close()
@@ -204,6 +207,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
+    import_for_good("autopeft.session")
     from autopeft.cli.dry_run import forecast
     from autopeft.session import Session
 

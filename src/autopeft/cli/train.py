@@ -15,12 +15,14 @@ from autopeft.cli.app import app
 from autopeft.cli.flags import Sets, TruncationSide
 from autopeft.cli.studies import AsJson, Cost, Database, Overwrite, TrustRemoteCode, cost_of, opened, picked
 from autopeft.cli.terminal import err, figure, print_json, say
+from autopeft.collecting import import_for_good
 from autopeft.errors import SettingsError
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
 
 if TYPE_CHECKING:
     from autopeft.candidate import Candidate
     from autopeft.session import Session
+    from autopeft.settings import Settings
     from autopeft.study.study import Study
     from autopeft.training.checkpoint import Checkpoints
     from autopeft.training.retraining import Retrained
@@ -64,7 +66,7 @@ def train(
     changes = {"epochs": epochs, "patience": patience, "truncation_side": truncation_side}
     given = {"learning_rates": options.rates(rates), **{f"recipe.{name}": value for name, value in changes.items()}}
     settings = options.for_retraining(source, given, sets, trust_remote_code=trust_remote_code)
-    from autopeft.session import Session
+    import_for_good("autopeft.session")
     from autopeft.training.retraining import DEFAULT_SEEDS, retrain
 
     if sum(item is not None for item in (at, trial, architecture, baseline)) != 1:
@@ -73,7 +75,7 @@ def train(
         raise SettingsError(f"--seeds is 1 to {len(DEFAULT_SEEDS)}, but got {seeds}.")
     read = {**settings.inputs(), "the settings" if source.is_file() else "the study": source}
     _check_outputs(source, save, to, {**read, "the architecture": architecture}, overwrite)
-    session, usual = _with_card(Session.build(settings, is_begun=source.is_dir()), source, storage)
+    session, usual = _session(settings, source, storage)
     name, chosen = _chosen(session, source, pick := _Pick(storage, at, trial, by), architecture, baseline)
     say(f"Retraining {name}: {chosen}", err)
     _say_tokens(session)
@@ -94,10 +96,12 @@ def train(
     _show_retrained(told, as_json, save)
 
 
-def _with_card(session: Session, source: Path, storage: str | None) -> tuple[Session, tuple[float, ...]]:
-    """The session at the rates by method of the study's card, and the rates that are tried; see `carded`."""
+def _session(settings: Settings, source: Path, storage: str | None) -> tuple[Session, tuple[float, ...]]:
+    """A session at the rates by method of the study's card, and the rates that are tried; see `carded`."""
+    from autopeft.session import Session
     from autopeft.session.rates import carded
 
+    session = Session.build(settings, is_begun=source.is_dir())
     # Whatever is trained, a baseline too, gets the card's rates; only a study with a card has to be opened for that.
     if session.settings.rates != "card" or not source.is_dir():
         return session, session.settings.learning_rates

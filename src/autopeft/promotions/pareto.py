@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from autopeft.objective import Objective
 from autopeft.promotions import PromotionSpec
@@ -72,6 +71,9 @@ def best_first(rung: Sequence[Standing], cost: Objective) -> list[Standing]:
     """By non-dominated rank, and within a rank those first that cover it best."""
     if not rung:
         return []
+    # Imported here, since a command that names any promotion imports this file, and scipy.stats takes half a second.
+    from scipy.stats import rankdata
+
     # Ranks, not values: the cost spans powers of ten, and one collapsed run would squeeze all others together.
     values = np.array([(one.value, cost.maximised(one.cost)) for one in rung])
     places = np.column_stack([rankdata(column) for column in values.T])

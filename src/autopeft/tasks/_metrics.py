@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn import metrics as scores
 
 from autopeft.tasks._examples import Examples
 
@@ -51,15 +49,22 @@ Metric = Callable[[NDArray[Any], Examples], float]
 """``metric(predictions, examples)``: class ids, numbers, or indices of the choices taken; shape ``(n,)``."""
 
 
+def _sklearn() -> Any:
+    """scikit-learn's metrics, imported where the first prediction is scored: with pandas, that takes over a second."""
+    from sklearn import metrics
+
+    return metrics
+
+
 def accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """Fraction of predictions that equal the label."""
-    return float(scores.accuracy_score(labels, predictions))
+    return float(_sklearn().accuracy_score(labels, predictions))
 
 
 def f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """F1 of class 1; 0 when class 1 is neither predicted nor present."""
     # Over class 1 alone and not "binary", which refuses predictions that are no class at all.
-    return float(scores.f1_score(labels, predictions, labels=[1], average="macro", zero_division=0.0))
+    return float(_sklearn().f1_score(labels, predictions, labels=[1], average="macro", zero_division=0.0))
 
 
 def macro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -73,7 +78,7 @@ def macro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
         return _multi_f1(labels[:, used], predictions[:, used], "macro") if len(used) else 1.0
     classes = np.unique(np.concatenate([labels, predictions]))
     classes = classes[classes >= 0]
-    return float(scores.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0.0))
+    return float(_sklearn().f1_score(labels, predictions, labels=classes, average="macro", zero_division=0.0))
 
 
 def micro_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -88,7 +93,7 @@ def subset_accuracy(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
 
 def _multi_f1(labels: NDArray[Any], predictions: NDArray[Any], average: str) -> float:
     # scikit-learn takes rows of floats for another kind of target.
-    return float(scores.f1_score(labels, predictions.astype(labels.dtype), average=average, zero_division=0.0))
+    return float(_sklearn().f1_score(labels, predictions.astype(labels.dtype), average=average, zero_division=0.0))
 
 
 def matthews(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -96,17 +101,17 @@ def matthews(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     # The formula divides by nothing there, and who says always the same has learnt nothing.
     if _is_constant(labels) or _is_constant(predictions):
         return 0.0
-    return float(scores.matthews_corrcoef(labels, predictions))
+    return float(_sklearn().matthews_corrcoef(labels, predictions))
 
 
 def spearman(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """Spearman's rank correlation, ties at their mean rank; 0 when either side is constant."""
-    return _correlation(stats.spearmanr, labels, predictions)
+    return _correlation("spearmanr", labels, predictions)
 
 
 def pearson(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     """Pearson's correlation; 0 when either side is constant."""
-    return _correlation(stats.pearsonr, labels, predictions)
+    return _correlation("pearsonr", labels, predictions)
 
 
 def mae(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
@@ -197,13 +202,16 @@ def _is_constant(values: NDArray[Any]) -> bool:
     return bool((values == values[0]).all())
 
 
-def _correlation(measure: Callable[..., Any], labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+def _correlation(name: str, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
     if len(labels) < 2 or _is_constant(labels) or _is_constant(predictions):
         return 0.0
+    from scipy import stats
+
     with warnings.catch_warnings():  # a nearly constant prediction is what it is: its value is reported
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        value = float(measure(np.asarray(labels, np.float64), np.asarray(predictions, np.float64)).statistic)
+        found = getattr(stats, name)(np.asarray(labels, np.float64), np.asarray(predictions, np.float64))
+        value = float(found.statistic)
     return 0.0 if math.isnan(value) else value
 
 

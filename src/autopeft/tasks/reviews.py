@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from autopeft.caches import cache_folder
 from autopeft.errors import DataError
 from autopeft.tasks._tables import Table
 from autopeft.tasks._task import Task
@@ -41,14 +41,6 @@ FILE_SHA256 = "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _PATIENCE = 300  # seconds; the archive has 2.5 MB
-
-
-def cache_folder() -> Path:
-    """Where fetched data is kept: ``$AUTOPEFT_HOME``, else ``$XDG_CACHE_HOME/autopeft``, else ``~/.cache/autopeft``."""
-    own = os.environ.get("AUTOPEFT_HOME")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autopeft"
 
 
 def fetch(part: str) -> Table:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autopeft.errors import DataError
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.learners import CausalLearner
+from autopeft.training.learners import CausalLearner, EncoderLearner
 
 _MOST = 2000
 _NOT_READ = MappingProxyType(
@@ -44,14 +44,26 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
     tokenizer, limit = evaluator.backbone.tokenizer, _limit(evaluator)
     if not texts or tokenizer is None:
         return {}
-    pairs = [parts[1] for parts in texts] if len(texts[0]) == 2 else None
-    ids: Sequence[Sequence[int]] = tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)[
-        "input_ids"
-    ]
+    ids = _whole_rows(evaluator, len(texts), limit)
+    if ids is None:
+        pairs = [parts[1] for parts in texts] if len(texts[0]) == 2 else None
+        ids = tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)["input_ids"]
     return {
         **_cut(np.array([len(row) for row in ids]), limit, evaluator.recipe.truncation_side),
         **_unknown(ids, tokenizer),
     }
+
+
+def _whole_rows(evaluator: Evaluator, n: int, limit: int) -> Sequence[Sequence[int]] | None:
+    """The first `n` training texts as they are encoded, where none of them was cut; None where that is not known."""
+    # Others put words in front of a text; and a fraction of the examples does not begin with the first of all.
+    if not isinstance(evaluator.learner, EncoderLearner) or evaluator.recipe.data_fraction < 1:
+        return None
+    tokens = evaluator.train_part.tokens
+    # A row that is as long as is allowed may have been longer.
+    if len(tokens) < n or not (tokens.lengths[:n] < limit).all():
+        return None
+    return [tokens[row] for row in range(n)]  # type: ignore[misc]  # an array is no Sequence, but read as one
 
 
 def _cut_of_joined(evaluator: Evaluator, learner: CausalLearner) -> dict[str, str]:

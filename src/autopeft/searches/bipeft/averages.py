@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import rankdata
 
 from autopeft.searches._candidates import Bools, Floats, ScoreRule, sensitivity
 
@@ -66,6 +65,9 @@ class Averages:
 
     def _ranks(self, sums: Floats, seen: Floats, alive: Bools) -> Floats:
         parts = [_mean(sums[half][alive], seen[half][alive]) for half in (0, 1)]
+        # Imported here, since a command that names any sampler imports this file, and scipy.stats takes half a second.
+        from scipy.stats import rankdata
+
         ranks = rankdata(sensitivity(parts[0], parts[1], self._corrected()[2][alive], self._rule))
         return np.asarray(ranks - ranks.mean(), dtype=np.float64)
 

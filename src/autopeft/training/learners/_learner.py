@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from torch import nn
@@ -81,14 +80,3 @@ class Learner(Protocol):
     def score(self, outputs: Sequence[Any], examples: Examples) -> dict[str, float]:
         """The task's metrics of the outputs for `examples`."""
         ...
-
-
-@contextmanager
-def cutting(tokenizer: Any, side: Side) -> Iterator[None]:
-    """Within it `tokenizer` cuts what is too long on that side, whatever its own files say."""
-    own = tokenizer.truncation_side
-    tokenizer.truncation_side = side
-    try:
-        yield
-    finally:
-        tokenizer.truncation_side = own

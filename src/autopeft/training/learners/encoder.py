@@ -17,10 +17,11 @@ from autopeft.network.shares import Shares
 from autopeft.network.trunk import giving
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
-from autopeft.training.batches import Batch, Encoded, Ragged
+from autopeft.training.batches import Batch, Encoded
 from autopeft.training.consistency import Forward
 from autopeft.training.heads import Head, HeadedModel, LabelScale, head_parameters
-from autopeft.training.learners._learner import Side, cutting
+from autopeft.training.kept_tokens import tokens_of
+from autopeft.training.learners._learner import Side
 
 
 class EncoderLearner:
@@ -71,13 +72,11 @@ class EncoderLearner:
         limit = min(max_length, positions, int(self.tokenizer.model_max_length))
         texts = list(examples.segments())
         pairs = [parts[1] for parts in texts] if texts and len(texts[0]) == 2 else None
-        with cutting(self.tokenizer, side):
-            found = self.tokenizer([parts[0] for parts in texts], pairs, truncation=True, max_length=limit)
-        types = Ragged.of(found["token_type_ids"]) if "token_type_ids" in found else None
+        found = tokens_of(self.tokenizer, [parts[0] for parts in texts], pairs, most=limit, side=side)
         rows = None
         if examples.choices:
             rows = np.concatenate([[0], np.cumsum([len(choices) for choices in examples.choices])]).astype(np.int64)
-        return Encoded(Ragged.of(found["input_ids"]), types, examples.labels, rows)
+        return Encoded(found.ids, found.types, examples.labels, rows)
 
     def reset(self, seed: int) -> list[nn.Parameter]:
         """A fresh head, initialised from `seed`."""

@@ -24,7 +24,8 @@ from autopeft.tasks._examples import Examples
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.learners._learner import Answer, Side, cutting
+from autopeft.training.kept_tokens import tokens_of
+from autopeft.training.learners._learner import Answer, Side
 
 _MOST_ROWS = 256
 """Decoder rows, examples times labels, that are scored at a time."""
@@ -66,10 +67,9 @@ class TextToTextLearner:
         """Sources truncated to `max_length` tokens; targets whole, with the end token."""
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
         targets = [self.task.target_text(examples, index) for index in range(len(examples))]
-        with cutting(self.tokenizer, side):
-            # Relative positions know no end, so that the recipe alone says where a source is cut.
-            found = self.tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
-        return Encoded(Ragged.of(found), None, examples.labels, targets=self._tokens(targets))
+        # Relative positions know no end, so that the recipe alone says where a source is cut.
+        found = tokens_of(self.tokenizer, sources, None, most=max_length, side=side)
+        return Encoded(found.ids, None, examples.labels, targets=self._tokens(targets))
 
     def reset(self, seed: int) -> list[nn.Parameter]:
         """There is no head."""
