@@ -279,6 +279,14 @@ def describe(architecture: Architecture) -> list[str]:
     return sorted(phrases)
 
 
+def reasons_told(wrong: Iterable[tuple[Placement, str]]) -> list[str]:
+    """One phrase a reason, with all placements that it holds for: ``lora=4@ffn[1–12] stands at no linear map``."""
+    held: dict[str, list[Placement]] = {}
+    for item, reason in wrong:
+        held.setdefault(reason, []).append(item)
+    return [f"{' '.join(describe(Architecture(tuple(items))))} {reason}" for reason, items in held.items()]
+
+
 def layers_told(layers: Iterable[int]) -> str:
     """Layers as people count them, from 1, three or more in a row as a range: ``3,4,8–10`` for 2, 3, 7, 8 and 9."""
     runs: list[list[int]] = []

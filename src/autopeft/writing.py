@@ -159,7 +159,9 @@ class Result:
 SAVED_MODEL = Result(
     "a saved model", is_saved_model, frozenset(("architecture.json", "model.safetensors", "README.md"))
 )
-EXPORT = Result("an exported adapter", is_export, frozenset(("adapter_config.json", "adapter_model.safetensors")))
+EXPORT = Result(
+    "an exported adapter", is_export, frozenset(("adapter_config.json", "adapter_model.safetensors", "README.md"))
+)
 STUDY = Result("a study", is_study, is_renewed=True)
 RETRAINING = Result("the results of a retraining", is_retraining)
 PREDICTIONS = Result("predictions", is_predictions)

@@ -74,10 +74,10 @@ def test_what_peft_cannot_express_is_refused() -> None:
     [
         (
             (Placement("encoder.1.q", "lora", 4), Placement("encoder.1.q", "lora_double", 2)),
-            r"lora@encoder\.1\.q:4 and lora_double@encoder\.1\.q:2 stand at one module",
+            r"lora_double=2@q\[2\] stands beside lora at one module.*--as-lora",
         ),
-        ((Placement("encoder.1.ffn", "lora", 4),), r"lora@encoder\.1\.ffn:4 stands at no linear map"),
-        ((Placement("encoder.1.attention", "lora", 4),), r"lora@encoder\.1\.attention:4 stands at no linear map"),
+        ((Placement("encoder.1.ffn", "lora", 4),), r"lora=4@ffn\[2\] stands at no linear map"),
+        ((Placement("encoder.1.attention", "lora", 4),), r"lora=4@attention\[2\] stands at no linear map"),
     ],
 )
 def test_what_pefts_names_cannot_hold_is_refused(

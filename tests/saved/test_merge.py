@@ -125,8 +125,9 @@ def test_what_no_weight_can_take_in_is_refused(tmp_path: Path) -> None:
     )
     folder = saved("llama", placements, tmp_path)
     wrong = (
-        r"parallel@decoder\.0\.ffn:2 is no change of a weight; lora@decoder\.1\.ffn:2 stands at no single map; "
-        r"prefix@decoder\.1\.kv:2 is no change of a weight; bitfit@decoder\.2\.o:1 is a bias, and the base has none"
+        r"parallel=2@decoder\.ffn\[1\] prefix=2@decoder\.kv\[2\] is no change of a weight; "
+        r"lora=2@decoder\.ffn\[2\] stands at no single map; "
+        r"bitfit=1@decoder\.o\[3\] is a bias, and the base has none there"
     )
     with pytest.raises(ArchitectureError, match=wrong):
         merge(folder, tmp_path / "merged")

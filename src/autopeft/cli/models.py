@@ -84,17 +84,67 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge it into the base instead: a plain folder for transformers.")
     ] = False,
+    as_lora: Annotated[
+        bool,
+        typer.Option("--as-lora", help="Convert what changes linear maps to LoRA, and say how well that can be done."),
+    ] = False,
+    rank: Annotated[int | None, typer.Option(min=1, help="With --as-lora: of any map at most.")] = None,
+    most_error: Annotated[
+        float | None, typer.Option(min=0, help="With --as-lora: what may be left out of a map's change, 1e-5 of it.")
+    ] = None,
+    to_hub: Annotated[
+        str | None, typer.Option("--push", help="Put the folder on the Hub as well.", metavar="OWNER/NAME")
+    ] = None,
+    is_public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a saved LoRA, DoRA or IA3 in the format of Hugging Face PEFT, or merge a saved model into its base."""
-    from autopeft.saved.export import to_peft
-
+    """Write a saved LoRA, DoRA, IA3 or LNFit in the format of Hugging Face PEFT, or merge it into its base."""
+    _check_export(merge, as_lora, rank, most_error, to_hub, is_public)
     if merge:
         from autopeft.saved.merge import merge as merged
 
         found = merged(folder, to)
         say(f"Merged: {to}. Its outputs differ by {found.difference:.1e} at most, of {found.largest:.1f} at most.")
+    else:
+        check_folder("--to", to, EXPORT, {"the saved model": folder}, overwrite=overwrite)
+        _export_adapter(folder, to, as_lora, rank, most_error)
+    if to_hub is not None:
+        from autopeft.saved.hub import push
+
+        say(f"Pushed: {push(to, to_hub, is_public=is_public)}")
+
+
+def _check_export(
+    merge: bool, as_lora: bool, rank: int | None, most_error: float | None, to_hub: str | None, is_public: bool
+) -> None:
+    """Refuse options that say nothing together, and a push that cannot be, before any work."""
+    if merge and as_lora:
+        raise SettingsError("Give one of --merge and --as-lora: what is merged is no adapter any more.")
+    if not as_lora and (rank is not None or most_error is not None):
+        raise SettingsError("--rank and --most-error go with --as-lora.")
+    if is_public and to_hub is None:
+        raise SettingsError("--public goes with --push.")
+    if to_hub is not None:
+        from autopeft.saved.hub import check_push
+
+        check_push(to_hub)
+
+
+def _export_adapter(folder: Path, to: Path, as_lora: bool, rank: int | None, most_error: float | None) -> None:
+    if not as_lora:
+        from autopeft.saved.export import to_peft
+
+        to_peft(folder, to)
+        say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")
         return
-    check_folder("--to", to, EXPORT, {"the saved model": folder}, overwrite=overwrite)
-    to_peft(folder, to)
-    say(f"Exported: {to}. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r}).")
+    from autopeft.saved.converted import MOST_ERROR, to_lora
+
+    found = to_lora(folder, to, rank=rank, most_error=MOST_ERROR if most_error is None else most_error)
+    ranks = sorted(set(found.ranks.values()))
+    told = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    outputs = found.outputs
+    say(
+        f"Converted: {to}. LoRA of rank {told} in {len(found.ranks)} maps; of no map's change more than "
+        f"{found.error:.1e} is left out. Outputs differ by {outputs.difference:.1e} at most, of {outputs.largest:.1f} "
+        f"at most. Load it with peft.PeftModel.from_pretrained(base, {str(to)!r})."
+    )

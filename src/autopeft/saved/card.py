@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -32,6 +33,47 @@ def card(record: Mapping[str, Any]) -> str:
             facts=[("labels", labels), *((name, _plain(value)) for name, value in sorted(record["facts"].items()))],
         )
     )
+
+
+def export_card(record: Mapping[str, Any], config: Mapping[str, Any], error: float | None = None) -> str:
+    """The model card of an adapter of PEFT that was made of what ``architecture.json`` holds.
+
+    Args:
+        config: PEFT's.
+        error: of a conversion to LoRA, relative; None where nothing was converted.
+    """
+    base = str(config["base_model_name_or_path"])
+    head = {"library_name": "peft", "base_model": base, "tags": ["autopeft", str(config["peft_type"]).lower()]}
+    facts = sorted(record["facts"].items())
+    return (
+        markdown_templates(Path(__file__).parent)
+        .get_template("export_card.md.jinja")
+        .render(
+            head=Markdown(yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=10**6)),
+            name=base,
+            architecture=Architecture.from_dict(record["architecture"]),
+            example=fenced(_peft_example(base, str(config["task_type"])), "python"),
+            kind=config["peft_type"],
+            error="" if error is None else f"{error:.1e}",
+            facts=[(name, _plain(value)) for name, value in facts],
+        )
+    )
+
+
+_CLASSES: Mapping[str, str] = MappingProxyType(
+    {"CAUSAL_LM": "AutoModelForCausalLM", "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM", "FEATURE_EXTRACTION": "AutoModel"}
+)
+
+
+def _peft_example(base: str, task_type: str) -> str:
+    name = _CLASSES[task_type]
+    lines = (
+        "from peft import PeftModel",
+        f"from transformers import {name}\n",
+        f"base = {name}.from_pretrained({_quoted(base)})",
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
+    )
+    return "\n".join(lines)
 
 
 def _example(record: Mapping[str, Any]) -> str:

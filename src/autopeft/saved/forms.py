@@ -1,7 +1,8 @@
 """How Hugging Face PEFT writes the methods that it has as well: fields of its configuration, names of its tensors.
 
 One adapter of PEFT is of one kind. LoRA has a rank and an alpha of its own for every module; DoRA is LoRA with lengths
-of rows, for all modules or for none; IA3 has a factor a coordinate, of a module's output or of its input.
+of rows, for all modules or for none; IA3 has a factor a coordinate, of a module's output or of its input; LN tuning has
+norms in the place of the model's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from autopeft import methods
 from autopeft.architecture import Placement
@@ -19,6 +20,7 @@ from autopeft.backbones import Site
 from autopeft.methods import Method
 from autopeft.methods.dora import DoRA
 from autopeft.methods.ia3 import IA3
+from autopeft.methods.layernorm import LNFit
 from autopeft.methods.lora import LoRA
 
 ROOT = "base_model.model."
@@ -41,8 +43,14 @@ class Form(Protocol):
         """The fields of its configuration, without those that all kinds have."""
         ...
 
-    def tensors(self, item: Placement, site: Site, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of one module by the end of PEFT's name, from those of the placement by ours."""
+    def tensors(
+        self, item: Placement, site: Site, state: Mapping[str, Tensor], frozen: nn.Module
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of one module by the end of PEFT's name, from those of the placement by ours.
+
+        Args:
+            frozen: the backbone's own module.
+        """
         ...
 
 
@@ -64,6 +72,7 @@ class LoraForm:
         largest = max(ranks.values())
         return {
             "peft_type": "LORA",
+            "fan_in_fan_out": False,
             "r": largest,
             "lora_alpha": largest,
             "lora_dropout": 0.0,
@@ -75,7 +84,9 @@ class LoraForm:
             "alpha_pattern": {_anchored(path): alpha for path, alpha in alphas.items()},
         }
 
-    def tensors(self, item: Placement, site: Site, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def tensors(
+        self, item: Placement, site: Site, state: Mapping[str, Tensor], frozen: nn.Module
+    ) -> Iterator[tuple[str, Tensor]]:
         """A is ``(rank, d_in)``, B is ``(d_out, rank)``, as here."""
         yield "lora_A.weight", state["down.weight"]
         yield "lora_B.weight", state["up.weight"]
@@ -97,19 +108,49 @@ class Ia3Form:
         """The modules, and those of them whose input is rescaled."""
         return {
             "peft_type": "IA3",
+            "fan_in_fan_out": False,
             "init_ia3_weights": True,
             "target_modules": sorted(placed),
             "feedforward_modules": sorted(path for path, (_, site) in placed.items() if site.is_before),
         }
 
-    def tensors(self, item: Placement, site: Site, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def tensors(
+        self, item: Placement, site: Site, state: Mapping[str, Tensor], frozen: nn.Module
+    ) -> Iterator[tuple[str, Tensor]]:
         """The factor itself, which here is kept as its difference from 1: a column for outputs, a row for inputs."""
         factor = 1 + state["weight"]
         yield "ia3_l", factor[None, :] if site.is_before else factor[:, None]
 
 
-FORMS: tuple[Form, ...] = (LoraForm("LoRA", is_decomposed=False), LoraForm("DoRA", is_decomposed=True), Ia3Form())
-"""Every kind of adapter that is written and read."""
+@dataclass(frozen=True)
+class NormForm:
+    """LN tuning: whole norms, of which ours hold the change of the weight."""
+
+    name: str = "LNFit"
+
+    def holds(self, method: Method) -> bool:
+        """LNFit."""
+        return isinstance(method, LNFit)
+
+    def fields(self, placed: Placed) -> dict[str, Any]:
+        """The norms."""
+        return {"peft_type": "LN_TUNING", "target_modules": sorted(placed)}
+
+    def tensors(
+        self, item: Placement, site: Site, state: Mapping[str, Tensor], frozen: nn.Module
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The weight with its change, and the bias as it was: PEFT's norm stands in the place of the frozen one."""
+        for name, value in frozen.named_parameters():
+            yield f"ln_tuning_layers.{name}", value.detach() + (state["weight"] if name == "weight" else 0)
+
+
+FORMS: tuple[Form, ...] = (
+    LoraForm("LoRA", is_decomposed=False),
+    LoraForm("DoRA", is_decomposed=True),
+    Ia3Form(),
+    NormForm(),
+)
+"""Every kind of adapter that is written."""
 
 
 def form_of(names: Iterable[str]) -> Form | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autopeft import methods
-from autopeft.architecture import Architecture, Placement
+from autopeft.architecture import Architecture, Placement, reasons_told
 from autopeft.backbones import LINEAR, Backbone, Site, linear_weight
 from autopeft.errors import ArchitectureError, InputError, WriteError
 from autopeft.methods import Mergeable
@@ -84,10 +84,10 @@ def merge(
             attached.load_state(own)
             attached.train(False)
             modules = dict(attached.modules)
-            _check(architecture, backbone, modules)
-            before = _outputs(backbone, whole)
+            check_mergeable(architecture, backbone, modules)
+            before = outputs_of(backbone, whole)
         take_in(architecture, backbone, modules)
-        after = _outputs(backbone, whole)
+        after = outputs_of(backbone, whole)
     found = Merged(float((before - after).abs().max()), float(before.abs().max()))
     note = {
         "merged_from": str(folder),
@@ -100,22 +100,27 @@ def merge(
     return found
 
 
-def _check(architecture: Architecture, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> None:
-    wrong = [why for item in architecture if (why := _why_not(item, backbone, modules))]
+def check_mergeable(architecture: Architecture, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> None:
+    """Make sure that the weights of the base can take in everything.
+
+    Raises:
+        ArchitectureError: they cannot; every placement is told with its reason.
+    """
+    wrong = [(item, why) for item in architecture if (why := _why_not(item, backbone, modules))]
     if wrong:
-        raise ArchitectureError(f"This cannot be merged into {backbone.name}: {'; '.join(wrong)}.")
+        raise ArchitectureError(f"This cannot be merged into {backbone.name}: {'; '.join(reasons_told(wrong))}.")
 
 
 def _why_not(item: Placement, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> str:
     """Why the weights of the base cannot take in what stands there; empty if they can."""
     site, module = backbone.site(item.site), modules.get((item.site, item.method))
     if not isinstance(module, Mergeable):
-        return f"{item} is no change of a weight"
+        return "is no change of a weight"
     if site.entry != site.exit or not (site.is_before or site.role in LINEAR or site.epsilon is not None):
-        return f"{item} stands at no single map"
-    weight, bias = _parameters(backbone, site)
+        return "stands at no single map"
+    weight, bias = parameters_at(backbone, site)
     if bias is None and module.merged(weight, None, site)[1] is not None:
-        return f"{item} is a bias, and the base has none there"
+        return "is a bias, and the base has none there"
     return ""
 
 
@@ -131,14 +136,14 @@ def take_in(architecture: Architecture, backbone: Backbone, modules: Mapping[Any
     for item in sorted(architecture, key=turn):
         site, module = backbone.site(item.site), modules[item.site, item.method]
         assert isinstance(module, Mergeable)  # checked before
-        weight, bias = _parameters(backbone, site)
+        weight, bias = parameters_at(backbone, site)
         new, shifted = module.merged(weight, bias, site)
         weight.copy_(new)
         if bias is not None and shifted is not None:
             bias.copy_(shifted)
 
 
-def _parameters(backbone: Backbone, site: Site) -> tuple[Tensor, Tensor | None]:
+def parameters_at(backbone: Backbone, site: Site) -> tuple[Tensor, Tensor | None]:
     """Views of the weight and the bias at a place; a norm's weight is one row."""
     module = backbone.module(site.entry)
     if site.epsilon is None:
@@ -147,7 +152,8 @@ def _parameters(backbone: Backbone, site: Site) -> tuple[Tensor, Tensor | None]:
     return named["weight"], named.get("bias")
 
 
-def _outputs(backbone: Backbone, whole: nn.Module) -> Tensor:
+def outputs_of(backbone: Backbone, whole: nn.Module) -> Tensor:
+    """What `whole`, the model itself or the one that writes, gives for tokens that are drawn from a fixed seed."""
     n_words = backbone.model.get_input_embeddings().weight.shape[0]
     tokens = torch.randint(0, n_words, (2, _N_TOKENS), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": tokens.to(backbone.device)}
