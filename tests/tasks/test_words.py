@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from autopeft import tasks
@@ -87,6 +89,14 @@ def test_every_template_fits_its_task_and_says_every_class() -> None:
             assert asked.template, name
         if task.answers.has_classes:
             assert len(set(asked.task.verbalisers)) == len(task.label_names), name
+
+
+def test_a_task_may_bring_its_own_words() -> None:
+    task = replace(tasks.lookup("glue/sst2"), prompt="Is this good: {sentence}?")
+    asked = wording(task)
+    examples = Examples(np.array([1]), texts=[("fine .",)])
+    assert asked.prompt(examples, 0) == "Is this good: fine .?"
+    assert asked.task.verbalisers == ("negative", "positive")
 
 
 @pytest.mark.parametrize(

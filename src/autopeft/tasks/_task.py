@@ -76,6 +76,8 @@ class Task:
         format: turns the rows of a table into examples.
         fetch: for a task with a source of its own, gives the table of a role.
         about: one sentence: what it is, source, licence.
+        prompt: how a decoder is asked, with the fields of an example in braces, such as "Review: {sentence}"; where it
+            is empty `templates.yaml` may say it, else the texts are said one a line.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Task:
     format: Format = field(default=one_per_row, repr=False)
     fetch: Fetch | None = field(default=None, repr=False)
     about: str = ""
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if not self.verbalisers and self.label_names:

@@ -1,7 +1,8 @@
 """A task in words for a decoder: the prompt of an example, and what may be answered.
 
-Templates are data, one a task, in `templates.yaml`. A prompt and a completion of a user's own stay as they are, one
-joined to the other; conversations are the messages themselves, which the tokenizer's chat template turns into tokens.
+Templates are data, one a task, in `templates.yaml` or in the task's own `prompt`. A prompt and a completion of a user's
+own stay as they are, one joined to the other; conversations are the messages themselves, which the tokenizer's chat
+template turns into tokens.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def wording(task: Task) -> Wording:
     """How a decoder is asked `task`; classes are said by the template's answers, or else by their names."""
     facts = _templates().get(task.name, {})
     said = tuple(facts.get("answers", ())) or task.label_names
-    return Wording(replace(task, verbalisers=said), facts.get("prompt", ""))
+    return Wording(replace(task, verbalisers=said), task.prompt or facts.get("prompt", ""))
 
 
 @cache
