@@ -32,7 +32,8 @@ from autopeft.samplers.random import initial_design
 from autopeft.settings import Settings, save
 from autopeft.spaces.lattice import Choice, Configuration, SearchSpace, Slot
 from autopeft.study.lease import Lease
-from autopeft.study.record import Proposal, to_json, write_trial
+from autopeft.study.record import Proposal, to_json
+from autopeft.study.stored import write_trial
 from autopeft.study.study import Study
 
 BACKBONE = 109_482_240

@@ -163,10 +163,10 @@ KEYS = st.sampled_from(["password", "PASSWORD", "passwd", "pwd", "sslpassword", 
 
 
 def check_is_hidden(password: str, url: str) -> None:
-    secrets = Secrets.of(url)
+    secrets, shown = Secrets.of(url), masked(url)
     texts = [
-        masked(url),
-        mask_text(f"before {masked(url)} after"),
+        shown,
+        mask_text(f"before {shown} after"),
         secrets.hide(f"cannot connect to {url}"),
         secrets.hide(f"password authentication with {password!r} or {json.dumps(password)} or {password} failed"),
         secrets.hide(f"host=h password='{password}'"),
@@ -181,10 +181,11 @@ def check_is_hidden(password: str, url: str) -> None:
 
 def check_all_forms(password: str, key: str) -> None:
     """Raw and encoded, before the host and in the query; raw there, an `&` ends it."""
-    for form in (password, quote(password, safe=""), quote_plus(password)):
+    encoded = {quote(password, safe=""), quote_plus(password)}  # the same but for blanks
+    for form in (password, *sorted(encoded)):
         check_is_hidden(form, f"postgresql+psycopg://me:{form}@host:5432/db")
         check_is_hidden(form, f"postgresql+psycopg://me:{form}@host/db?sslmode=require")
-    for form in (quote(password, safe=""), quote_plus(password), password.replace("&", "").replace("#", "")):
+    for form in (password.replace("&", "").replace("#", ""), *sorted(encoded)):
         check_is_hidden(form, f"postgresql+psycopg://host/db?user=me&{key}={form}&sslmode=require")
 
 
@@ -197,7 +198,7 @@ def test_no_generated_password_is_ever_shown(password: str, key: str) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(0)
 @seed(20261127)
 @given(PASSWORDS, KEYS)
 @hypothesis.settings(max_examples=N_CASES, database=None, suppress_health_check=list(HealthCheck))

@@ -17,7 +17,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -142,7 +142,15 @@ def is_factor(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
-_ORDER = attrgetter("site", "method", "size", "scale")
+_PLACE = attrgetter("site", "method")
+
+
+def _placements(rows: Sequence[Any]) -> tuple[Placement, ...]:
+    try:
+        # Trials of one study share few placements, so that each is checked once.
+        return tuple([_known_placement(site, method, size) for method, site, size in rows])
+    except (TypeError, ValueError):  # a scale, or something wrong, which is told row by row
+        return tuple(map(_placement, rows))
 
 
 def _placement(row: Any) -> Placement:
@@ -151,16 +159,16 @@ def _placement(row: Any) -> Placement:
             f"An architecture is {{'placements': [[method, site, size], ...]}}, perhaps with a scale behind the size, "
             f"but got {row!r:.99} as one."
         )
-    method, site, size, *scale = row
-    # Trials of one study share few placements, so that each is checked once; 1 and True must not be taken for equal.
-    if not scale and type(size) is int and isinstance(method, str) and isinstance(site, str):
-        return _plain_placement(site, method, size)
-    return Placement(site, method, size, *scale)
+    method, site, *rest = row
+    try:
+        return _known_placement(site, method, *rest)
+    except TypeError:  # a list in place of a name, of which there can be no memory
+        return Placement(site, method, *rest)
 
 
-@lru_cache(maxsize=1 << 14)
-def _plain_placement(site: str, method: str, size: int) -> Placement:
-    return Placement(site, method, size)
+@lru_cache(maxsize=1 << 14, typed=True)  # 1 and True must not be taken for equal
+def _known_placement(site: str, method: str, size: int, scale: float = 1.0) -> Placement:
+    return Placement(site, method, size, scale)
 
 
 def _times(scale: float) -> str:
@@ -186,8 +194,9 @@ class Architecture:
         # Sorted, so that the order in which somebody names placements makes no second architecture with a fingerprint
         # of its own.
         # By a key, not by the placements' own comparison: a study of thousands of trials sorts each when it is read.
-        ordered = tuple(sorted(self.placements, key=_ORDER))
-        places = [(item.site, item.method) for item in ordered]
+        # The place alone decides, since it may stand once.
+        ordered = tuple(sorted(self.placements, key=_PLACE))
+        places = list(map(_PLACE, ordered))
         if len(set(places)) < len(places):
             twice = [f"{method}@{site}" for (site, method), n in Counter(places).items() if n > 1]
             raise ArchitectureError(f"A method may stand once at a site, but these stand twice: {_listed(twice)}.")
@@ -233,7 +242,7 @@ class Architecture:
             ArchitectureError: the mapping does not have that form.
         """
         given: Any = data.get("placements") if isinstance(data, Mapping) else None
-        return cls(tuple(map(_placement, given if isinstance(given, (list, tuple)) else [given])))
+        return cls(_placements(given if isinstance(given, (list, tuple)) else [given]))
 
     def save(self, path: str | Path) -> None:
         """Write the architecture as JSON.

@@ -33,7 +33,8 @@ _WHOLE = re.compile(r"(?:[^@/?]*@)?(?:\[[^\]]*\]|[^:/@\[\]]*)(?::\d*)?(?:/[^@]*)
 _NO_PORT = re.compile(r"((?:\[[^\]]*\]|[^:/\[\]]*):)(?!\d*(?:/|$))[^/]*")
 _URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 _PAIR_IN_TEXT = re.compile(
-    rf"((?<![\w.-])(?:(?:{_NAMES})\s*=\s*|[\"'](?:{_NAMES})[\"']\s*[:,=]\s*))"
+    # Whether a word is followed by `=` is seen much sooner than whether it is one of the names.
+    rf"((?<![\w.-])(?:(?=[\w.-]+\s*=)(?:{_NAMES})\s*=\s*|[\"'](?:{_NAMES})[\"']\s*[:,=]\s*))"
     r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;,)\]}'\"]+)",
     re.IGNORECASE,
 )
@@ -185,7 +186,8 @@ def _masked_query(parts: UrlParts) -> str:
 def _is_secret(name: str, value: str | None) -> bool:
     """Whether a pair of a query is not to be shown: by its name, or because a secret is named inside its value."""
     inside = unquote_plus(value or "")
-    return bool(_SECRET_KEY.fullmatch(name)) or _NAMED_INSIDE.search(inside) is not None or mask_text(inside) != inside
+    is_named_inside = "=" in inside and _NAMED_INSIDE.search(inside) is not None
+    return bool(_SECRET_KEY.fullmatch(name)) or is_named_inside or mask_text(inside) != inside
 
 
 def _masked_in_text(url: str) -> str:

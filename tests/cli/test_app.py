@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from autopeft.cli import options
-from autopeft.cli.console import front_table
+from autopeft.cli.fronts import front_table
 from autopeft.cli.listed import described
 from autopeft.cli.listing import listing
 from autopeft.study.study import Study

@@ -15,7 +15,7 @@ import pytest
 from autopeft.cli import listing
 from autopeft.cli.app import COMMANDS
 
-HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy")
+HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy", "optuna", "sqlalchemy")
 FOLDER = Path(listing.__file__).parent
 
 

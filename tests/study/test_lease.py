@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from autopeft.errors import SettingsError
-from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
+from autopeft.study.heart import Heart
+from autopeft.study.lease import Lease, LeaseRules, Watch
 
 # Processes and signals by the clock: where a busy machine makes a sound one fail, its second try is told as a rerun.
 pytestmark = pytest.mark.flaky(reruns=1)

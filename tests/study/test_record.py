@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from autopeft.objective import Epoch
-from autopeft.study.record import read_facts
+from autopeft.study.record import object_of, read_facts
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made
 
@@ -56,15 +56,15 @@ def test_numbers_of_other_libraries_and_odd_text_are_stored(study: Study) -> Non
 def test_a_curve_is_cut_out_of_the_text_before_it_is_read() -> None:
     told = '{"split": "a", "history": [{"epoch": 1.0, "metrics": {"f1": 0.5}}], "extra": {"history": [1]}}'
     texts = {"origin": '"initial"', "measurement": told}
-    whole, brief = (read_facts(texts, with_history) for with_history in (True, False))
+    whole, brief = (read_facts(object_of(texts), with_history) for with_history in (True, False))
     assert len(whole["measurement"]["history"]) == 1
     assert brief == {**whole, "measurement": {**whole["measurement"], "history": []}}
 
 
 def test_a_curve_that_cannot_be_cut_out_is_read_whole() -> None:
     texts = {"measurement": '{"history": [{"metrics": {"f1]": 0.5}}], "split": "a"}'}
-    assert read_facts(texts, False) == read_facts(texts, True)
-    assert read_facts({}, False) == {}
+    assert read_facts(object_of(texts), False) == read_facts(object_of(texts), True)
+    assert read_facts(object_of({}), False) == {}
 
 
 @pytest.mark.parametrize("with_history", [True, False])

@@ -295,7 +295,7 @@ def test_any_file_is_read_or_refused(tmp_path: Path, name: str, content: bytes, 
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(0)
 def test_any_of_100_000_files_is_read_or_refused(tmp_path: Path) -> None:
     def one(name: str, content: bytes, encoding: str | None) -> None:
         _is_read_or_refused(tmp_path, name, content, encoding)

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,69 +18,27 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from autopeft import settings as settings_module
+from autopeft.cli.fronts import answers, plain_table
 from autopeft.objective import Objective
 from autopeft.objectives import largest_fact
-from autopeft.pictures import canvas
-from autopeft.pictures.front import front_data
 from autopeft.reports.content import ReportData
-from autopeft.reports.rows import front_rows, retrained_in, search_seconds
+from autopeft.reports.rows import retrained_in, search_seconds
 from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
-from autopeft.study.study import Study
+from autopeft.study.reading import Readable
 from autopeft.training.rate_card import RateCard, Signal, signal_from
-from autopeft.trial import Trial, TrialState
+from autopeft.trial import TrialState
 
 if TYPE_CHECKING:
     from autopeft.finals import Entry, Verdict
-
-WIDE = 120
-"""Columns from which on a table of the front has room for the architectures."""
-
-
-def front_table(
-    study: Study, width: int = WIDE, by: Objective | None = None, trials: Sequence[Trial] | None = None
-) -> RenderableType:
-    """The front for a terminal of `width` columns, by increasing cost.
-
-    Below `WIDE` columns the architectures stand in a table of their own, where they are not cut to pieces.
-
-    Args:
-        by: the cost that it is tabulated by; the study's own when None.
-        trials: the study's, where they have been read before.
-    """
-    cost = by or study.cost
-    found = study.trials(with_history=False) if trials is None else trials
-    rows = front_rows(found, cost=cost, is_answering=answers(study))
-    metric, is_wide = study.objective, width >= WIDE
-    points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
-    title = f"Pareto front: {points}, {metric} on validation, one seed each"
-    numbers = _plain_table(("trial", cost.heading, "nominal", "stored", "trained", metric, "seconds"), title)
-    # A name that is broken over lines cannot be copied; in a narrow terminal it gets a table of its own.
-    names = numbers if is_wide else _plain_table(("trial",))
-    names.add_column("architecture (layers from 1)", overflow="fold")
-    for row in rows:
-        counts = [f"{value:,}" for value in (row.nominal, row.stored, row.trained)]
-        cells = [str(row.number), cost.number(row.cost), *counts, f"{row.value:.4f}", f"{row.seconds:.1f}"]
-        numbers.add_row(*cells, *([str(row.candidate)] if is_wide else []))
-        if not is_wide:
-            names.add_row(str(row.number), str(row.candidate))
-    return numbers if is_wide else Group(numbers, names)
-
-
-def _plain_table(numbers: Sequence[str], title: str | None = None) -> Table:
-    """A table whose only line is below the header, with columns of numbers."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    from autopeft.study.study import Study
 
 
 def finals_table(entries: Sequence[Entry], verdict: Verdict) -> RenderableType:
     """The finals of one band, best first; the test part stands beside the validation part that decided."""
-    table = _plain_table(("nominal", "rate", "seeds", "validation", "test", "± std"), f"Finals, {verdict.band}")
+    table = plain_table(("nominal", "rate", "seeds", "validation", "test", "± std"), f"Finals, {verdict.band}")
     table.add_column("finalist", overflow="fold")
     for entry in sorted(entries, key=lambda entry: (not entry.is_last, -entry.validation)):
         test, finalist = list(entry.test.values()), entry.finalist
@@ -92,12 +49,7 @@ def finals_table(entries: Sequence[Entry], verdict: Verdict) -> RenderableType:
     return table
 
 
-def answers(study: Study) -> bool:
-    """Whether the study's sampler answers budgets by a search of its own."""
-    return bool(study.settings.get("sampler_settings", {}).get("budgets"))
-
-
-def budgets_line(study: Study) -> str:
+def budgets_line(study: Readable) -> str:
     """That every budget is answered, and how long it took; empty where the sampler has none or is not done."""
     if not answers(study):
         return ""
@@ -142,17 +94,7 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def write_front_picture(
-    study: Study, folder: Path, path: Path, by: Objective | None = None, trials: Sequence[Trial] | None = None
-) -> None:
-    """The picture of the front as PNG, SVG or PDF, by the ending of `path`, with the baselines trained beside it."""
-    cost = by or study.cost
-    baselines = [point for one in retrained_in(folder) if one.is_baseline and (point := one.point(cost))]
-    found = study.trials(with_history=False) if trials is None else trials
-    canvas.save(canvas.picture(front_data(found, baselines, cost=cost)), path)
-
-
-def report_of(study: Study, folder: Path, by: Objective | None = None) -> ReportData:
+def report_of(study: Readable, folder: Path, by: Objective | None = None) -> ReportData:
     """Everything a report tells of the study in `folder`, and of what was retrained from it."""
     settings = settings_module.load(folder / "settings.yaml", trust_remote_code=True)  # no model is loaded here
     signal, cost = signal_from(study.fact), by or study.cost
@@ -175,14 +117,14 @@ def report_of(study: Study, folder: Path, by: Objective | None = None) -> Report
     )
 
 
-def database_option(study: Study, folder: Path) -> str:
+def database_option(study: Readable, folder: Path) -> str:
     """The option that names the study's database, if it is not the folder's own file; without its password."""
     # A command that is shown must be complete: without its database the next one would begin an empty study.
     is_own = study.location == str(folder / "study.db")
     return "" if is_own else f" --storage {shlex.quote(study.location)}"
 
 
-def _failed_proposals(study: Study) -> list[str]:
+def _failed_proposals(study: Readable) -> list[str]:
     return [
         f"The sampler {row['sampler']} failed ({row['kind']}) with {row['n_trials']} trials there, after "
         f"{row['seconds']:.1f} s: {row['message']}"
@@ -190,7 +132,7 @@ def _failed_proposals(study: Study) -> list[str]:
     ]
 
 
-def _facts(study: Study, settings: Settings, signal: Signal | None) -> Mapping[str, Any]:
+def _facts(study: Readable, settings: Settings, signal: Signal | None) -> Mapping[str, Any]:
     """What was done. The recipe is that of the trials: at the learning rates that were found before them."""
     chosen = {} if signal is None else signal.recipe_changes()
     facts: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.app import app
-from autopeft.cli.studies import AsJson, Cost, Database, StudyFolder, cost_of, opened, picked
+from autopeft.cli.studies import AsJson, Cost, Database, StudyFolder, cost_of, opened_for_reading, picked
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.collecting import uncollected
 from autopeft.writing import PICTURE, REPORT, check_file
@@ -25,12 +25,11 @@ def front(
     as_json: AsJson = False,
 ) -> None:
     """Show the Pareto front of a study, or pick a point of it by budget."""
-    from autopeft.cli.console import answers, front_table, write_front_picture
-    from autopeft.reports.content import lacking_note
-    from autopeft.reports.rows import front_rows
+    from autopeft.cli.fronts import answers, front_table, write_front_picture
+    from autopeft.reports.rows import front_rows, lacking_note
 
     check_file("--plot", picture, PICTURE)
-    with opened(folder, storage) as study:
+    with opened_for_reading(folder, storage) as study:
         cost, trials = cost_of(study, by), study.trials(with_history=False)
         rows = front_rows(trials, cost=cost, is_answering=answers(study))
         for note in lacking_note(trials, cost):
@@ -63,6 +62,6 @@ def report(
 
     target = to or folder / "report.html"
     check_file("--to" if to else "The report", target, REPORT)
-    with opened(folder, storage) as study:
+    with opened_for_reading(folder, storage) as study:
         write(report_of(study, folder, cost_of(study, by)), target)
     say(f"Report: {target}")

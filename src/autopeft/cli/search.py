@@ -53,7 +53,8 @@ def search(
 ) -> None:
     """Search, or continue a search, and print its front."""
     import_for_good("autopeft.session", "autopeft.cli.console")
-    from autopeft.cli.console import SearchProgress, front_table, progress_bar
+    from autopeft.cli.console import SearchProgress, progress_bar
+    from autopeft.cli.fronts import front_table
     from autopeft.session import carry_out
     from autopeft.study.opening import check_storage
 
@@ -116,7 +117,8 @@ def _say_unused(study: Study, session: Session) -> None:
 
 
 def _show_found(study: Study, folder: Path) -> None:
-    from autopeft.cli.console import budgets_line, database_option, front_table, write_front_picture
+    from autopeft.cli.console import budgets_line, database_option
+    from autopeft.cli.fronts import front_table, write_front_picture
     from autopeft.trial import TrialState
 
     if not len(study.front()):

@@ -13,6 +13,7 @@ from autopeft.masking import STORAGE_VARIABLE
 
 if TYPE_CHECKING:
     from autopeft.objective import Objective
+    from autopeft.study.reading import Readable
     from autopeft.study.study import Study
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -41,13 +42,26 @@ def opened(folder: Path, storage: str | None) -> Iterator[Study]:
     """The study in `folder`, or the one called after it in the database `storage`; closed at the end."""
     from autopeft.study.study import Study
 
-    # In a file the only study is meant, whatever its folder is called by now; a database holds many.
-    where, name = (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
-    with Study.open(where, name) as study:
+    with Study.open(*_place(folder, storage)) as study:
         yield study
 
 
-def cost_of(study: Study, name: str | None) -> Objective:
+@contextmanager
+def opened_for_reading(folder: Path, storage: str | None) -> Iterator[Readable]:
+    """As `opened`, for commands that show something and are done."""
+    from autopeft.study.reading import opened_for_reading
+
+    with opened_for_reading(*_place(folder, storage)) as study:
+        yield study
+
+
+def _place(folder: Path, storage: str | None) -> tuple[Path | str, str | None]:
+    """Where a study lies, and its name there."""
+    # In a file the only study is meant, whatever its folder is called by now; a database holds many.
+    return (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
+
+
+def cost_of(study: Readable, name: str | None) -> Objective:
     """The cost that a command tabulates by: the one called `name`, or the study's own.
 
     Raises:
@@ -70,18 +84,19 @@ def cost_of(study: Study, name: str | None) -> Objective:
     return cost
 
 
-def picked(study: Study, at: str, cost: Objective) -> int:
+def picked(study: Readable, at: str, cost: Objective) -> int:
     """The number of the trial that is best within the limit `at` on `cost`.
 
     Raises:
         BudgetError: nothing was measured, or nothing fits.
     """
     from autopeft.errors import BudgetError
+    from autopeft.trial import front_of, with_cost
 
-    front = study.front(cost)
-    if not len(front):
+    trials = study.trials(with_history=False)
+    front, measured = front_of(trials, cost), with_cost(trials, cost)
+    if not measured:
         raise BudgetError("The study has no measured trial yet.")
-    measured = study.trial(front.points[0].key).measurement
-    assert measured is not None  # a front holds measured trials only
-    least, most = cost.limits(at, measured.counts)
+    # Counts are asked of a backbone, which all trials share.
+    least, most = cost.limits(at, measured[0][1].counts)
     return int(front.at(most, least).key)

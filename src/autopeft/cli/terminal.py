@@ -20,6 +20,9 @@ out, err = (
     for stderr in (False, True)
 )
 
+LONGEST_LINE = 1000
+"""Characters of a line of a message: more than any that this package writes without repeating what it was given."""
+
 
 def say(text: str, console: Console = out) -> None:
     """One line of text, not wrapped: a command in it is copied whole."""
@@ -27,8 +30,21 @@ def say(text: str, console: Console = out) -> None:
 
 
 def say_error(word: str, message: object) -> None:
-    """An error: the word in red, then the message, to standard error; without what is secret in it."""
-    err.print(Text.assemble((word, "bold red"), f" {without_secrets(str(message))}"), soft_wrap=True)
+    """An error: the word in red, then the message, to standard error; see `shown`."""
+    err.print(Text.assemble((word, "bold red"), f" {shown(message)}"), soft_wrap=True)
+
+
+def shown(message: object) -> str:
+    """A message without what is secret in it, and without the middle of lines longer than `LONGEST_LINE`."""
+    # A message repeats what it refuses, and that may be a whole file: the contents of a cell, of a name, of an option.
+    # Cut when nothing is secret any more, since half a password is not recognised.
+    return "\n".join(map(_shortened, without_secrets(str(message)).split("\n")))
+
+
+def _shortened(line: str) -> str:
+    ends = LONGEST_LINE // 2 - 20
+    left_out = len(line) - 2 * ends
+    return line if len(line) <= LONGEST_LINE else f"{line[:ends]} [{left_out:,} characters] {line[-ends:]}"
 
 
 def without_secrets(text: str) -> str:

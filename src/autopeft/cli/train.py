@@ -191,7 +191,7 @@ def _searched(source: Path, pick: _Pick, retraining: float) -> dict[str, Any] | 
     """Seconds of the search that the architecture came from, in all and as a multiple of one retraining run."""
     if not source.is_dir() or pick.is_empty:
         return None
-    from autopeft.cli.console import answers
+    from autopeft.cli.fronts import answers
     from autopeft.reports.rows import search_seconds
 
     with opened(source, pick.storage) as study:

@@ -20,7 +20,7 @@ from autopeft.pictures.learning import learning_data
 from autopeft.pictures.points import MarkedPicture, Picture
 from autopeft.pictures.rates import rates_data
 from autopeft.pictures.results import results_data
-from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, timing
+from autopeft.reports.rows import RetrainSummary, failure_rows, front_rows, lacking_note, timing
 from autopeft.reports.tables import (
     Table,
     cost_table,
@@ -37,7 +37,7 @@ from autopeft.reports.tables import (
 )
 from autopeft.rungs import SearchCost, n_reached, rung_correlations, search_cost
 from autopeft.training.rate_card import RateCard
-from autopeft.trial import Trial, TrialState, lacking, with_cost
+from autopeft.trial import Trial, TrialState, with_cost
 
 _COUNTS_RULE = (
     "Parameters are counted in three ways. Nominal is the papers' rule: weights only. Stored is what is shipped: "
@@ -50,8 +50,6 @@ _SELECTED = (
     "Not every trial went on from a rung, and those that did were chosen by what they were worth there: a rank "
     "correlation among them is lower than it would be among all."
 )
-
-_MOST_NAMED = 30
 
 
 @dataclass(frozen=True)
@@ -152,17 +150,6 @@ def caveats(data: ReportData) -> tuple[str, ...]:
     if other:
         found.append(f"Beside the front, these baselines were measured on another split: {', '.join(other)}.")
     return tuple(found)
-
-
-def lacking_note(trials: Sequence[Trial], cost: Objective) -> tuple[str, ...]:
-    """Which measured trials have not stored this cost and so are left out; empty when all have."""
-    numbers = lacking(trials, cost)
-    if not numbers:
-        return ()
-    listed = ", ".join(f"#{number}" for number in numbers[:_MOST_NAMED])
-    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
-    measured = sum(trial.measurement is not None for trial in trials)
-    return (f"{len(numbers)} of {measured} measured trials have not stored the cost {cost.name!r}: {listed}{more}.",)
 
 
 def default_reference(

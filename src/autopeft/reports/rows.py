@@ -22,9 +22,10 @@ from autopeft.objectives import NOMINAL
 from autopeft.pictures.labels import brief
 from autopeft.pictures.points import NamedPoint
 from autopeft.reading import read_json
-from autopeft.trial import Trial, front_of
+from autopeft.trial import Trial, front_of, lacking
 
 _RETRAINED = "retrained"
+_MOST_NAMED = 30
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,17 @@ def front_rows(
         whole_search = search_seconds(trials)
         return tuple(_front_row(by_number[key], cost, whole_search) for key in keys)
     return tuple(_front_row(by_number[key], cost, search_seconds(trials, key, is_answering=True)) for key in keys)
+
+
+def lacking_note(trials: Sequence[Trial], cost: Objective) -> tuple[str, ...]:
+    """Which measured trials have not stored this cost and so are left out; empty when all have."""
+    numbers = lacking(trials, cost)
+    if not numbers:
+        return ()
+    listed = ", ".join(f"#{number}" for number in numbers[:_MOST_NAMED])
+    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
+    measured = sum(trial.measurement is not None for trial in trials)
+    return (f"{len(numbers)} of {measured} measured trials have not stored the cost {cost.name!r}: {listed}{more}.",)
 
 
 def search_seconds(trials: Sequence[Trial], number: int | None = None, *, is_answering: bool = False) -> float:

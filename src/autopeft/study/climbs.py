@@ -10,8 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from autopeft.study.record import Record
+from autopeft.study.record import Record, Row, as_it_stands, read_trial
 from autopeft.trial import Trial
+
+
+def trials_of(rows: Iterable[Row], again: frozenset[int], *, with_history: bool) -> tuple[Trial, ...]:
+    """The trials that `rows` are of, by number, without those that were withdrawn.
+
+    Args:
+        rows: of one study, by number.
+        again: numbers of failed trials that are to be tried again.
+        with_history: see `autopeft.study.record.read_trial`.
+    """
+    found = (as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
+    return tuple(joined(record for record in found if record is not None and not record.is_withdrawn))
 
 
 def joined(records: Iterable[Record]) -> list[Trial]:

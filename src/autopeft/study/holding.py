@@ -22,8 +22,9 @@ from autopeft.interruption import reason_of, uninterrupted
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.climbs import joined
 from autopeft.study.database import Store
+from autopeft.study.heart import Heart
 from autopeft.study.ladder import Ladder
-from autopeft.study.lease import Heart, Lease, LeaseRules, Watch
+from autopeft.study.lease import Lease, LeaseRules, Watch
 from autopeft.study.ledger import Ledger
 from autopeft.study.record import Proposal, Record
 from autopeft.trial import Failure, Trial

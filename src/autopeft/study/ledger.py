@@ -13,20 +13,29 @@ from typing import Any
 
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as StoredState
 from sqlalchemy import column, table
 
 from autopeft.collecting import uncollected
 from autopeft.errors import InputError
 from autopeft.spaces.lattice import Choice
-from autopeft.study.climbs import joined
+from autopeft.study.climbs import joined, trials_of
 from autopeft.study.database import Store
+from autopeft.study.facts import REOPENED, fact_in, named, reopened_in
 from autopeft.study.lease import Lease
-from autopeft.study.record import Claim, Proposal, Record, read_facts, read_trial, reopened, to_json, write_trial
+from autopeft.study.record import (
+    Claim,
+    Proposal,
+    Record,
+    Row,
+    as_it_stands,
+    object_of,
+    read_facts,
+    read_trial,
+    to_json,
+)
+from autopeft.study.stored import write_trial
 from autopeft.trial import Trial, TrialState
-
-_REOPENED = "reopened."
 
 _TRIALS = table(
     "trials",
@@ -68,11 +77,11 @@ class Ledger:
 
     def note_fact(self, key: str, value: Any) -> None:
         """`note`, under a name that nothing else of the study's uses."""
-        self.note(f"fact.{key}", value)
+        self.note(named(key), value)
 
     def fact(self, key: str, default: Any = None) -> Any:
         """What `note_fact` stored, by any worker; `default` when there is none."""
-        return self.facts().get(f"fact.{key}", default)
+        return fact_in(self.facts(), key, default)
 
     def reopen(self, number: int | None, now: float) -> tuple[int, ...]:
         """Let failed trials be tried again, see `Study.reopen`: a fact each, so that two who do this at once keep both.
@@ -92,13 +101,9 @@ class Ledger:
                 raise InputError(f"Trial {number} cannot be reopened: it is none that failed for good.")
         for trial in chosen:
             # Of a training that failed after a rung the part that failed is repeated, and not what was told before.
-            self.note(f"{_REOPENED}{trial.number}", now)
+            self.note(f"{REOPENED}{trial.number}", now)
         self._n_read = 0
         return tuple(trial.root for trial in chosen)
-
-    def _read_reopened(self) -> frozenset[int]:
-        found = (key.removeprefix(_REOPENED) for key in self.facts() if key.startswith(_REOPENED))
-        return frozenset(int(number) for number in found)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class Ledger:
         """Read what may have changed: running trials, and those that were written since the last time."""
         # Asked once: what was reopened is noted by a person between two searches, not while one runs.
         if not self._n_read:
-            self.reopened = self._read_reopened()
+            self.reopened = reopened_in(self.facts())
         self._take_in(self._store.attempt("reading trials", self._changed))
 
     def trials(self, *, with_history: bool = True) -> tuple[Trial, ...]:
@@ -114,11 +119,10 @@ class Ledger:
         return self._trials(sqlalchemy.true(), with_history)
 
     def _trials(self, where: sqlalchemy.ColumnElement[bool], with_history: bool = True) -> tuple[Trial, ...]:
-        again = self._read_reopened()
+        again = reopened_in(self.facts())
         with uncollected():
             rows = self._store.attempt("reading trials", lambda: self._rows(where, with_history))
-            found = (_as_it_stands(read_trial(row, with_history=with_history), again) for row in rows)
-            return tuple(joined(record for record in found if record is not None and not record.is_withdrawn))
+            return trials_of(rows, again, with_history=with_history)
 
     def trial(self, number: int) -> Trial:
         """The trial of this number, read anew.
@@ -164,21 +168,21 @@ class Ledger:
     def _unknown(self, number: int) -> InputError:
         return InputError(f"The study {self._name!r} has no trial {number}.")
 
-    def _changed(self) -> list[FrozenTrial]:
+    def _changed(self) -> list[Row]:
         # What has ended never changes, so a study of thousands of trials is read once and then by its news alone.
         running = [r.key for r in self.records.values() if r.trial.state is TrialState.RUNNING]
         is_news = sqlalchemy.or_(_TRIALS.c.number >= self._n_read, _TRIALS.c.trial_id.in_(running))
         return self._rows(is_news, with_history=False)
 
-    def _take_in(self, rows: Sequence[FrozenTrial]) -> None:
+    def _take_in(self, rows: Sequence[Row]) -> None:
         for row in rows:
             # Rows that are not ours count, too, or they would be read again every time.
             self._n_read = max(self._n_read, row.number + 1)
-            record = _as_it_stands(read_trial(row, with_history=False), self.reopened)
+            record = as_it_stands(read_trial(row, with_history=False), self.reopened)
             if record is not None:
                 self.records[record.trial.number] = record
 
-    def _rows(self, where: sqlalchemy.ColumnElement[bool], with_history: bool = True) -> list[FrozenTrial]:
+    def _rows(self, where: sqlalchemy.ColumnElement[bool], with_history: bool = True) -> list[Row]:
         """The study's rows for which `where` holds, by number: state, times and attributes, and nothing else."""
         chosen = sqlalchemy.and_(_TRIALS.c.study_id == self._key, where)
         # Joined instead of listing the trials' keys, of which a database takes only so many in one query.
@@ -190,7 +194,7 @@ class Ledger:
             rows = connection.execute(sqlalchemy.select(_TRIALS).where(chosen).order_by(_TRIALS.c.number)).all()
             for key, name, value in connection.execute(of_facts):
                 texts.setdefault(key, {})[name] = value
-        return [_frozen(row, read_facts(texts.get(row.trial_id, {}), with_history)) for row in rows]
+        return [_row(row, read_facts(object_of(texts.get(row.trial_id, {})), with_history)) for row in rows]
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -252,7 +256,7 @@ class Ledger:
         """
         backend = self._store.backend
 
-        def step() -> tuple[bool, list[FrozenTrial]]:
+        def step() -> tuple[bool, list[Row]]:
             try:
                 # Facts and state in one transaction: a trial that is complete without its measurement could not be
                 # read.
@@ -278,26 +282,11 @@ class Ledger:
         return sorted(found, key=lambda record: record.trial.number)
 
 
-def _as_it_stands(record: Record | None, again: frozenset[int]) -> Record | None:
-    return reopened(record) if record is not None and record.trial.number in again else record
+def _row(found: Any, facts: dict[str, Any]) -> Row:
+    ends = _seconds(found.datetime_start), _seconds(found.datetime_complete)
+    return Row(found.trial_id, found.number, found.state, *ends, facts)
 
 
-def _frozen(row: Any, facts: dict[str, Any]) -> FrozenTrial:
-    return FrozenTrial(
-        number=row.number,
-        trial_id=row.trial_id,
-        state=StoredState[row.state],
-        value=None,
-        datetime_start=_moment(row.datetime_start),
-        datetime_complete=_moment(row.datetime_complete),
-        params={},
-        distributions={},
-        user_attrs=facts,
-        system_attrs={},
-        intermediate_values={},
-    )
-
-
-def _moment(stored: datetime | None) -> datetime | None:
+def _seconds(stored: datetime | None) -> float | None:
     """Optuna keeps times as UTC without saying so."""
-    return None if stored is None else stored.replace(tzinfo=UTC)
+    return None if stored is None else stored.replace(tzinfo=UTC).timestamp()

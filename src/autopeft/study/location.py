@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
-import sqlalchemy
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autopeft.errors import StorageError
 from autopeft.masking import masked, parts_of
@@ -39,6 +37,9 @@ def sqlite_path(storage: str | Path) -> Path | None:
     if not re.match(r"sqlite[+:]", storage):
         server_url(storage)
         return None
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = sqlalchemy.make_url(storage)
     except (ArgumentError, ValueError):
@@ -56,6 +57,10 @@ def server_url(storage: str) -> str:
     Raises:
         StorageError: it cannot be read; no word of the password is repeated. Or there is no such database.
     """
+    # Not at the top: a path, which most storages are, is read without it.
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
     parts = parts_of(storage)
     port = re.search(r":([^:/\]]*)(?:/|$)", parts.place)
     if port is not None and port[1] and not (port[1].isdecimal() and int(port[1]) < 65536):

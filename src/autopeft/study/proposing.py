@@ -15,6 +15,7 @@ from autopeft.objective import Objective
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.study.climbs import joined
 from autopeft.study.events import Asked, HasEarlier
+from autopeft.study.facts import FAILED_PROPOSALS
 from autopeft.study.failure import failure_of
 from autopeft.study.ladder import Ladder
 from autopeft.study.ledger import Ledger
@@ -22,8 +23,6 @@ from autopeft.study.record import Claim, Proposal
 from autopeft.trial import Failure, Trial
 
 _logger = logging.getLogger(__name__)
-
-_FAILED_PROPOSALS = "failed_proposals"
 
 
 class Proposer:
@@ -99,7 +98,7 @@ class Proposer:
 
     def failures(self) -> list[dict[str, Any]]:
         """What samplers failed at, oldest first: sampler, seconds, kind, message, traceback, and when."""
-        return list(self._ledger.fact(_FAILED_PROPOSALS, []))
+        return list(self._ledger.fact(FAILED_PROPOSALS, []))
 
     def _asked(self, sampler: Asked, taken: set[str], trials: list[Trial], rung: int | None) -> Proposal:
         began = time.perf_counter()
@@ -126,7 +125,7 @@ class Proposer:
         """Store it beside the trials; a known kind goes on as one clear error, anything else as it is."""
         visible = self._ledger.visible()
         facts = {"sampler": name, "seconds": seconds, "at": time.time(), "n_trials": len(visible)}
-        self._ledger.note_fact(_FAILED_PROPOSALS, [*self.failures(), {**facts, **asdict(failure)}])
+        self._ledger.note_fact(FAILED_PROPOSALS, [*self.failures(), {**facts, **asdict(failure)}])
         if not failure.is_crash:
             n = sum(record.trial.is_complete for record in self._ledger.records.values())
             raise ProposalFailure(

@@ -21,7 +21,7 @@ class ReadOnly:
     """How a file can be read.
 
     Args:
-        uri: SQLite's, with everything that keeps it from writing.
+        uri: SQLite's.
         close: removes what was made for reading; to be called at the end.
     """
 
@@ -30,7 +30,9 @@ class ReadOnly:
 
     def connect(self) -> sqlite3.Connection:
         """A connection that cannot write, usable from any thread."""
-        return sqlite3.connect(self.uri, uri=True, timeout=60, check_same_thread=False)
+        connection = sqlite3.connect(self.uri, uri=True, timeout=60, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
     def has_studies(self) -> bool:
         """Whether the file holds the tables of studies.
@@ -64,6 +66,16 @@ class ReadOnly:
 def may_write(path: Path) -> bool:
     """Whether this process may write the file and, as SQLite must, beside it."""
     return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def for_a_look(path: Path) -> ReadOnly:
+    """As `for_reading`, for a process that looks once and ends: where it may, it leaves nothing beside the file.
+
+    Raises:
+        sqlite3.Error: as `for_reading`.
+    """
+    # The last to leave a file takes its log away, unless it may only read.
+    return ReadOnly(f"{path.absolute().as_uri()}?mode=rw") if may_write(path) else for_reading(path)
 
 
 def for_reading(path: Path) -> ReadOnly:

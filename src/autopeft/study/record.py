@@ -1,7 +1,7 @@
-"""How a trial is written into Optuna's storage, and read back.
+"""A trial as it stands in the storage, and how it is read: from plain values, whoever has fetched them.
 
-Everything of ours is a JSON attribute, so that a trial can be read without the space that it came from. What Optuna
-and its dashboard show beside it (parameters, two objective values) is written as well, and never read.
+Nothing of Optuna's is imported here, which takes longer than to read a thousand trials; how a trial is written is told
+by `autopeft.study.stored`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState as StoredState
-
 from autopeft.candidate import Candidate
-from autopeft.fidelity import FULL
 from autopeft.objective import Measurement
-from autopeft.spaces.lattice import Choice, Configuration
+from autopeft.spaces.lattice import Configuration
 from autopeft.study.lease import Lease
 from autopeft.trial import Failure, Trial, TrialState
 
@@ -92,67 +86,60 @@ class Proposal:
         return self.candidate.fingerprint, self.rung
 
 
-def write_trial(proposal: Proposal, choices: tuple[Choice, ...], seed: int, lease: Lease) -> FrozenTrial:
-    """A running trial, complete with all attributes, so that it appears in the storage in one step."""
-    pairs = list(zip(choices, proposal.configuration.indices, strict=True))
-    attributes = {
-        "configuration": list(proposal.configuration.indices),
-        **proposal.candidate.as_dict(),
-        "fingerprint": proposal.candidate.fingerprint,
-        "origin": proposal.origin,
-        "seed": seed,
-        "proposal_seconds": proposal.proposal_seconds,
-        "retry_of": proposal.retry_of,
-        "lease": lease.as_dict(),
-        **({} if proposal.rung is None else {"rung": proposal.rung, "continues": proposal.continues}),
-    }
-    return FrozenTrial(
-        number=-1,  # the storage gives the number
-        trial_id=-1,
-        state=StoredState.RUNNING,
-        value=None,
-        datetime_start=datetime.now(),
-        datetime_complete=None,
-        # For Optuna's dashboard alone, which plots by parameters.
-        params={choice.name: choice.values[index] for choice, index in pairs},
-        distributions={choice.name: distribution(choice) for choice in choices},
-        user_attrs=attributes,
-        system_attrs={},
-        intermediate_values={},
-    )
+@dataclass(frozen=True)
+class Row:
+    """A row of the storage, as whoever fetched it gives it on.
+
+    Args:
+        key: Optuna's identifier of the trial.
+        state: the name of Optuna's state: RUNNING, COMPLETE, PRUNED, FAIL or WAITING.
+        started, ended: seconds since the epoch, or None.
+        facts: the attributes, read from their JSON texts; see `read_facts`.
+    """
+
+    key: int
+    number: int
+    state: str
+    started: float | None
+    ended: float | None
+    facts: Mapping[str, Any]
 
 
-def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | None:
+def read_trial(row: Row, *, with_history: bool = True) -> Record | None:
     """The record of a stored trial, or None when another program put it there.
 
     Args:
         with_history: whether the learning curve is kept; it is most of a measurement, and no sampler reads it.
     """
-    facts = stored.user_attrs
+    facts = row.facts
     # The dashboard, and Optuna itself, may add trials to a study; they are theirs.
-    if "architecture" not in facts or "lease" not in facts or stored.state is StoredState.WAITING:
+    if "architecture" not in facts or "lease" not in facts or row.state == "WAITING":
         return None
-    lease, candidate = Lease.from_dict(facts["lease"]), Candidate.from_dict(facts)
+    state, lease, candidate = _state(row), Lease.from_dict(facts["lease"]), Candidate.from_dict(facts)
+    failure = _failure(facts) if state is TrialState.FAILED else None
+    # A worker that was given up while it wrote leaves a measurement behind in a trial that has failed.
+    is_measured = state in (TrialState.COMPLETE, TrialState.PAUSED)
+    latest = _measurement(facts["measurement"], with_history) if is_measured else None
     trial = Trial(
-        number=stored.number,
+        number=row.number,
         configuration=Configuration(tuple(facts["configuration"])),
         architecture=candidate.architecture,
-        state=_state(stored),
+        state=state,
         origin=facts["origin"],
         seed=facts["seed"],
-        measurement=_measurement(stored, with_history, TrialState.COMPLETE),
-        so_far=_measurement(stored, with_history, TrialState.PAUSED),
-        failure=_failure(stored),
+        measurement=latest if state is TrialState.COMPLETE else None,
+        so_far=latest if state is TrialState.PAUSED else None,
+        failure=failure,
         proposal_seconds=facts["proposal_seconds"],
-        started=_seconds(stored.datetime_start) or 0.0,
-        finished=_finished(stored, lease),
+        started=row.started or 0.0,
+        finished=_finished(row, lease, failure),
         retry_of=facts["retry_of"],
         changes=candidate.changes,
         rung=facts.get("rung"),
         continues=facts.get("continues"),
     )
     return Record(
-        key=stored._trial_id,
+        key=row.key,
         trial=trial,
         fingerprint=facts["fingerprint"],
         lease=lease,
@@ -164,46 +151,38 @@ def read_trial(stored: FrozenTrial, *, with_history: bool = True) -> Record | No
 _HISTORY = re.compile(r'"history": \[[^\[\]]*\]')
 
 
-def read_facts(texts: Mapping[str, str], with_history: bool) -> dict[str, Any]:
-    """The attributes of a trial, each of which is stored as a JSON text of its own.
+def read_facts(text: str, with_history: bool) -> dict[str, Any]:
+    """The attributes of a trial out of one JSON object, see `object_of`.
 
     Args:
         with_history: whether the learning curve is kept; otherwise it is cut out of the text, for it is most of a
             measurement and takes longest to read.
     """
-    # One text a trial: to begin anew for each of its dozen short values takes longer than to read them.
+    brief = text if with_history else _HISTORY.sub('"history": []', text, count=1)
     try:
-        found: dict[str, Any] = json.loads(_object(texts if with_history else _without_history(texts)))
+        found: dict[str, Any] = json.loads(brief)
     except ValueError:  # a bracket in the name of a metric: the text was cut at the wrong place
-        found = json.loads(_object(texts))
+        found = json.loads(text)
     return found
 
 
-def _object(texts: Mapping[str, str]) -> str:
+def object_of(texts: Mapping[str, str]) -> str:
+    """One JSON object of attributes that are stored as a JSON text each."""
+    # To begin anew for each of a trial's dozen short values takes longer than to read them.
     return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in texts.items())}}}"
 
 
-def _without_history(texts: Mapping[str, str]) -> Mapping[str, str]:
-    told = texts.get("measurement")
-    return texts if told is None else {**texts, "measurement": _HISTORY.sub('"history": []', told, count=1)}
+def as_it_stands(record: Record | None, again: frozenset[int]) -> Record | None:
+    """The record, as if it had been given back where it failed and is to be tried again; others as they are.
 
-
-def reopened(record: Record) -> Record:
-    """The record of a failed trial that is to be tried again, as if it had been given back; others as they are."""
-    failure = record.trial.failure
-    if failure is None or record.is_withdrawn:
+    Args:
+        again: the numbers of these trials, see `autopeft.study.facts.reopened_in`.
+    """
+    failure = None if record is None or record.trial.number not in again else record.trial.failure
+    if record is None or failure is None or record.is_withdrawn:
         return record
-    again = Failure("preempted", f"Reopened after {failure.kind}: {failure.message}", failure.traceback)
-    return replace(record, trial=replace(record.trial, failure=again), is_given_back=True)
-
-
-def distribution(choice: Choice) -> BaseDistribution:
-    """A choice as Optuna shows it: whole numbers where its values are consecutive, categories otherwise."""
-    first, last = choice.values[0], choice.values[-1]
-    # A category for each would lose their order in the dashboard's plots.
-    if all(isinstance(value, int) for value in choice.values) and last - first + 1 == len(choice.values):
-        return IntDistribution(int(first), int(last))
-    return CategoricalDistribution(choice.values)
+    told = Failure("preempted", f"Reopened after {failure.kind}: {failure.message}", failure.traceback)
+    return replace(record, trial=replace(record.trial, failure=told), is_given_back=True)
 
 
 def to_json(data: Any) -> Any:
@@ -220,52 +199,31 @@ def _plain_value(value: Any) -> Any:
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def told_as(trial: Trial, measurement: Measurement) -> StoredState:
-    """How a measured trial is stored: one that stands at a rung is what Optuna calls pruned, which no front of its has.
-
-    A training that patience has ended at a rung is over, and has its measurement at the end.
-    """
-    reached = measurement.extra.get("rungs", ())
-    is_over = trial.rung is None or not reached or reached[-1]["fidelity"] == FULL.to_json()
-    return StoredState.COMPLETE if is_over else StoredState.PRUNED
-
-
-def _state(stored: FrozenTrial) -> TrialState:
-    if stored.state is StoredState.RUNNING:
+def _state(row: Row) -> TrialState:
+    if row.state == "RUNNING":
         return TrialState.RUNNING
-    if stored.state is StoredState.PRUNED and "measurement" in stored.user_attrs:
+    if row.state == "PRUNED" and "measurement" in row.facts:
         return TrialState.PAUSED
-    return TrialState.COMPLETE if stored.state is StoredState.COMPLETE else TrialState.FAILED
+    return TrialState.COMPLETE if row.state == "COMPLETE" else TrialState.FAILED
 
 
-def _measurement(stored: FrozenTrial, with_history: bool, wanted: TrialState) -> Measurement | None:
-    # A worker that was given up while it wrote leaves a measurement behind in a trial that has failed.
-    if _state(stored) is not wanted:
-        return None
-    facts = stored.user_attrs["measurement"]
-    return Measurement.from_dict(facts if with_history else {**facts, "history": ()})
+def _measurement(told: Mapping[str, Any], with_history: bool) -> Measurement:
+    return Measurement.from_dict(told if with_history else {**told, "history": ()})
 
 
-def _failure(stored: FrozenTrial) -> Failure | None:
-    if _state(stored) is not TrialState.FAILED:
-        return None
-    facts = stored.user_attrs.get("failure")
-    if not facts:
+def _failure(facts: Mapping[str, Any]) -> Failure:
+    told = facts.get("failure")
+    if not told:
         return Failure("crash", "The trial was ended by another program.")
-    if stored.user_attrs.get("lost") and facts["kind"] == "crash":  # what "gave_up" was called in earlier versions
-        facts = {**facts, "kind": "gave_up"}
-    return Failure(**facts)
+    if facts.get("lost") and told["kind"] == "crash":  # what "gave_up" was called in earlier versions
+        told = {**told, "kind": "gave_up"}
+    return Failure(**told)
 
 
-def _finished(stored: FrozenTrial, lease: Lease) -> float | None:
+def _finished(row: Row, lease: Lease, failure: Failure | None) -> float | None:
     """When work on it ended. Of a lost worker that is its last sign of life: nobody worked until it was missed."""
-    ended, failure = _seconds(stored.datetime_complete), _failure(stored)
-    if ended is None or failure is None or stored.user_attrs.get("given_back"):
-        return ended
-    if not failure.is_preempted and not stored.user_attrs.get("lost"):
-        return ended
-    return min(ended, max(lease.beat, _seconds(stored.datetime_start) or 0.0))
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+    if row.ended is None or failure is None or row.facts.get("given_back"):
+        return row.ended
+    if not failure.is_preempted and not row.facts.get("lost"):
+        return row.ended
+    return min(row.ended, max(lease.beat, row.started or 0.0))

@@ -28,8 +28,9 @@ from autopeft.study.database import Store
 from autopeft.study.evaluating import results_of
 from autopeft.study.events import Asked, Claimed, Evaluate, EvaluateAll, Event, Failed, Told
 from autopeft.study.failure import CrashWatch, failure_of
+from autopeft.study.finding import find, find_or_make
 from autopeft.study.holding import Holder
-from autopeft.study.identity import Identity, find, find_or_make
+from autopeft.study.identity import Identity
 from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.ledger import Ledger

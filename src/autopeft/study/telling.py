@@ -13,7 +13,8 @@ from autopeft.study.identity import Identity
 from autopeft.study.ladder import Ladder
 from autopeft.study.ledger import Ledger
 from autopeft.study.proposing import Proposer
-from autopeft.study.record import Record, to_json, told_as
+from autopeft.study.record import Record, to_json
+from autopeft.study.stored import told_as
 from autopeft.study.untold import Shelf, Untold
 from autopeft.trial import Trial
 
