@@ -193,8 +193,7 @@ class Architecture:
     def __post_init__(self) -> None:
         # Sorted, so that the order in which somebody names placements makes no second architecture with a fingerprint
         # of its own.
-        # By a key, not by the placements' own comparison: a study of thousands of trials sorts each when it is read.
-        # The place alone decides, since it may stand once.
+        # By the place alone, which may stand once: a study of thousands of trials sorts each when it is read.
         ordered = tuple(sorted(self.placements, key=_PLACE))
         places = list(map(_PLACE, ordered))
         if len(set(places)) < len(places):
