@@ -205,6 +205,26 @@ def test_pruning_changes_nothing_but_the_size_of_the_baseline() -> None:
     assert pruned.tolist() == pytest.approx(whole.tolist(), abs=0.005)
 
 
+@pytest.mark.parametrize("worst", [-1.5, 0.5])
+def test_steps_of_no_height_are_left_out_and_nothing_else(worst: float) -> None:
+    """Against the sum over every point of the baseline, in each sample."""
+    from autopeft.samplers._bayes.acquisition import KnownCostNehvi
+
+    model, x, cost = fitted(n=30)
+    candidates = torch.as_tensor(np.random.default_rng(2).random((7, 3)))
+    price = torch.linspace(0.05, 1.1, 7, dtype=torch.float64)
+    function = KnownCostNehvi(model, x, cost, (worst, 1.0), n_samples=16, seed=0, is_pruned=False)
+    found = function(candidates, price).exp().numpy()
+    assert function._heights.shape[-1] < function._levels.shape[-1] == function.n_baseline + 1
+    mean, spread = (part.numpy() for part in function._values_given_samples(candidates))
+    edges = np.array([-math.inf, *function._cost.tolist(), 1.0])
+    width = (edges[None, 1:] - np.maximum(edges[None, :-1], price.numpy()[:, None])).clip(0)
+    u = (mean[..., None] - function._levels.numpy()[:, :, None]) / spread[..., None]
+    gained = (norm.pdf(u) + u * norm.cdf(u)) * spread[..., None] * width
+    assert found == pytest.approx(gained.sum(-1).mean((0, 1)), rel=1e-9, abs=1e-300)
+    assert found[-1] == 0
+
+
 def test_hopeless_candidates_still_have_an_order() -> None:
     from autopeft.samplers._bayes.acquisition import KnownCostNehvi
 

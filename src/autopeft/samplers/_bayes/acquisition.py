@@ -106,6 +106,7 @@ class KnownCostNehvi:
         if n == 0:
             self._normal = torch.zeros(1, 0, dtype=torch.float64)
             self._levels = torch.full((1, 1, 1), self._worst_value, dtype=torch.float64)
+            self._lay(torch.zeros(1, 1, 0, dtype=torch.bool))
             return
         mean, covariance = joint(self._model, x)  # (b, n), (b, n, n)
         self._root = _root(covariance)
@@ -115,6 +116,23 @@ class KnownCostNehvi:
         heights = values.clamp_min(self._worst_value).cummax(-1).values
         floor = torch.full_like(heights[..., :1], self._worst_value)
         self._levels = torch.cat([floor, heights], -1)  # (b, s, n + 1)
+        self._lay(self._levels[..., 1:] > self._levels[..., :-1])
+
+    def _lay(self, rises: Tensor) -> None:
+        """Keep the stairs of every sample alone, without the points at which it does not rise.
+
+        Few points of the baseline are on the front of one sample, many on that of some: a step of no height would be
+        integrated for nothing, and integrating is most of what a proposal takes.
+        """
+        most = int(rises.sum(-1).max()) if rises.shape[-1] else 0
+        # Stable, so that the rises stand in front in their order; what follows them in shorter stairs has no width.
+        places = torch.argsort(~rises, dim=-1, stable=True)[..., :most]  # (b, s, k)
+        is_step = torch.gather(rises, -1, places)
+        levels = torch.gather(self._levels[..., 1:], -1, places)
+        begins = torch.where(is_step, self._cost[places], self._worst_cost)
+        self._heights = torch.cat([self._levels[..., :1], levels], -1)  # (b, s, k + 1)
+        self._left = torch.cat([torch.full_like(self._levels[..., :1], -math.inf), begins], -1)
+        self._right = torch.cat([begins, torch.full_like(self._levels[..., :1], self._worst_cost)], -1)
 
     def __call__(self, x: Tensor, cost: Tensor) -> Tensor:
         """Log NEHVI of each candidate alone, given the pending ones in the baseline.
@@ -126,23 +144,23 @@ class KnownCostNehvi:
         Returns:
             ``(m,)``; minus infinity where the cost reaches the reference.
         """
-        per_candidate = self._levels.numel()
+        per_candidate = self._heights.numel()
         # What is held at once must not grow with the number of samples, or a large design would not fit in memory.
-        size = max(1, min(512, _ELEMENTS // per_candidate))
+        size = max(1, min(128, _ELEMENTS // per_candidate))
         parts = [self._score(x[i : i + size], cost[i : i + size]) for i in range(0, len(x), size)]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def _score(self, x: Tensor, cost: Tensor) -> Tensor:
         mean, spread = self._values_given_samples(x)  # (b, s, m), (b, 1, m)
-        width = self._widths(cost)  # (m, n + 1)
-        u = (mean.unsqueeze(-1) - self._levels.unsqueeze(2)) / spread.unsqueeze(-1)  # (b, s, m, n + 1)
-        plain = (torch.einsum("bsmk,mk->bsm", _h(u).clamp_min_(0), width) * spread).mean((0, 1))  # (m,)
+        width = self._widths(cost)  # (b, s, m, k + 1)
+        u = (mean.unsqueeze(-1) - self._heights.unsqueeze(2)) / spread.unsqueeze(-1)  # (b, s, m, k + 1)
+        plain = (_h(u).clamp_min_(0).mul_(width).sum(-1) * spread).mean((0, 1))  # (m,)
         result = torch.log(plain)
         # The logarithm of a sum that has underflowed says nothing about which candidate is better, and most are that
         # bad.
-        lost = (plain < _TINY) & (width.sum(-1) > 0)
+        lost = (plain < _TINY) & (cost < self._worst_cost)
         if lost.any():
-            terms = log_h(u[:, :, lost]) + torch.log(width[lost]) + torch.log(spread[..., lost]).unsqueeze(-1)
+            terms = log_h(u[:, :, lost]) + torch.log(width[:, :, lost]) + torch.log(spread[..., lost]).unsqueeze(-1)
             n_terms = terms.shape[0] * terms.shape[1]
             result[lost] = torch.logsumexp(terms.movedim(2, 0).flatten(1), -1) - math.log(n_terms)
         return result
@@ -160,10 +178,9 @@ class KnownCostNehvi:
         return mean[:, n:].unsqueeze(1) + self._normal @ pull, left.sqrt().unsqueeze(1)
 
     def _widths(self, cost: Tensor) -> Tensor:
-        """Length of every stair that lies to the right of each candidate, ``(m, n + 1)``."""
-        right = torch.cat([self._cost, self._cost.new_tensor([self._worst_cost])])
-        left = torch.cat([self._cost.new_tensor([-math.inf]), self._cost])
-        return (right - torch.maximum(left, cost.unsqueeze(-1))).clamp_min(0)
+        """Length of every stair that lies to the right of each candidate, ``(b, s, m, k + 1)``."""
+        begins = torch.maximum(self._left.unsqueeze(2), cost[:, None])
+        return (self._right.unsqueeze(2) - begins).clamp_min_(0)
 
 
 def _root(covariance: Tensor) -> Tensor:
