@@ -101,10 +101,12 @@ def test_an_encoder_is_merged_without_its_head(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", [name for name, one in families().items() if one.alike])
 def test_weights_of_every_relative_take_in_what_stands_there(family: str) -> None:
     backbone = tiny.backbone(family)
-    roles = [role for role in LINEAR if f"decoder.1.{role}" in backbone.sites]
-    placements = [Placement(f"decoder.1.{role}", method, 2) for role in roles for method in ("lora", "dora")]
-    placements += [Placement(f"decoder.0.{role}", "lnfit", 1) for role in ("attention_norm", "ffn_norm")]
-    placements += [Placement("decoder.2.ffn_hidden", "ia3", 1), Placement("decoder.final_norm", "lnfit", 1)]
+    stack = next(iter(backbone.family.stacks))
+    roles = [role for role in LINEAR if f"{stack}.1.{role}" in backbone.sites]
+    norms = [f"{stack}.{place}" for place in ("0.attention_norm", "0.ffn_norm", "final_norm")]
+    placements = [Placement(f"{stack}.1.{role}", method, 2) for role in roles for method in ("lora", "dora")]
+    placements += [Placement(site, "lnfit", 1) for site in norms if site in backbone.sites]
+    placements += [Placement(f"{stack}.2.ffn_hidden", "ia3", 1)]
     architecture = Architecture(tuple(placements))
     plain = tiny.output(backbone)
     with torch.no_grad():

@@ -204,11 +204,13 @@ class Backbone:
     @property
     def n_positions(self) -> int | None:
         """The most tokens that learned position embeddings reach; None where there are none (T5, rotary ones)."""
-        table = self.module(self.family.positions) if self.family.positions else None
+        path, _, name = self.family.positions.rpartition(".")
+        table = getattr(self.module(path), name, None) if name else None  # a variant of a family may have none
         if not isinstance(table, nn.Embedding):
             return None
-        # RoBERTa counts positions from after the one that stands for padding.
-        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        # RoBERTa counts positions from after the one that stands for padding, BART from a fixed number on.
+        before = 0 if table.padding_idx is None else table.padding_idx + 1
+        return table.num_embeddings - int(getattr(table, "offset", before))
 
     @cached_property
     def reached(self) -> frozenset[str]:
