@@ -41,6 +41,18 @@ def test_help_needs_nothing_heavy() -> None:
     assert loaded(("--version",), ("--help",), ("search", "--help"), ("train", "--help")) == set()
 
 
+@pytest.mark.parametrize("options", [(), ("-P",)], ids=["as always", "safe path"])
+def test_files_in_the_folder_of_the_call_are_not_taken_for_python_s_own(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    for name in ("queue", "logging", "secrets", "yaml", "rich", "settings"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken')\n")
+    command = [sys.executable, *options, "-m", "autopeft", "schema", "--out", "schema.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "schema.json").read_text())["type"] == "object"
+
+
 def test_a_front_needs_no_torch(searched: Path) -> None:
     assert loaded(("front", searched), ("front", searched, "--json"), ("front", searched, "--at", "100%")) == set()
 
