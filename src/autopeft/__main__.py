@@ -19,8 +19,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # `python -m` looks for modules in the folder of the call first, where a file of the user's may be called `queue.py`.
-    # What is named by a dotted path is looked for there after everything else, see `autopeft.kinds.lookup`.
+    # `python -m` looks for modules in the folder of the call first, where a file of the user's may be called
+    # `queue.py`. What a dotted path names is looked for there after everything else, see `autopeft.kinds.lookup`.
     if not sys.flags.safe_path:
         del sys.path[0]
     main()

@@ -200,6 +200,21 @@ def test_a_folder_or_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
         from_files([], text=["text"])
 
 
+def test_a_file_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "one,a\ntwo,b\n" * 20)
+    (tmp_path / "link.csv").symlink_to(path)
+    for wanted in (
+        [path, path],
+        [path, tmp_path / "link.csv"],
+        [tmp_path, path],
+        [tmp_path / "x" / ".." / "a.csv", path],
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match="is named twice in one part"):
+            from_files(wanted, text=["text"])
+
+
 # -- labels that look like slips -----------------------------------------------------------------------------
 
 
@@ -211,6 +226,7 @@ def test_a_folder_or_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
         (["Yes", "yes", "no"] * 10, "differ in case or blanks only: 'Yes' (10), 'yes' (10)"),
         (["a  b", "a b", "no"] * 10, "differ in case or blanks only"),
         ([f"id{n}" for n in range(30)], "30 of 30 labels are different"),
+        (["a", "text " * 50] * 15, "1 are longer than 200 letters"),
         (["a", "b"] * 15 + ["c"], "classes with one example: 'c' (1 in all)"),
         ([str(n % 30) for n in range(300)], "30 different whole numbers may be classes, or numbers"),
     ],

@@ -20,7 +20,7 @@ from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages
 from autopeft.tasks._metrics import METRICS, as_objective, is_likelihood
 from autopeft.tasks._protocols import Source, Splits, cut
-from autopeft.tasks._tables import Table, files_of, listed, read, together
+from autopeft.tasks._tables import Table, files_of_part, listed, read, together
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
 
 logger = logging.getLogger(__name__)
@@ -285,7 +285,7 @@ def _read_all(parts: Mapping[str, Part], wish: _Wish, delimiter: str | None, enc
         found = []
         try:
             wanted = [part] if isinstance(part, str | Path) else part
-            for path in (path for one in wanted for path in files_of(one)):
+            for path in files_of_part(wanted):
                 table = read(path, delimiter, encoding, columns=(*wish.text, *wish.choices, wish.label))
                 # Before the columns are looked at: a conversation has its answer in itself.
                 table = as_texts(table, wish.text[0], wish.label) if is_of_messages(table, wish.text) else table

@@ -101,6 +101,20 @@ def files_of(wanted: str | Path) -> list[Path]:
     return found
 
 
+def files_of_part(wanted: Sequence[str | Path]) -> list[Path]:
+    """The data files that all of `wanted` mean, see `files_of`.
+
+    Raises:
+        DataError: as `files_of`; or one file is meant twice: its rows would count twice, and may be cut into two parts.
+    """
+    found = [path for one in wanted for path in files_of(one)]
+    counts = Counter(path.resolve() for path in found)
+    twice = next((path for path in found if counts[path.resolve()] > 1), None)
+    if twice is not None:
+        raise DataError(f"{str(twice)!r} is named twice in one part.")
+    return found
+
+
 def together(tables: Sequence[Table]) -> Table:
     """The rows of several tables, one after the other; a column that one of them lacks is missing in its rows."""
     if len(tables) == 1:

@@ -13,6 +13,7 @@ _MOST_WHOLE_NUMBERS = 20
 _FEWEST_ROWS = 20
 _MOST_SHARE = 0.5
 _SHOWN = 5
+_LONGEST_NAME = 200
 
 
 def slips(values: Sequence[Any], keys: Sequence[str]) -> list[str]:
@@ -43,6 +44,9 @@ def _odd_classes(counts: Counter[str], n_rows: int) -> Iterator[str]:
     twins = [_some(names) for names in alike.values() if len(names) > 1]
     if twins:
         yield f"some differ in case or blanks only: {'; '.join(twins[:_SHOWN])}"
+    # Text and label were most likely taken for each other.
+    if long := [name for name in counts if len(name) > _LONGEST_NAME]:
+        yield f"{len(long)} are longer than {_LONGEST_NAME} letters, as texts are"
     are_numbers = all(name.removeprefix("-").isdecimal() for name in counts)
     if are_numbers and len(counts) > _MOST_WHOLE_NUMBERS:
         yield f"{len(counts)} different whole numbers may be classes, or numbers to be predicted"
