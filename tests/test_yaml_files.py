@@ -173,6 +173,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(0)
 def test_any_of_100_000_texts_is_read_or_refused() -> None:
     seed(SEED)(settings(max_examples=N_CASES, database=None)(given(TEXTS)(_is_read_or_refused)))()
