@@ -48,9 +48,11 @@ MEMBERS = {
         positions="model.encoder.embed_positions",
         padded="model.encoder",
         is_text_to_text=True,
+        # Post-LN as in BERT; that modules stand in two stacks is tried on T5.
+        alike="bert",
         tiny={
             "d_model": 32,
-            "encoder_layers": 2,
+            "encoder_layers": 3,
             "decoder_layers": 2,
             "encoder_attention_heads": 4,
             "decoder_attention_heads": 4,
