@@ -92,8 +92,9 @@ def test_layers_are_as_before_afterwards() -> None:
 @pytest.mark.parametrize("family", sorted(families()))
 def test_one_rate_takes_the_place_of_every_rate_of_a_family(family: str) -> None:
     found = families()[family]
-    # Rates are 0.1 unless the family's attention alone has one.
-    config = AutoConfig.for_model(found.model_types[0], **{**found.tiny, "attention_dropout": 0.1})
+    # Rates are 0.1 unless the family's attention alone has one, or the sums behind its blocks (Falcon) have.
+    rates = {"attention_dropout": 0.1, "hidden_dropout": 0.1}
+    config = AutoConfig.for_model(found.model_types[0], **{**found.tiny, **rates})
     backbone = Backbone.from_config(config)
     inputs = {"input_ids": torch.arange(14).view(2, 7)}
     if found.is_text_to_text:

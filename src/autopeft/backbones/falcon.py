@@ -7,13 +7,14 @@ over its queries, so that a prefix has as many as there are queries.
 
 from __future__ import annotations
 
+from copy import copy
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.models.falcon.modeling_falcon import FalconAttention, apply_rotary_pos_emb
+from transformers.models.falcon.modeling_falcon import FalconAttention, FalconDecoderLayer, apply_rotary_pos_emb
 
 from autopeft.backbones import Family, Role, Stack
 from autopeft.network.attention import prefixed_attention
@@ -53,6 +54,9 @@ def _attend(
 
 def _prepare(model: PreTrainedModel) -> None:
     for module in model.modules():
+        if isinstance(module, FalconDecoderLayer):
+            # A block reads its rates of dropout there at every pass: of its own, they can be set.
+            module.config = copy(module.config)
         if isinstance(module, FalconAttention):
             module.forward = MethodType(_attend, module)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,11 +124,22 @@ def quick_dropout(model: nn.Module, p: float | None = None, rows: Rows = lambda:
             setattr(module, name, rate)
 
 
-def _rates(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
-    """Where a transformers model keeps its rates: in dropout layers, or as a number, as T5's attention does."""
-    return [
-        (module, name, rate)
-        for module in model.modules()
-        for name in (("p",) if isinstance(module, nn.Dropout) else ("dropout", "attention_dropout"))
-        if isinstance(rate := getattr(module, name, None), (int, float))
-    ]
+def _rates(model: nn.Module) -> list[tuple[Any, str, float]]:
+    """Where a transformers model keeps its rates.
+
+    In dropout layers; as a number of a module, as T5's attention and BLOOM's blocks do; or in a configuration that a
+    block has for itself, as ours of Falcon have.
+    """
+    found: list[tuple[Any, str, float]] = []
+    for module in model.modules():
+        own = getattr(module, "config", None)
+        # That of the whole model says what it is, and stays.
+        holders = [module] if own is None or own is getattr(model, "config", None) else [module, own]
+        names = ("p",) if isinstance(module, nn.Dropout) else ("dropout", "attention_dropout", "hidden_dropout")
+        found += [
+            (holder, name, rate)
+            for holder in holders
+            for name in names
+            if isinstance(rate := getattr(holder, name, None), (int, float))
+        ]
+    return found
