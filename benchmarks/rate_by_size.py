@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import TrialFailure
+from autopeft.paired import Paired
 from autopeft.session import Session
 from autopeft.settings import from_dict
 from autopeft.training.rate_sweep import try_rates
@@ -127,18 +128,20 @@ def tell(lines: Sequence[dict[str, Any]]) -> None:
     for line in lines:
         for rule in RULES if line["rank"] == ANCHOR else (line["rule"],):
             cells[line["task"], line["seed"]][rule, line["rank"]][line["rate"]] = line["value"]
-    powers = defaultdict(list)
-    for (task, seed), found in sorted(cells.items()):
+    powers: dict[str, list[float]] = defaultdict(list)
+    for (task, seed), cell in sorted(cells.items()):
         for rule in RULES:
-            tops = {rank: best(found[rule, rank]) for rank in sorted(RANKS) if len(found[rule, rank]) >= len(RATES)}
+            tops = {rank: best(cell[rule, rank]) for rank in sorted(RANKS) if len(cell[rule, rank]) >= len(RATES)}
             if len(tops) < len(RANKS):
                 continue
             powers[rule].append(slope({rank: rate for rank, (rate, _) in tops.items()}))
             shown = "  ".join(f"r {rank}: {rate:.1e} ({value:.3f})" for rank, (rate, value) in tops.items())
             print(f"{task} seed {seed}, scale {rule:5}: {shown}; rate grows with rank to the {powers[rule][-1]:+.2f}")
-    for rule, found_powers in powers.items():
-        spread = stdev(found_powers) if len(found_powers) > 1 else math.nan
-        print(f"{rule}: power {fmean(found_powers):+.2f}, standard deviation {spread:.2f} over {len(found_powers)}")
+    for rule, found in powers.items():
+        # The pairs are independent cuts and seeds; Student's t gives the interval of their mean.
+        interval = Paired(tuple(range(len(found))), tuple(found)).interval
+        told = "one pair" if interval is None else f"95 % interval {interval[0]:+.2f} to {interval[1]:+.2f}"
+        print(f"{rule}: power {fmean(found):+.2f} over {len(found)} pairs of task and seed, {told}")
 
 
 def main() -> None:

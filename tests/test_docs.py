@@ -15,9 +15,6 @@ from typer.main import get_command
 from autopeft import samplers
 from autopeft.cli.app import add_commands
 from autopeft.samplers._bayes import settings as bayes_settings
-from autopeft.samplers.evolution import EvolutionSettings
-from autopeft.samplers.optuna import GeneticSettings, OptunaSettings
-from autopeft.samplers.random import RandomSettings
 from autopeft.searches.bipeft import settings as bilevel_settings
 from autopeft.settings import AxisSettings, Settings
 
@@ -26,11 +23,6 @@ PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `fa
 OWN: Mapping[str, Mapping[str, Any]] = {
     "saas-nehvi": bayes_settings.PRESETS,
     "bipeft": bilevel_settings.PRESETS,
-    "evolution": {"recommended": EvolutionSettings()},
-    "tpe": {"recommended": OptunaSettings()},
-    "gp": {"recommended": OptunaSettings(attempts=5)},
-    "nsga2": {"recommended": GeneticSettings()},
-    "random": {"recommended": RandomSettings()},
 }
 """Settings by preset of the samplers whose factory does not show them."""
 
@@ -96,7 +88,8 @@ def _default(item: Field[Any]) -> str:
 
 def presets(name: str) -> Mapping[str, Any]:
     """Settings of the sampler called `name` by preset."""
-    return OWN[name] if name in OWN else samplers.lookup(name).presets
+    found = samplers.lookup(name)
+    return OWN[name] if name in OWN else found.presets or {"recommended": found.defaults}
 
 
 def option_rows(name: str) -> dict[str, tuple[str, str, str]]:

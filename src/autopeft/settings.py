@@ -262,7 +262,8 @@ class Settings:
             for part, paths in own.items()
             for number, path in enumerate(paths, start=1)
         }
-        return {"the base model": self.model, "the data": self.data, **named}
+        begun = {f"what `warm_start` names ({source})": source for source in self.warm_start}
+        return {"the base model": self.model, "the data": self.data, **named, **begun}
 
 
 def _rungs_wrong(rungs: Sequence[str]) -> list[str]:

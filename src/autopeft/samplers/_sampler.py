@@ -90,6 +90,8 @@ class SamplerSpec:
             may keep an interrupted search; what it builds then is also an `AnswersBudgets`.
         about: one sentence for lists.
         presets: settings by name; empty where there are no presets.
+        defaults: the settings where no option is named, a frozen dataclass, of a sampler without presets; None of one
+            that does not say.
         default_space: the named space that is searched when none is asked for; None for the settings' own.
         reads_cost: whether it compares trials by their cost; `build` is then also passed `cost`, a `Costing`.
         reads_trials: False for a search of its own, which answers parameter budgets and not what was measured.
@@ -100,6 +102,7 @@ class SamplerSpec:
     build: Callable[..., Sampler]
     about: str = ""
     presets: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Any = None
     default_space: str | None = None
     reads_trials: bool = True
     reads_cost: bool = False

@@ -173,6 +173,10 @@ def build(space: SearchSpace, seed: int, *, cost: Costing | None = None, **optio
 
 MEMBERS = {
     "evolution": SamplerSpec(
-        "evolution", build, "Regularised evolution with non-dominated ranks (Real et al. 2019)", reads_cost=True
+        "evolution",
+        build,
+        "Regularised evolution with non-dominated ranks (Real et al. 2019)",
+        reads_cost=True,
+        defaults=EvolutionSettings(),
     )
 }

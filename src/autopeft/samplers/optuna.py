@@ -56,6 +56,9 @@ class OptunaSettings:
         raise_if_any("The Optuna sampler cannot use these options", violations(self))
 
 
+_GP = OptunaSettings(attempts=5)  # a question costs seconds there
+
+
 @dataclass(frozen=True)
 class GeneticSettings:
     """Options of `nsga2`.
@@ -342,7 +345,7 @@ def build_tpe(space: SearchSpace, seed: int, *, cost: Costing | None = None, **o
 
 def build_gp(space: SearchSpace, seed: int, *, cost: Costing | None = None, **options: Any) -> Sampler:
     """Optuna's Gaussian process with log expected hypervolume improvement, with `OptunaSettings`."""
-    chosen = with_options(OptunaSettings(attempts=5), options, "gp")
+    chosen = with_options(_GP, options, "gp")
 
     def make(derived: int) -> BaseSampler:
         return optuna.samplers.GPSampler(n_startup_trials=chosen.startup, seed=derived)
@@ -366,9 +369,21 @@ def build_nsga2(space: SearchSpace, seed: int, *, cost: Costing | None = None, *
 
 
 MEMBERS = {
-    "tpe": SamplerSpec("tpe", build_tpe, "Optuna's tree-structured Parzen estimator (Watanabe 2023)", reads_cost=True),
-    "nsga2": SamplerSpec("nsga2", build_nsga2, "Optuna's NSGA-II (Deb et al. 2002)", reads_cost=True),
+    "tpe": SamplerSpec(
+        "tpe",
+        build_tpe,
+        "Optuna's tree-structured Parzen estimator (Watanabe 2023)",
+        reads_cost=True,
+        defaults=OptunaSettings(),
+    ),
+    "nsga2": SamplerSpec(
+        "nsga2", build_nsga2, "Optuna's NSGA-II (Deb et al. 2002)", reads_cost=True, defaults=GeneticSettings()
+    ),
     "gp": SamplerSpec(
-        "gp", build_gp, "Optuna's Gaussian process with log expected hypervolume improvement", reads_cost=True
+        "gp",
+        build_gp,
+        "Optuna's Gaussian process with log expected hypervolume improvement",
+        reads_cost=True,
+        defaults=_GP,
     ),
 }

@@ -89,6 +89,6 @@ MEMBERS = {
         "quasirandom",
         build,
         "Points of a scrambled Sobol or Halton sequence: more even than random ones",
-        {"recommended": QuasirandomSettings()},
+        defaults=QuasirandomSettings(),
     )
 }

@@ -113,4 +113,8 @@ def build(space: SearchSpace, seed: int, **options: Any) -> Sampler:
     return RandomSampler(space, seed)
 
 
-MEMBERS = {"random": SamplerSpec("random", build, "Uniformly random feasible architectures, never the same one twice")}
+MEMBERS = {
+    "random": SamplerSpec(
+        "random", build, "Uniformly random feasible architectures, never the same one twice", defaults=RandomSettings()
+    )
+}

@@ -21,14 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from autopeft.architecture import Architecture, Placement, reasons_told
 from autopeft.backbones import Backbone, Site, linear_weight
 from autopeft.errors import ArchitectureError
-from autopeft.network.attach import attach
 from autopeft.saved.card import export_card
 from autopeft.saved.export import config_of, path_in_peft, write_adapter
 from autopeft.saved.forms import ROOT, LoraForm
-from autopeft.saved.merge import Merged, check_mergeable, outputs_of, parameters_at, take_in
-from autopeft.saved.record import read_record
-from autopeft.saved.save import check_base, load_base
-from autopeft.saved.weights import HEAD, read_weights
+from autopeft.saved.merge import Merged, opened, parameters_at, take_in
 from autopeft.writing import EXPORT, check_folder
 
 MOST_ERROR = 1e-5
@@ -89,33 +85,19 @@ def to_lora(
     """
     path = Path(target)
     check_folder("An export", path, EXPORT, {"the saved model": folder}, overwrite=True)
-    record = read_record(folder)
-    architecture = Architecture.from_dict(record["architecture"])
-    backbone = load_base(Path(folder), record)
-    check_base(Path(folder), record, backbone)
-    state = read_weights(Path(folder), record, backbone)
-    own = {name: value for name, value in state.items() if not name.startswith(HEAD)}
-    is_writing = not record["n_outputs"]
-    whole = backbone.language_model if is_writing else backbone.model
+    given = opened(folder)
+    architecture, backbone = given.architecture, given.backbone
     with torch.no_grad():
-        with attach(backbone, architecture) as attached:
-            attached.load_state(own)
-            attached.train(False)
-            modules = dict(attached.modules)
-            check_mergeable(architecture, backbone, modules)
-            _check_linear(architecture, backbone, modules)
-            before = outputs_of(backbone, whole)
-        factors = _factored(architecture, backbone, modules, rank, most_error)
+        _check_linear(architecture, backbone, given.modules)
+        factors = _factored(architecture, backbone, given.modules, rank, most_error)
         _check_errors(architecture, backbone, factors, most_error)
         with _added(backbone, factors):
-            after = outputs_of(backbone, whole)
-    config = _config(backbone, factors, is_writing=is_writing)
-    tensors = dict(_tensors(backbone, factors, is_writing=is_writing))
-    outputs = Merged(float((before - after).abs().max()), float(before.abs().max()))
-    found = Converted(
-        {name: one.rank for name, one in factors.items()}, max(f.error for f in factors.values()), outputs
-    )
-    write_adapter(path, config, tensors, export_card(record, config, found.error))
+            outputs = given.compared()
+    config = _config(backbone, factors, is_writing=given.is_writing)
+    tensors = dict(_tensors(backbone, factors, is_writing=given.is_writing))
+    ranks = {name: one.rank for name, one in factors.items()}
+    found = Converted(ranks, max(one.error for one in factors.values()), outputs)
+    write_adapter(path, config, tensors, export_card(given.record, config, found.error))
     return found
 
 

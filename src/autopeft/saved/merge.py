@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,32 +72,72 @@ def merge(
     """
     path = Path(target)
     check_folder("A merged model", path, MERGED, {"the saved model": folder, "the base model": model})
+    given = opened(folder, model=model, trust_remote_code=trust_remote_code)
+    with torch.no_grad():
+        take_in(given.architecture, given.backbone, given.modules)
+        found = given.compared()
+    note = {
+        "merged_from": str(folder),
+        "architecture": given.architecture.as_dict(),
+        "base": given.backbone.name,
+        "largest_difference": found.difference,
+        "largest_output": found.largest,
+    }
+    _write(path, given.whole, given.backbone, note)
+    return found
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A saved model whose modules stand beside its base, which can take in all of them.
+
+    Args:
+        record: what ``architecture.json`` holds.
+        modules: with their weights, by place and method; detached.
+        outputs: what base and modules give together for a fixed input, see `outputs_of`.
+    """
+
+    record: Mapping[str, Any]
+    architecture: Architecture
+    backbone: Backbone
+    modules: Mapping[Any, nn.Module]
+    outputs: Tensor
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether it has no head, so that the model with its vocabulary is meant."""
+        return not self.record["n_outputs"]
+
+    @property
+    def whole(self) -> nn.Module:
+        """What is loaded in the place of base and modules."""
+        found: nn.Module = self.backbone.language_model if self.is_writing else self.backbone.model
+        return found
+
+    def compared(self) -> Merged:
+        """How what the base gives now differs from what it gave with the modules."""
+        difference = (self.outputs - outputs_of(self.backbone, self.whole)).abs().max()
+        return Merged(float(difference), float(self.outputs.abs().max()))
+
+
+def opened(folder: str | Path, *, model: str | Path | None = None, trust_remote_code: bool = False) -> Opened:
+    """The saved model in `folder`, for `take_in`.
+
+    Raises:
+        ArchitectureError: it holds something that no weight of the base can take in; every placement is named.
+        BackboneError, DataError: the base cannot be loaded or is another one, or the files are damaged.
+    """
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
     backbone = load_base(Path(folder), record, model, trust_remote_code=trust_remote_code)
     check_base(Path(folder), record, backbone)
     state = read_weights(Path(folder), record, backbone)
-    own = {name: value for name, value in state.items() if not name.startswith(HEAD)}
-    whole = backbone.model if record["n_outputs"] else backbone.language_model
-    with torch.no_grad():
-        with attach(backbone, architecture) as attached:
-            attached.load_state(own)
-            attached.train(False)
-            modules = dict(attached.modules)
-            check_mergeable(architecture, backbone, modules)
-            before = outputs_of(backbone, whole)
-        take_in(architecture, backbone, modules)
-        after = outputs_of(backbone, whole)
-    found = Merged(float((before - after).abs().max()), float(before.abs().max()))
-    note = {
-        "merged_from": str(folder),
-        "architecture": architecture.as_dict(),
-        "base": backbone.name,
-        "largest_difference": found.difference,
-        "largest_output": found.largest,
-    }
-    _write(path, whole, backbone, note)
-    return found
+    with torch.no_grad(), attach(backbone, architecture) as attached:
+        attached.load_state({name: value for name, value in state.items() if not name.startswith(HEAD)})
+        attached.train(False)
+        check_mergeable(architecture, backbone, attached.modules)
+        found = Opened(record, architecture, backbone, dict(attached.modules), torch.empty(0))
+        return replace(found, outputs=outputs_of(backbone, found.whole))
 
 
 def check_mergeable(architecture: Architecture, backbone: Backbone, modules: Mapping[Any, nn.Module]) -> None:

@@ -22,8 +22,9 @@ from autopeft.spaces.choices import Configuration
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.spaces.nearest import nearest
 from autopeft.spaces.transfer import transfer
-from autopeft.study.study import Study
+from autopeft.study.reading import opened_for_reading
 from autopeft.training.retraining import BASELINES, baseline
+from autopeft.trial import front_of
 from autopeft.writing import STUDY
 
 log = logging.getLogger(__name__)
@@ -79,15 +80,16 @@ def _candidates(source: Path, backbone: Backbone) -> Iterator[Candidate]:
 
 
 def _of_study(source: Path, backbone: Backbone) -> Iterator[Candidate]:
-    with Study.open(source / "study.db") as study:
-        points = study.front().points
+    with opened_for_reading(source / "study.db") as study:
+        trials = {trial.number: trial for trial in study.trials(with_history=False)}
+        points = front_of(list(trials.values()), study.cost).points
         if not points:
             raise SettingsError(f"The study at `warm_start: {source}` has no measured trial yet.")
         # Over the whole range of costs, from the best value down, so that whoever takes few has what was best.
         chosen = np.unique(np.linspace(0, len(points) - 1, min(_MOST, len(points))).round().astype(int))[::-1]
         model, name = dict(study.fact("model") or {}), study.settings.get("model")
         for index in chosen:
-            yield _moved(study.trial(int(points[index].key)).candidate, name, model.get("config"), backbone)
+            yield _moved(trials[points[index].key].candidate, name, model.get("config"), backbone)
 
 
 def _moved(candidate: Candidate, name: str | None, config: dict[str, Any] | None, backbone: Backbone) -> Candidate:

@@ -98,6 +98,32 @@ class Identity:
         return asdict(self)
 
 
+class Identified:
+    """What a study tells of its identity, which whoever derives from this keeps as `_identity`."""
+
+    _identity: Identity
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that the study was made with."""
+        return self._identity.settings
+
+    @property
+    def objective(self) -> str:
+        """The name of the metric that is maximised."""
+        return self._identity.objective
+
+    @property
+    def cost(self) -> Objective:
+        """What is minimised beside the metric; `InputError` where it is one of the user's own and cannot be found."""
+        return self._identity.cost
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of Python and the packages at the time the study was made."""
+        return self._identity.versions
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the packages that decide the numbers, without importing them."""
     found = {"python": platform.python_version(), "autopeft": autopeft.__version__}

@@ -16,10 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autopeft.objective import Objective
 from autopeft.study.climbs import trials_of
 from autopeft.study.facts import FAILED_PROPOSALS, fact_in, reopened_in
-from autopeft.study.identity import KEY, Identity
+from autopeft.study.identity import KEY, Identified, Identity
 from autopeft.study.location import check_is_local, mounts
 from autopeft.study.read_only import for_a_look
 from autopeft.study.record import Row, read_facts
@@ -53,7 +52,7 @@ class _StoredRow:
         return Row(self.key, self.number, self.state, self.started, self.ended, facts)
 
 
-class Snapshot:
+class Snapshot(Identified):
     """A study that is read: what `autopeft.study.study.Study` has of these names, as it was when the file was read.
 
     Args:
@@ -66,26 +65,6 @@ class Snapshot:
     ) -> None:
         self.location = location
         self._identity, self._attributes, self._rows = identity, attributes, rows
-
-    @property
-    def objective(self) -> str:
-        """The name of the metric that is maximised."""
-        return self._identity.objective
-
-    @property
-    def cost(self) -> Objective:
-        """What is minimised beside the metric; `InputError` where it is one of the user's own and cannot be found."""
-        return self._identity.cost
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings that the study was made with."""
-        return self._identity.settings
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Versions of Python and the packages at the time the study was made."""
-        return self._identity.versions
 
     def fact(self, key: str, default: Any = None) -> Any:
         """A fact that the study has noted; `default` when there is none."""

@@ -30,7 +30,7 @@ from autopeft.study.events import Asked, Claimed, Evaluate, EvaluateAll, Event, 
 from autopeft.study.failure import CrashWatch, failure_of
 from autopeft.study.finding import find, find_or_make
 from autopeft.study.holding import Holder
-from autopeft.study.identity import Identity
+from autopeft.study.identity import Identified, Identity
 from autopeft.study.ladder import Ladder
 from autopeft.study.lease import LeaseRules
 from autopeft.study.ledger import Ledger
@@ -47,7 +47,7 @@ _CLAIM_SECONDS = 20.0
 """How long another worker that claims nothing is waited for at least."""
 
 
-class Study:
+class Study(Identified):
     """A stored search. Make one with `create_or_resume` or `open`.
 
     One object serves one thread; several objects, processes and machines may work on the same study.
@@ -155,29 +155,9 @@ class Study:
     # -- facts ---------------------------------------------------------------------------------------------
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings that the study was made with."""
-        return self._identity.settings
-
-    @property
     def seed(self) -> int:
         """The seed of the study, which is also that of every trial."""
         return self._identity.seed
-
-    @property
-    def objective(self) -> str:
-        """The name of the metric that is maximised."""
-        return self._identity.objective
-
-    @property
-    def cost(self) -> Objective:
-        """What is minimised beside the metric; `InputError` where it is one of the user's own and cannot be found."""
-        return self._identity.cost
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Versions of Python and the packages at the time the study was made."""
-        return self._identity.versions
 
     @property
     def location(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from autopeft.architecture import ParameterBudget
 from autopeft.errors import SettingsError, SpaceExhaustedError
-from autopeft.samplers import Sampler, build, lookup
+from autopeft.samplers import Sampler, build, lookup, settings_of
 from autopeft.samplers.random import initial_design
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
@@ -187,6 +188,12 @@ def _fewer_come_back_when_fewer_are_left(name: str) -> None:
 def _unknown_options_are_named(name: str) -> None:
     with refuses(SettingsError, "no_such_option"):
         build(name, small_space(), 0, {"no_such_option": 1})
+
+
+@promise
+def _the_defaults_that_it_tells_are_those_it_has(name: str) -> None:
+    told = lookup(name).defaults
+    assert told is None or asdict(told) == settings_of(made(name, small_space()))
 
 
 @promise
