@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 import small_case
 import tiny
 from autopeft.architecture import Placement
-from autopeft.errors import ArchitectureError
+from autopeft.errors import ArchitectureError, SettingsError
 from autopeft.saved.converted import factor, to_lora
 from autopeft.saved.export import to_peft
 from autopeft.saved.save import load
@@ -101,6 +101,14 @@ def test_the_error_is_what_is_left_out_and_no_smaller_lora_is_nearer() -> None:
     torch.testing.assert_close(found.up @ found.down, torch.diag(torch.tensor([3.0, 2.0, 0.0, 0.0])).double())
     nothing = factor(torch.zeros(3, 2), None, 1e-9)
     assert (nothing.rank, nothing.error) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"most_error": float("nan")}, {"most_error": -1.0}, {"most_error": float("inf")}, {"rank": 0}]
+)
+def test_an_error_that_bounds_nothing_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="A rank is at least 1 and an error finite"):
+        to_lora(tmp_path / "nothing", tmp_path / "peft", **wrong)
 
 
 def test_what_is_no_change_of_a_linear_map_is_refused(tmp_path: Path) -> None:

@@ -116,12 +116,15 @@ def hold_finals(
 
     Raises:
         BudgetError: a budget cannot be read, or no measured trial lies in its band. Nothing was trained.
-        SettingsError: there is no budget, or fewer than one finalist a band.
+        SettingsError: there is no budget, or fewer than one finalist a band, or the margin is none.
         UnknownNameError: there is no such baseline.
         AutopeftError: no searched candidate of a band could be trained.
     """
     if not budgets or n < 1:
         raise SettingsError(f"Finals need a budget and at least one finalist, but got {list(budgets)} and {n}.")
+    # Nothing lies within NaN, and everything within what is endless.
+    if not 0 <= margin < math.inf:
+        raise SettingsError(f"The margin of equal values is finite and not below 0, but got {margin}.")
     for name in baselines:
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)

@@ -8,6 +8,7 @@ it. Adapters with an activation, prefixes, norms and biases are no such matrix a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.architecture import Architecture, Placement, reasons_told
 from autopeft.backbones import Backbone, Site, linear_weight
-from autopeft.errors import ArchitectureError
+from autopeft.errors import ArchitectureError, SettingsError
 from autopeft.saved.card import export_card
 from autopeft.saved.export import config_of, path_in_peft, write_adapter
 from autopeft.saved.forms import ROOT, LoraForm
@@ -80,9 +81,15 @@ def to_lora(
     Raises:
         ArchitectureError: it holds what is no change of a linear map's weight, or the error is above `most_error`;
             every placement is told.
-        SettingsError: `target` holds something else than an earlier export; nothing has been written.
+        SettingsError: `rank` or `most_error` is none, or `target` holds something else than an earlier export; nothing
+            has been written.
         WriteError: the disk is full, or the folder is protected.
     """
+    # No number compares with NaN, so that any error would be allowed.
+    if not 0 <= most_error < math.inf or (rank is not None and rank < 1):
+        raise SettingsError(
+            f"A rank is at least 1 and an error finite and not below 0, but got {rank} and {most_error}."
+        )
     path = Path(target)
     check_folder("An export", path, EXPORT, {"the saved model": folder}, overwrite=True)
     given = opened(folder)
