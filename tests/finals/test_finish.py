@@ -49,7 +49,7 @@ def test_what_cannot_be_held_is_said_before_anything_is_trained(study: Path) -> 
         (("--at", "pony"), "A budget is a share"),
         (("--at", "50%", "--baselines", "pony"), "pony"),
         (("--at", "50%", "--first", 1), "Finals need 2 <= first <= last"),
-        (("--at", "50%", "--margin", "nan"), "The margin of equal values is finite and not below 0, but got nan"),
+        (("--at", "50%", "--margin", "inf"), "The margin of equal values is finite and not below 0, but got inf"),
     ):
         found = call("finish", study, *wrong)
         assert found.code == 2, found.err
