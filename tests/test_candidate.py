@@ -19,10 +19,12 @@ MIXED = Architecture((Placement("encoder.0.q", "lora", 2), *SERIAL))
 
 factors = st.sampled_from([1 / 3, 0.5, 1.0, 3.0])
 changes = st.builds(
-    lambda rate, overall, by_method: Changes(rate, overall, tuple(by_method.items())),
+    lambda rate, overall, by_method, *whole: Changes(rate, overall, tuple(by_method.items()), *whole),
     st.none() | st.sampled_from([1e-4, 3e-3]),
     factors,
     st.dictionaries(st.sampled_from(["serial", "lora", "prefix"]), factors),
+    st.sampled_from([0.25, 0.5, 1.0]),
+    st.sampled_from([0, 1.0]),
 )
 candidates = st.builds(Candidate, st.sampled_from([Architecture(), SERIAL, MIXED]), changes)
 
@@ -48,14 +50,31 @@ def test_an_architecture_without_changes_is_what_it_was() -> None:
 
 @given(candidates)
 def test_a_recipe_gets_the_changes_and_nothing_else(candidate: Candidate) -> None:
-    recipe = Recipe(learning_rate=1e-3, rate_factors={"serial": 2.0}, epochs=3)
+    recipe = Recipe(learning_rate=1e-3, rate_factors={"serial": 2.0}, epochs=3, dropout=0.1)
     changed, changes = candidate.recipe_for(recipe), candidate.changes
     assert changed.learning_rate == (changes.learning_rate or 1e-3) * changes.rate_factor
     by_method = dict(changes.rate_factors)
     assert changed.rate_factors.get("serial") == 2.0 * by_method.get("serial", 1.0)
     assert changed.rate_factors.get("lora", 1.0) == by_method.get("lora", 1.0)
-    assert {**changed.as_dict(), "learning_rate": 1e-3, "rate_factors": {"serial": 2.0}} == recipe.as_dict()
+    assert changed.batch_size == 32 * changes.batch_factor
+    assert changed.dropout == 0.1 * changes.dropout_factor
+    own = {"learning_rate": 1e-3, "rate_factors": {"serial": 2.0}, "batch_size": 32, "dropout": 0.1}
+    assert {**changed.as_dict(), **own} == recipe.as_dict()
     assert (changed is recipe) == changes.is_empty
+
+
+@pytest.mark.parametrize(
+    ("steps", "size", "factor"), [(None, 32, 0.25), (30, 32, 0.25), (30, 10, 0.25), (7, 4, 0.1), (9, 3, 3)]
+)
+def test_with_smaller_batches_there_are_more_steps_and_as_many_examples(
+    steps: int | None, size: int, factor: float
+) -> None:
+    recipe = Recipe(steps=steps, batch_size=size, epochs=2)
+    changed = Changes(batch_factor=factor).recipe_for(recipe)
+    assert changed.batch_size == max(1, round(size * factor))
+    assert changed.n_processed(1000) == pytest.approx(recipe.n_processed(1000), abs=changed.batch_size)
+    if factor < 1:
+        assert changed.n_steps(1000) > recipe.n_steps(1000)
 
 
 def test_factors_of_methods_that_are_not_there_change_nothing() -> None:
@@ -74,11 +93,19 @@ def test_factors_of_methods_that_are_not_there_change_nothing() -> None:
         {"learning_rate": -1e-3},
         {"learning_rate": "1e-3"},
         {"rate_factors": (("serial", float("inf")),)},
+        {"batch_factor": 0},
+        {"batch_factor": "a quarter"},
     ],
 )
 def test_a_rate_that_is_none_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ArchitectureError, match="finite and above 0"):
         Changes(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factor", [0.5, True, "0", float("nan"), None])
+def test_dropout_is_there_or_not(factor: object) -> None:
+    with pytest.raises(ArchitectureError, match="The factor of dropout is 0 or 1, but got"):
+        Changes(dropout_factor=factor)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("data", [None, [], {"rate": 3}, {"rate_factors": [["serial", 3]]}])

@@ -31,6 +31,10 @@ class RecipeLike(Protocol):
     def learning_rate(self) -> float: ...
     @property
     def rate_factors(self) -> Mapping[str, float]: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def steps(self) -> int | None: ...
 
 
 RecipeT = TypeVar("RecipeT", bound=RecipeLike)
@@ -45,21 +49,32 @@ class Changes:
         rate_factor: what the learning rate is multiplied by, for the modules and the head alike.
         rate_factors: pairs of a method and what the rate of its modules is multiplied by, beside the recipe's own
             factors and `rate_factor`. Sorted, and without factors of 1, so that equal changes compare equal.
+        batch_factor: what the examples a step are multiplied by: with a quarter there are four times as many steps, and
+            as many examples go through the model as before.
+        dropout_factor: 1 for dropout as the recipe has it, 0 for none.
 
     Raises:
-        ArchitectureError: a rate or a factor is no finite number above 0, or a method is named twice.
+        ArchitectureError: a rate or a factor is no finite number above 0 (of dropout: neither 0 nor 1), or a method is
+            named twice.
     """
 
     learning_rate: float | None = None
     rate_factor: float = 1.0
     rate_factors: tuple[tuple[str, float], ...] = ()
+    batch_factor: float = 1.0
+    dropout_factor: float = 1.0
 
     def __post_init__(self) -> None:
         given = dict(self.rate_factors)
         rates = [] if self.learning_rate is None else [self.learning_rate]
-        wrong = [value for value in (*rates, self.rate_factor, *given.values()) if not is_factor(value)]
+        wrong = [
+            value for value in (*rates, self.rate_factor, self.batch_factor, *given.values()) if not is_factor(value)
+        ]
         if wrong:
             raise ArchitectureError(f"Rates and their factors are finite and above 0, but got {wrong[0]!r:.99}.")
+        # Other shares would need the rates of the model, which a recipe that leaves them as they are does not know.
+        if type(self.dropout_factor) not in (int, float) or self.dropout_factor not in (0, 1):
+            raise ArchitectureError(f"The factor of dropout is 0 or 1, but got {self.dropout_factor!r:.99}.")
         if len(given) < len(self.rate_factors):
             raise ArchitectureError(f"A method has one factor, but got {self.rate_factors!r:.99}.")
         # As for placements: what is trained alike must be equal, whoever wrote it down and in which order.
@@ -79,7 +94,19 @@ class Changes:
         own = dict(recipe.rate_factors)
         # Multiplied and not replaced, so that a space of factors can be searched around factors that the recipe has.
         factors = own | {name: own.get(name, 1.0) * factor for name, factor in self.rate_factors}
-        return replace(recipe, learning_rate=rate * self.rate_factor, rate_factors=factors)
+        more = self._steps_for(recipe) | ({"dropout": 0.0} if self.dropout_factor == 0 else {})
+        return replace(recipe, learning_rate=rate * self.rate_factor, rate_factors=factors, **more)
+
+    def _steps_for(self, recipe: RecipeLike) -> dict[str, float]:
+        """What `batch_factor` changes about `recipe`."""
+        # Left out where nothing changes: a stand-in for a recipe need not know of batches.
+        if self.batch_factor == 1:
+            return {}
+        size = max(1, round(recipe.batch_size * self.batch_factor))
+        if recipe.steps is None:
+            return {"batch_size": size}
+        # A run of so many steps would go through fewer examples with smaller batches, and look worse for that alone.
+        return {"batch_size": size, "steps": max(1, round(recipe.steps * recipe.batch_size / size))}
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of what is changed alone; `from_dict` is its inverse."""
@@ -91,6 +118,10 @@ class Changes:
             found["rate_factor"] = self.rate_factor
         if self.rate_factors:
             found["rate_factors"] = dict(self.rate_factors)
+        if self.batch_factor != 1:
+            found["batch_factor"] = self.batch_factor
+        if self.dropout_factor != 1:
+            found["dropout_factor"] = self.dropout_factor
         return found
 
     @classmethod
@@ -103,16 +134,21 @@ class Changes:
         """
         if data == {}:  # most trials change nothing, and a study has thousands
             return cls()
-        known = ("learning_rate", "rate_factor", "rate_factors")
+        known = ("learning_rate", "rate_factor", "rate_factors", "batch_factor", "dropout_factor")
         factors = data.get("rate_factors", {}) if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or not isinstance(factors, Mapping) or set(data) - set(known):
             raise ArchitectureError(f"Changes of a recipe are an object with {', '.join(known)}, but got {data!r:.99}.")
-        return cls(data.get("learning_rate"), data.get("rate_factor", 1.0), tuple(factors.items()))
+        rate, factor = data.get("learning_rate"), data.get("rate_factor", 1.0)
+        more = (data.get(name, 1.0) for name in ("batch_factor", "dropout_factor"))
+        return cls(rate, factor, tuple(factors.items()), *more)
 
     def __str__(self) -> str:
         rate = [] if self.learning_rate is None else [f"rate {self.learning_rate:g}"]
         overall = [] if self.rate_factor == 1 else [f"rate×{self.rate_factor:.3g}"]
-        return " ".join([*rate, *overall, *(f"rate.{name}×{factor:.3g}" for name, factor in self.rate_factors)])
+        by_method = [f"rate.{name}×{factor:.3g}" for name, factor in self.rate_factors]
+        batch = [] if self.batch_factor == 1 else [f"batch×{self.batch_factor:.3g}"]
+        dropout = [] if self.dropout_factor == 1 else ["no dropout"]
+        return " ".join([*rate, *overall, *by_method, *batch, *dropout])
 
 
 @dataclass(frozen=True)

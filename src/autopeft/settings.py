@@ -113,6 +113,11 @@ class SpaceSettings:
             choose from; see `autopeft.spaces.dials.with_dials`. The space "recommended" has 1/3, 1 and 3 for all,
             "decoder" 1/4 to 4.
         scales: by name of a method, or "all" for every one that has a scale, factors on it to choose from.
+        batch_factors: factors on the examples a step to choose from, such as 0.25, 0.5 and 1: with a quarter there are
+            four times as many steps, and as many examples go through the model. None takes what the space has, see
+            `autopeft list spaces`; empty for no choice.
+        dropout_factors: 0 for no dropout and 1 for that of the recipe to choose from, where both are given; None and
+            empty as for `batch_factors`.
     """
 
     name: Text | None = None
@@ -126,6 +131,8 @@ class SpaceSettings:
     count: Literal["nominal", "stored"] = "nominal"
     rate_factors: dict[str, Many[Positive]] = field(default_factory=dict)
     scales: dict[str, Many[Positive]] = field(default_factory=dict)
+    batch_factors: Many[Positive] | None = None
+    dropout_factors: Many[Natural] | None = None
 
     __pydantic_config__ = CLOSED
 
@@ -287,6 +294,8 @@ _CAME_LATER: Mapping[str, Any] = MappingProxyType(
         "start": "random",
         "warm_start": [],
         "scales": {},
+        "batch_factors": [],
+        "dropout_factors": [],
         "bands": None,
         "rungs": [],
         "promotion": "all",

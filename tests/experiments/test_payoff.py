@@ -14,7 +14,7 @@ import yaml
 
 import tiny
 from autopeft.architecture import Architecture, Counts, Placement
-from autopeft.candidate import Candidate
+from autopeft.candidate import Candidate, Changes
 from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
 from autopeft.experiments._payoff_finals import Entrant, settle
@@ -26,7 +26,7 @@ from autopeft.session import Session
 from autopeft.settings import from_dict
 from autopeft.study.study import Study
 from autopeft.training.recipe import Recipe
-from small_case import Case
+from small_case import CHANGES, Case
 
 RIVALS: dict[str, Any] = {
     "careful": {"how": "grid", "baselines": ["lora:1", "serial:1"], "rates": [1e-2], "finals": 0.3},
@@ -301,6 +301,21 @@ def test_a_grid_that_costs_more_than_is_allowed_is_refused(case: Case, tmp_path:
     assert not (tmp_path / "work").exists()
 
 
+def test_a_grid_may_have_several_numbers_of_examples_a_step(case: Case, tmp_path: Path) -> None:
+    grid = {"how": "grid", "baselines": ["serial:1"], "rates": [1e-2, 1e-1], "batch_factors": [0.25, 1], "finals": 0.3}
+    experiment = read(write(case, tmp_path / "batches.yaml", rivals={"ours": grid}))
+    run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
+    cell = Results(tmp_path / "results" / "batches").read()["ours-seed4"]
+    spent = cell["cost"]["spent"]
+    told = [f"serial:1 at {rate:g}{batch}" for batch in (" batch×0.25", "") for rate in (1e-2, 1e-1)]
+    assert [one["name"] for one in spent if one["stage"] == "rates"] == told
+    # Smaller batches make more steps and cost no more: the recipe has one step of eight examples.
+    assert {one["examples"] for one in spent} == {8}
+    wrong = read(write(case, tmp_path / "wrong.yaml", rivals={"ours": {**grid, "batch_factors": [0.25, 0.5, 1]}}))
+    with pytest.raises(SettingsError, match="1 baselines with 3 batches each at 2 rates are more than the 4 trainings"):
+        run(wrong, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
 def test_what_is_known_is_trained_before_a_search_paid_for_and_meets_its_trials(case: Case, tmp_path: Path) -> None:
     rival = {
         "how": "search",
@@ -328,24 +343,28 @@ def test_a_challenge_searches_around_the_champion_at_its_rate(case: Case, tmp_pa
     rival = {
         "how": "search",
         "challenge": True,
-        "first": {"serial:1": ["1e-2", 1e-1], "serial:2": 1e-2},
-        "settings": {"sampler": "random", "initial": 2},
+        "first": {"serial:1": ["1e-2", 1e-1], "serial:2": {0.5: 1e-2}},
+        "settings": {"sampler": "random", "initial": 3, "space": {**CHANGES["space"], "batch_factors": [0.25, 0.5, 1]}},
         "finals": 0,
     }
     experiment = read(write(case, tmp_path / "challenge.yaml", rivals={"ours": rival}))
     run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
     cell = Results(tmp_path / "results" / "challenge").read()["ours-seed4"]
     known = cell["cost"]["spent"][:3]
-    assert [one["name"] for one in known] == ["serial:1 at 0.01", "serial:1 at 0.1", "serial:2 at 0.01"]
+    assert [one["name"] for one in known] == ["serial:1 at 0.01", "serial:1 at 0.1", "serial:2 at 0.01 batch×0.5"]
     best = max(known, key=lambda one: one["value"])
-    size, rate = best["name"].removeprefix("serial:").split(" at ")
+    size, rate = best["name"].removeprefix("serial:").removesuffix(" batch×0.5").split(" at ")
+    batch = 0.5 if "batch" in best["name"] else 1
     folder = next((tmp_path / "work").rglob("study.db"))
     with Study.open(folder) as study:
         assert study.settings["recipe"]["learning_rate"] == float(rate)
-        first, second, *_ = (trial.architecture for trial in study.trials())
-    # First a method that was absent, then the next size of the one that is there.
-    assert {(item.method, item.size) for item in first} == {("serial", int(size)), ("prefix", 2)}
-    assert {(item.method, item.size) for item in second} == {("serial", 2 * int(size))}
+        found = [trial.candidate for trial in study.trials()]
+    # First the other batches, the smaller one before the larger, then a method that was absent.
+    others = [0.5, 0.25] if batch == 1 else [0.25, 1]
+    assert [one.changes for one in found] == [Changes(batch_factor=factor) for factor in (*others, batch)]
+    serial = {("serial", int(size))}
+    parts = [{(item.method, item.size) for item in one.architecture} for one in found]
+    assert parts == [serial, serial, serial | {("prefix", 2)}]
     # With one seed for each nothing is shown to be better than what is known.
     assert cell["chosen"]["name"] == best["name"]
 

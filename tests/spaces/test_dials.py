@@ -15,6 +15,7 @@ from autopeft.session import build_space
 from autopeft.settings import AxisSettings, SpaceSettings
 from autopeft.spaces.dials import with_dials
 from autopeft.spaces.lattice import Configuration, SearchSpace
+from autopeft.spaces.nearest import nearest
 from autopeft.training.rate_sweep import middle
 from autopeft.training.recipe import Recipe
 from lattice import autopeft_space, tiny_space
@@ -44,6 +45,35 @@ def test_factors_are_choices_behind_those_of_the_space() -> None:
     assert found.changes == Changes(rate_factor=3, rate_factors=(("serial", 3),))
     assert {placement.scale for placement in found.architecture} == {2.0}
     assert found.recipe_for(Recipe(learning_rate=1e-3)).learning_rate == pytest.approx(3e-3)
+
+
+def test_the_examples_a_step_are_a_choice_behind_all_others() -> None:
+    space = space_of(rate_factors={"all": THIRDS}, batch_factors=(1, 0.25))
+    assert [choice.name for choice in space.choices[-2:]] == ["rate.all", "batch.all"]
+    assert space.n_valid == tiny_space().n_valid * 6
+    (first, *_), n = space.enumerate(), tiny_space().n_choices
+    found = space.candidate(Configuration((*first.indices[:n], 1, 0)))
+    assert found.changes == Changes(batch_factor=0.25)
+    assert found.recipe_for(Recipe(batch_size=32)).batch_size == 8
+    point = space.configuration(found)
+    assert point is not None
+    assert space.candidate(point) == found
+    assert nearest(space, Candidate(found.architecture, Changes(batch_factor=0.3))) == point
+    assert space.candidate(space.largest()).changes.is_empty
+
+
+def test_dropout_is_a_choice_that_rests_with_it() -> None:
+    space = space_of(batch_factors=(1, 0.5), dropout_factors=(0, 1))
+    assert [choice.name for choice in space.choices[-2:]] == ["batch.all", "dropout.all"]
+    assert space.n_valid == tiny_space().n_valid * 4
+    assert space.candidate(space.largest()).changes.is_empty
+    (first, *_), n = space.enumerate(), tiny_space().n_choices
+    found = space.candidate(Configuration((*first.indices[:n], 1, 0)))
+    assert found.changes == Changes(dropout_factor=0)
+    assert found.recipe_for(Recipe()).dropout == 0
+    assert nearest(space, found) == space.configuration(found) == Configuration((*first.indices[:n], 1, 0))
+    near = nearest(space, Candidate(found.architecture, Changes(batch_factor=0.3, dropout_factor=0)))
+    assert near == Configuration((*first.indices[:n], 0, 0))
 
 
 def test_a_factor_of_what_is_not_there_makes_no_other_candidate() -> None:
@@ -87,6 +117,8 @@ def test_the_sweep_s_architecture_has_dials_at_rest() -> None:
         ({"rate_factors": {"all": ()}}, "`space.rate_factors.all` must be a list of factors"),
         ({"rate_factors": {"all": "abc"}}, "must be a list of factors, but got 'abc'"),
         ({"scales": {"all": (1, 2), "serial": (1, 2)}}, "has 'all' and methods by name"),
+        ({"dropout_factors": (0, 0.5)}, "`space.dropout_factors` holds 0.5, but has 0 for none and 1 for the recipe's"),
+        ({"batch_factors": (1, 0)}, "`space.batch_factors` holds 0, but factors are finite and above 0"),
     ],
 )
 def test_what_cannot_be_turned_is_refused(dials: dict[str, Any], message: str) -> None:
@@ -103,8 +135,8 @@ def test_settings_build_dials_of_own_and_of_named_spaces() -> None:
     methods = {"lora": AxisSettings((0, 2), ("q",)), "prefix": AxisSettings((0, 2))}
     own = build_space(backbone(), SpaceSettings(methods=methods, scales={"all": (1.0, 4.0)}))
     assert [dial.methods for dial in own.dials] == [("lora",)]
-    named = build_space(backbone(), SpaceSettings(name="SA", rate_factors={"all": THIRDS}))
-    assert [choice.name for choice in named.choices] == ["serial", "rate.all"]
+    named = build_space(backbone(), SpaceSettings(name="SA", rate_factors={"all": THIRDS}, batch_factors=(0.5, 1)))
+    assert [choice.name for choice in named.choices] == ["serial", "rate.all", "batch.all"]
     wanted = Candidate(Architecture((Placement("encoder.0.q", "lora", 2, 4.0),)))
     found = own.configuration(wanted)
     assert found is not None

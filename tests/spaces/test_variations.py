@@ -34,6 +34,17 @@ def test_methods_are_added_then_sizes_changed_then_layers_left_out() -> None:
     ]
 
 
+def test_other_batches_come_first_the_smaller_ones_before_the_larger() -> None:
+    space = with_dials(SPACE, rate_factors={}, scales={}, batch_factors=(0.25, 0.5, 1, 2))
+    found = changed(space, Configuration((*SERIAL.indices, 2)))
+    assert found[:3] == [("batch.all", 0.5), ("batch.all", 0.25), ("batch.all", 2)]
+    assert found[3:] == changed(SPACE, SERIAL)
+    both = with_dials(SPACE, rate_factors={}, scales={}, batch_factors=(0.5, 1), dropout_factors=(0, 1))
+    found = changed(both, Configuration((*SERIAL.indices, 1, 1)))
+    assert found[:2] == [("batch.all", 0.5), ("dropout.all", 0)]
+    assert changed(both, Configuration((*SERIAL.indices, 0, 0)))[:2] == [("batch.all", 1), ("dropout.all", 1)]
+
+
 def test_ends_and_budgets_leave_some_out() -> None:
     largest = Configuration((1, 0, 0, 4, 0, 0, 1))
     assert changed(SPACE, largest) == [("parallel", 4), ("prefix", 4), ("serial", 4)]

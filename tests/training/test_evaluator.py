@@ -470,6 +470,17 @@ def test_changes_by_method_train_as_the_recipe_s_own_factors_do() -> None:
     assert without_times(changed) == without_times(other(MIXED, 0)) != without_times(made(MIXED, 0))
 
 
+def test_other_batches_train_as_a_recipe_with_them_does_and_in_a_pass_of_their_own() -> None:
+    made = evaluator()
+    wanted = [Candidate(MIXED), Candidate(MIXED, Changes(batch_factor=0.5)), Candidate(SERIAL)]
+    found = made.measure_all(wanted, [3, 3, 3], batch=3)
+    half = made.with_recipe(batch_size=QUICK.batch_size // 2, steps=2 * made.recipe.n_steps(made.n_train))
+    measured = [item for item in found if isinstance(item, Measurement)]
+    assert without_times(measured[1]) == without_times(half(MIXED, 3)) != without_times(made(MIXED, 3))
+    assert ["together" in item.extra for item in measured] == [True, False, True]
+    assert len({item.extra["n_processed"] for item in measured}) == 1
+
+
 def test_a_candidate_that_fails_leaves_the_others_as_they_were() -> None:
     made = evaluator()
     good = without_times(made(MIXED, 3))

@@ -329,8 +329,9 @@ def _option_for(chosen: Entry, folder: Path) -> str:
 
     finalist = chosen.finalist
     known = finalist.name.partition(":")[0]
-    # The size of a combination's other methods is part of its definition, but was resized with the first one's.
-    if finalist.is_baseline and len(BASELINES[known].parts) == 1:
+    # The size of a combination's other methods is part of its definition, but was resized with the first one's; and a
+    # name does not say what is changed about the recipe.
+    if finalist.is_baseline and len(BASELINES[known].parts) == 1 and finalist.candidate.changes.is_empty:
         return f"--baseline {finalist.name}"
     # A trial may bring a factor on its rate, which finals leave out; so its number would name something else.
     path = folder / FOLDER / f"use-{finalist.band}.json"

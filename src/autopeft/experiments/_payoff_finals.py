@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from autopeft.candidate import Candidate
+from autopeft.candidate import Candidate, Changes
 from autopeft.errors import SettingsError
 from autopeft.experiments._experiment import Origin
 from autopeft.experiments._payoff_purse import FAILED, Purse
@@ -16,6 +16,7 @@ from autopeft.network.build import count
 from autopeft.paired import Paired
 from autopeft.settings import Settings
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.retraining import baseline
 
 CONFIDENCE = 0.9
 """At which another must be better than the best incumbent to be chosen."""
@@ -52,6 +53,34 @@ class Entrant:
     def nominal(self) -> int:
         """Nominal parameters."""
         return count(self.evaluator.backbone, self.candidate.architecture, 0).nominal
+
+
+@dataclass(frozen=True)
+class Known:
+    """A known architecture and how it is trained.
+
+    Args:
+        name: of a baseline, perhaps with a size, see `autopeft.training.retraining.baseline`.
+        rate: its learning rate; None for the recipe's.
+        batch_factor: what the examples a step are multiplied by.
+    """
+
+    name: str
+    rate: float | None = None
+    batch_factor: float = 1.0
+
+    def on(self, evaluator: Evaluator) -> Candidate:
+        """What is trained.
+
+        Raises:
+            SettingsError: there is no such baseline.
+        """
+        changes = Changes(learning_rate=self.rate, batch_factor=self.batch_factor)
+        return Candidate(baseline(self.name, evaluator.backbone), changes)
+
+    def __str__(self) -> str:
+        rate = "" if self.rate is None else f" at {self.rate:g}"
+        return self.name + rate + ("" if self.batch_factor == 1 else f" batch×{self.batch_factor:.3g}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,7 @@ from autopeft.backbones import LINEAR
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import SettingsError
 from autopeft.experiments._experiment import Origin
-from autopeft.experiments._payoff_finals import Asked, Entrant, Rival
+from autopeft.experiments._payoff_finals import Asked, Entrant, Known, Rival
 from autopeft.experiments._payoff_purse import Purse
 from autopeft.experiments._payoff_search import Search
 from autopeft.rules import raise_if_any
@@ -40,6 +41,7 @@ class Grid:
         rates: that each of them is trained at.
         widen: how many rates beyond them each may try while its best is the smallest or the largest.
         finals: see `Rival`.
+        batch_factors: what the examples a step are multiplied by, each at every rate, see `autopeft.candidate.Changes`.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"baselines", "rates"})
@@ -48,12 +50,14 @@ class Grid:
     rates: tuple[float, ...]
     widen: int = 0
     finals: float = 0.25
+    batch_factors: tuple[float, ...] = (1.0,)
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
         """The grid that `raw` describes."""
         rates = tuple(float(rate) for rate in raw["rates"])  # YAML reads 1e-3 as text
-        return cls(tuple(raw["baselines"]), rates, int(raw.get("widen", 0)), float(raw.get("finals", 0.25)))
+        batches = tuple(float(factor) for factor in raw.get("batch_factors", (1.0,)))
+        return cls(tuple(raw["baselines"]), rates, int(raw.get("widen", 0)), float(raw.get("finals", 0.25)), batches)
 
     def check_settings(self, asked: Asked) -> None:
         """Nothing: it has none."""
@@ -63,42 +67,37 @@ class Grid:
         session = Session.build(asked.settings)
         for name in self.baselines:
             baseline(name, session.backbone)
-        if len(self.baselines) * len(self.rates) > int(asked.share * asked.settings.trials):
+        if len(self._all()) * len(self.rates) > int(asked.share * asked.settings.trials):
+            batches = "" if len(self.batch_factors) == 1 else f" with {len(self.batch_factors)} batches each"
             raise SettingsError(
-                f"{len(self.baselines)} baselines at {len(self.rates)} rates are more than the "
+                f"{len(self.baselines)} baselines{batches} at {len(self.rates)} rates are more than the "
                 f"{int(asked.share * asked.settings.trials)} trainings that a rival has before its finals."
             )
 
     def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
-        """Every baseline at every rate."""
+        """Every baseline at every rate, with each number of examples a step."""
         evaluator = Session.build(asked.settings).evaluator
         found: list[Entrant] = []
-        for place, name in enumerate(self.baselines):
+        for place, (name, batch) in enumerate(self._all()):
             # What the baselines to come need at least.
-            rest = len(self.rates) * (len(self.baselines) - place)
+            rest = len(self.rates) * (len(self._all()) - place)
             # Rates beyond the edge must leave enough for the baselines to come.
             widen = min(self.widen, purse.left(evaluator, asked.share) - rest)
             if widen < 0:
-                raise SettingsError(
-                    f"{len(self.baselines)} baselines at {len(self.rates)} rates cost more than allowed."
-                )
-            found += self._at_rates(name, widen, evaluator, asked, purse)
+                raise SettingsError(f"{len(self._all())} baselines at {len(self.rates)} rates cost more than allowed.")
+            known = Known(name, batch_factor=batch)
+            tried = try_rates(self.rates, widen, partial(self._value, known, evaluator, asked, purse))
+            pairs = ((replace(known, rate=rate), value) for rate, value in tried if value is not None)
+            found += [Entrant(str(one), one.on(evaluator), evaluator, value, [value], "grid") for one, value in pairs]
         return found
 
-    def _at_rates(self, name: str, widen: int, evaluator: Evaluator, asked: Asked, purse: Purse) -> list[Entrant]:
-        architecture = baseline(name, evaluator.backbone)
+    def _all(self) -> list[tuple[str, float]]:
+        return [(name, batch) for name in self.baselines for batch in self.batch_factors]
 
-        def at(rate: float) -> Candidate:
-            return Candidate(architecture, Changes(learning_rate=rate))
-
-        tried = try_rates(
-            self.rates, widen, lambda rate: purse.value(evaluator, at(rate), asked.seed, "rates", f"{name} at {rate:g}")
-        )
-        return [
-            Entrant(f"{name} at {rate:g}", at(rate), evaluator, value, [value], "grid")
-            for rate, value in tried
-            if value is not None
-        ]
+    @staticmethod
+    def _value(known: Known, evaluator: Evaluator, asked: Asked, purse: Purse, rate: float) -> float | None:
+        at = replace(known, rate=rate)
+        return purse.value(evaluator, at.on(evaluator), asked.seed, "rates", str(at))
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------

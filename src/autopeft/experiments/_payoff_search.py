@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from autopeft.candidate import Candidate, Changes
+from autopeft.candidate import Candidate
 from autopeft.experiments._experiment import merged
-from autopeft.experiments._payoff_finals import Asked, Entrant
+from autopeft.experiments._payoff_finals import Asked, Entrant, Known
 from autopeft.experiments._payoff_purse import Purse
 from autopeft.finals.heats import examples_of_a_run
 from autopeft.objective import Measurement
@@ -20,7 +20,6 @@ from autopeft.spaces.nearest import nearest
 from autopeft.spaces.variations import variations
 from autopeft.study.study import Study
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.retraining import baseline
 from autopeft.trial import Trial
 
 
@@ -32,10 +31,9 @@ class Search:
         settings: changes of the shared ones.
         smoothed: whether the surrogate's mean ranks the trials for the finals; else what was measured does.
         finals: see `Rival`; 0 ends at the best measured trial, as the papers do.
-        first: pairs of a baseline, see `autopeft.training.retraining.baseline`, and a learning rate, which are trained
-            before the search and meet its trials in the finals.
-        challenge: whether the search begins around the best of these at its learning rate, one choice changed at a
-            time, and what it finds is chosen only if it is shown to be better than they are, see `settle`.
+        first: known architectures, which are trained before the search and meet its trials in the finals.
+        challenge: whether the search begins around the best of these, trained as it was, one choice changed at a time,
+            and what it finds is chosen only if it is shown to be better than they are, see `settle`.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"settings"})
@@ -43,17 +41,13 @@ class Search:
     settings: Mapping[str, Any] = field(default_factory=dict)
     smoothed: bool = False
     finals: float = 0.25
-    first: tuple[tuple[str, float], ...] = ()
+    first: tuple[Known, ...] = ()
     challenge: bool = False
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
-        """The search that `raw` describes."""
-        first = tuple(
-            (str(name), float(rate))
-            for name, rates in dict(raw.get("first", {})).items()
-            for rate in (rates if isinstance(rates, list) else [rates])
-        )
+        """The search that `raw` describes: of `first` names, each with a rate, several, or rates by batch factor."""
+        first = tuple(one for name, asked in dict(raw.get("first", {})).items() for one in _known_at(str(name), asked))
         smoothed, challenge = bool(raw.get("smoothed", False)), bool(raw.get("challenge", False))
         return cls(raw["settings"], smoothed, float(raw.get("finals", 0.25)), first, challenge)
 
@@ -73,8 +67,8 @@ class Search:
         """The session can be built, and the baselines exist."""
         session = Session.build(self.settings_of(asked))
         session.sampler()
-        for name, _ in self.first:
-            baseline(name, session.backbone)
+        for one in self.first:
+            one.on(session.evaluator)
 
     def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
         """Rates, then trial by trial until the share is spent. The study keeps what is done."""
@@ -96,13 +90,11 @@ class Search:
 
     def _known(self, evaluator: Evaluator, seed: int, purse: Purse) -> Iterator[Entrant]:
         """What is trained before the search, at a rate of its own."""
-        for name, rate in self.first:
-            told = f"{name} at {rate:g}"
-            candidate = Candidate(baseline(name, evaluator.backbone), Changes(learning_rate=rate))
-            value = purse.value(evaluator, candidate, seed, "rates", told)
+        for one in self.first:
+            value = purse.value(evaluator, one.on(evaluator), seed, "rates", str(one))
             if value is not None:
                 # By what it measured: the surrogate knows no more of it than that.
-                yield Entrant(told, candidate, evaluator, value, [value], "known", self.challenge)
+                yield Entrant(str(one), one.on(evaluator), evaluator, value, [value], "known", self.challenge)
 
     def _run(
         self,
@@ -143,9 +135,20 @@ class Search:
         return list(found.values())
 
 
+def _known_at(name: str, asked: Any) -> Iterator[Known]:
+    """A rate, a list of rates, or either by what the examples a step are multiplied by."""
+    if isinstance(asked, Mapping):
+        for factor, rates in asked.items():
+            yield from (replace(one, batch_factor=float(factor)) for one in _known_at(name, rates))
+        return
+    yield from (Known(name, float(rate)) for rate in (asked if isinstance(asked, list) else [asked]))
+
+
 def _around(session: Session, champion: Candidate) -> Sequence[Configuration]:
     """The initial design of a challenge; the session's own where the space holds nothing like the champion."""
-    point = nearest(session.space, Candidate(champion.architecture))
+    # Its learning rate is the recipe's by now, so that no dial has to be near it.
+    changes = replace(champion.changes, learning_rate=None)
+    point = nearest(session.space, replace(champion, changes=changes))
     if point is None:
         return session.initial
     return variations(session.space, point)[: session.settings.initial]

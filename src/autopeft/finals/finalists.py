@@ -99,6 +99,8 @@ def invite(
 ) -> tuple[Finalist, ...]:
     """The finalists of one band: the best `n` that were searched, then the baselines of that cost.
 
+    Baselines are trained with as many examples a step as the best that was searched.
+
     Args:
         scores: by trial number, what the search makes of a trial, such as `smooth` gives it; larger is better.
         baselines: names from `autopeft.training.retraining.BASELINES`. One that does not fit the band at any size, or
@@ -126,8 +128,15 @@ def invite(
         log.info("%s is known after training only: baselines are resized to nominal parameters.", band.cost.name)
         most = max(one.nominal for one in chosen)
         found = _uniform(backbone, band.name, most, nominal, baselines)
-        return (*chosen, *(replace(one, cost=None) for one in found))
-    return (*chosen, *_uniform(backbone, band.name, band.most, price or nominal, baselines))
+        return (*chosen, *(replace(_trained_as(chosen[0], one), cost=None) for one in found))
+    found = _uniform(backbone, band.name, band.most, price or nominal, baselines)
+    return (*chosen, *(_trained_as(chosen[0], one) for one in found))
+
+
+def _trained_as(best: Finalist, baseline: Finalist) -> Finalist:
+    """`baseline` with as many examples a step as `best` has: finals compare architectures, not who had more steps."""
+    changes = replace(baseline.candidate.changes, batch_factor=best.candidate.changes.batch_factor)
+    return replace(baseline, candidate=replace(baseline.candidate, changes=changes))
 
 
 def _searched(trials: Sequence[Trial], scores: Mapping[int, float], band: Band, n: int) -> tuple[Finalist, ...]:

@@ -133,11 +133,13 @@ class Verdict:
 
     def _use(self) -> str:
         used = self.choice.finalist
+        # A baseline is trained with as many examples a step as the best that was searched, which its name does not say.
+        changed = "" if used.candidate.changes.is_empty else f", {used.candidate.changes}"
         if self.instead is None:
-            return f" Use {used.name} ({used.nominal:,} parameters)."
+            return f" Use {used.name} ({used.nominal:,} parameters{changed})."
         return (
-            f" Use {used.name} ({used.nominal:,} parameters): it costs less than {self.instead.baseline} and is not "
-            f"shown to be worse ({_interval(self.instead.difference)})."
+            f" Use {used.name} ({used.nominal:,} parameters{changed}): it costs less than {self.instead.baseline} and "
+            f"is not shown to be worse ({_interval(self.instead.difference)})."
         )
 
     def lines(self) -> list[str]:

@@ -64,6 +64,9 @@ def resolved(settings: Settings) -> Settings:
     # Compared without what every space has: a budget alone does not say that a person chose a space.
     if is_answering and replace(space, budget=None, count="nominal") == SpaceSettings():
         space = replace(space, name=samplers.lookup(settings.sampler).default_space)
+    # Written out, so that a study keeps the choices that it was begun with.
+    batch_factors, dropout_factors = _whole_factors(space)
+    space = replace(space, batch_factors=batch_factors, dropout_factors=dropout_factors)
     workers = max(settings.workers, len(settings.devices))
     if is_answering and workers > 1:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
@@ -146,9 +149,26 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     _check_bands(wanted, own)
     space = _described(backbone, wanted) if own is None else _by_name(backbone, wanted, own)
     rate_factors = {**({} if own is None else own.rate_factors), **wanted.rate_factors}
-    if rate_factors or wanted.scales:
-        space = with_dials(space, rate_factors=rate_factors, scales=wanted.scales)
+    batch_factors, dropout_factors = _whole_factors(wanted)
+    if rate_factors or wanted.scales or batch_factors or dropout_factors:
+        return with_dials(
+            space,
+            rate_factors=rate_factors,
+            scales=wanted.scales,
+            batch_factors=batch_factors,
+            dropout_factors=dropout_factors,
+        )
     return space
+
+
+def _whole_factors(wanted: SpaceSettings) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Factors on the examples a step and on dropout, the space's own where the settings say nothing."""
+    own = _named(wanted)
+    usual: tuple[tuple[float, ...], tuple[int, ...]] = (
+        ((), ()) if own is None else (own.batch_factors, own.dropout_factors)
+    )
+    batches, dropouts = wanted.batch_factors, wanted.dropout_factors
+    return usual[0] if batches is None else batches, usual[1] if dropouts is None else dropouts
 
 
 def initial_design(space: SearchSpace, settings: Settings, warm: Sequence[Configuration] = ()) -> list[Configuration]:

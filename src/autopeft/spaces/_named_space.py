@@ -44,6 +44,7 @@ class NamedSpace:
         n_initial: configurations of that; None for as many as such a design usually has.
         rates: how learning rates are found. A rule gives way to rates that a person wrote.
         rate_factors: factors on learning rates to choose from, by name of a method or "all".
+        batch_factors, dropout_factors: factors on the examples a step and on dropout to choose from.
         first: what the design begins with, before baselines; None for those at once.
     """
 
@@ -55,4 +56,6 @@ class NamedSpace:
     n_initial: int | None = None
     rates: Literal["sweep", "card", "rule"] = "sweep"
     rate_factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    batch_factors: tuple[float, ...] = ()
+    dropout_factors: tuple[int, ...] = ()
     first: Callable[[SearchSpace], Iterator[Configuration]] | None = None

@@ -13,7 +13,8 @@ from autopeft.errors import SettingsError
 class Choice:
     """One coordinate: a name and its ordered values.
 
-    Sizes are whole, increase and may begin with 0; a switch is ``(0, 1)``; the values of a `Dial` are factors above 0.
+    Sizes are whole, increase and may begin with 0; a switch is ``(0, 1)``; the values of a `Dial` are factors, which
+    are above 0 but for dropout.
     """
 
     name: str
@@ -51,14 +52,14 @@ class Dial:
     """A choice that turns a factor, and neither places a module nor sizes one: it costs nothing.
 
     Args:
-        target: "rate" for the learning rate, "scale" for what modules add, "exponent" for how that falls with their
-            size.
-        methods: whose modules; empty for the rate of everything that is trained, the head too.
+        target: "rate" for the learning rate, "batch" for the examples a step, "dropout" for that or none, "scale" for
+            what modules add, "exponent" for how that falls with their size.
+        methods: whose modules; empty for what acts on everything that is trained, the head too.
         choice: index of the choice whose values are the factors, or the exponents.
         anchor, level: of an exponent: a module of `anchor` units has the scale `level` whatever the exponent is.
     """
 
-    target: Literal["rate", "scale", "exponent"]
+    target: Literal["rate", "batch", "dropout", "scale", "exponent"]
     methods: tuple[str, ...]
     choice: int
     anchor: int = 1

@@ -44,15 +44,15 @@ def candidate_at(space: SearchSpace, configuration: Configuration) -> Candidate:
     """The architecture, its scales among it, and the changes of the recipe."""
     scales: dict[str, tuple[Dial, float]] = {}
     rates: dict[str, float] = {}
-    overall = 1.0
+    whole = dict.fromkeys(("rate", "batch", "dropout"), 1.0)
     for dial in space.dials:
         factor = space.choices[dial.choice].values[configuration.indices[dial.choice]]
-        if dial.target != "rate":
+        if not dial.methods:
+            whole[dial.target] = factor
+        elif dial.target != "rate":
             scales.update(dict.fromkeys(dial.methods, (dial, factor)))
-        elif dial.methods:
-            rates.update(dict.fromkeys(dial.methods, factor))
         else:
-            overall = factor
+            rates.update(dict.fromkeys(dial.methods, factor))
 
     def placed(site: str, method: str, size: int) -> Placement:
         dial, value = scales.get(method, (None, 1.0))
@@ -60,7 +60,7 @@ def candidate_at(space: SearchSpace, configuration: Configuration) -> Candidate:
 
     sizes = zip(space.slots, sizes_at(space, configuration), strict=True)
     architecture = Architecture(tuple(placed(slot.site, slot.method, size) for slot, size in sizes if size))
-    return Candidate(architecture, Changes(rate_factor=overall, rate_factors=tuple(rates.items())))
+    return Candidate(architecture, Changes(None, whole["rate"], tuple(rates.items()), whole["batch"], whole["dropout"]))
 
 
 def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration | None:
@@ -94,7 +94,9 @@ def configuration_of(space: SearchSpace, candidate: Candidate) -> Configuration 
 def factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
     """The factor that `candidate` has there; the resting one where it holds nothing that the dial could turn."""
     if not dial.methods:
-        return candidate.changes.rate_factor
+        changes = candidate.changes
+        turned = {"rate": changes.rate_factor, "batch": changes.batch_factor, "dropout": changes.dropout_factor}
+        return turned[dial.target]
     held = [placement for placement in candidate.architecture if placement.method in dial.methods]
     if not held:
         return choice.values[resting(choice)]
@@ -111,4 +113,5 @@ def factor_of(dial: Dial, candidate: Candidate, choice: Choice) -> float:
 def resting(choice: Choice) -> int:
     """The index of the factor that changes least: 1, or what is nearest to it as a ratio."""
     # As a ratio: a half and a double are equally far from 1.
-    return min(range(len(choice.values)), key=lambda index: abs(math.log(choice.values[index])))
+    values = {index: value for index, value in enumerate(choice.values) if value > 0}
+    return min(values, key=lambda index: abs(math.log(values[index])), default=0)

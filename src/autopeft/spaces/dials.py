@@ -1,8 +1,9 @@
-"""Learning rates and scales as choices of a space.
+"""Learning rates, scales, the examples a step and dropout as choices of a space.
 
 The papers search where modules stand and how large they are. How fast a module learns and how strongly it acts decide
 as much, and the best of both differs from method to method, so they can be searched as well: a space is given factors
-to choose from, and everything else about it stays as it is.
+to choose from, and everything else about it stays as it is. So can the examples a step: where data are few, a batch of
+the usual size leaves too few steps to learn in, whatever is trained, and dropout takes from each of them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ Factors = Mapping[str, Sequence[float]]
 """By name of a method, or `ALL`, the factors to choose from; a single one is no choice, it is taken."""
 
 
-def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) -> SearchSpace:
+def with_dials(
+    space: SearchSpace,
+    *,
+    rate_factors: Factors,
+    scales: Factors,
+    batch_factors: Sequence[float] = (),
+    dropout_factors: Sequence[float] = (),
+) -> SearchSpace:
     """`space` with further choices, behind its own.
 
     Args:
         rate_factors: what the learning rate is multiplied by. That of `ALL` and that of a method multiply.
         scales: what the scale of the modules is multiplied by, for LoRA that is alpha / r. `ALL` is one choice for
             every method of the space that has a scale, and leaves none for methods by name.
+        batch_factors: what the examples a step are multiplied by, for everything that is trained; empty for no choice.
+        dropout_factors: 0 for no dropout, 1 for that of the recipe; empty for no choice.
 
     Raises:
         SettingsError: a method is none of the space's or has no scale, or a factor is no finite number above 0; all
@@ -42,6 +52,10 @@ def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) ->
     wrong += _misfits("scales", scales, scaled, "is none of the space's methods with a scale, which are")
     if scales and any(dial.target == "exponent" for dial in space.dials):
         wrong.append("`space.scales` is given, but this space chooses how the scale falls with the rank itself")
+    if odd := [factor for factor in batch_factors if not is_factor(factor)]:
+        wrong.append(f"`space.batch_factors` holds {odd[0]!r}, but factors are finite and above 0")
+    if odd := [factor for factor in dropout_factors if factor not in (0, 1)]:
+        wrong.append(f"`space.dropout_factors` holds {odd[0]!r}, but has 0 for none and 1 for the recipe's")
     if ALL in scales and len(scales) > 1:
         wrong.append(f"`space.scales` has {ALL!r} and methods by name: one of them decides")
     if wrong:
@@ -50,7 +64,9 @@ def with_dials(space: SearchSpace, *, rate_factors: Factors, scales: Factors) ->
         space = _with_dial(space, "rate", name, () if name == ALL else (name,), factors)
     for name, factors in scales.items():
         space = _with_dial(space, "scale", name, tuple(scaled) if name == ALL else (name,), factors)
-    return space
+    # Behind all others, in an order that stays: indices of configurations that are stored must keep their meaning.
+    space = _with_dial(space, "batch", ALL, (), batch_factors) if batch_factors else space
+    return _with_dial(space, "dropout", ALL, (), dropout_factors) if dropout_factors else space
 
 
 def with_exponents(space: SearchSpace, exponents: Sequence[float], anchor: int, level: float) -> SearchSpace:
@@ -72,7 +88,11 @@ def with_exponents(space: SearchSpace, exponents: Sequence[float], anchor: int, 
 
 
 def _with_dial(
-    space: SearchSpace, target: Literal["rate", "scale"], name: str, turned: tuple[str, ...], factors: Sequence[float]
+    space: SearchSpace,
+    target: Literal["rate", "scale", "batch", "dropout"],
+    name: str,
+    turned: tuple[str, ...],
+    factors: Sequence[float],
 ) -> SearchSpace:
     choice = Choice(f"{target}.{name}", tuple(sorted({float(factor) for factor in factors})))
     # Behind the space's own choices, so that indices of its configurations mean what they meant without dials.

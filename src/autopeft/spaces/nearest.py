@@ -66,13 +66,20 @@ def _snapped(space: SearchSpace, candidate: Candidate) -> Configuration:
         present = sizes.get(position, [])
         if position in dials:
             factor = factor_of(dials[position], candidate, choice)
-            # No exponent gives the scales of modules that were found at another one's, nor of several at once.
-            indices.append(_closest(choice, factor) if factor > 0 else space.resting[position])
+            indices.append(_dialled(space, position, factor))
         elif position in switches:
             indices.append(len(choice.values) - 1 if present else 0)
         else:
             indices.append(_closest(choice, math.exp(fmean(map(math.log, present)))) if present else 0)
     return Configuration(tuple(indices))
+
+
+def _dialled(space: SearchSpace, position: int, factor: float) -> int:
+    choice = space.choices[position]
+    if factor in choice.values:
+        return choice.values.index(factor)
+    # No exponent gives the scales of modules that were found at another one's, nor of several at once.
+    return _closest(choice, factor) if factor > 0 else space.resting[position]
 
 
 def _sizes(space: SearchSpace, wanted: Mapping[tuple[str, str], int]) -> dict[int, list[int]]:
