@@ -164,11 +164,12 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
 def _whole_factors(wanted: SpaceSettings) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Factors on the examples a step and on dropout, the space's own where the settings say nothing."""
     own = _named(wanted)
-    usual: tuple[tuple[float, ...], tuple[int, ...]] = (
-        ((), ()) if own is None else (own.batch_factors, own.dropout_factors)
-    )
     batches, dropouts = wanted.batch_factors, wanted.dropout_factors
-    return usual[0] if batches is None else batches, usual[1] if dropouts is None else dropouts
+    if batches is None:
+        batches = () if own is None else own.batch_factors
+    if dropouts is None:
+        dropouts = () if own is None else own.dropout_factors
+    return batches, dropouts
 
 
 def initial_design(space: SearchSpace, settings: Settings, warm: Sequence[Configuration] = ()) -> list[Configuration]:

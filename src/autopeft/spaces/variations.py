@@ -13,7 +13,8 @@ def variations(space: SearchSpace, around: Configuration) -> list[Configuration]
 
     First every other number of examples a step, smaller batches before larger ones, and dropout or none; then every
     size that is absent at its middle value, which adds a method; then every size that is there at the next larger and
-    the next smaller one; then every layer left out. Dials of rates and scales stay: who names the point has tuned how fast it learns.
+    the next smaller one; then every layer left out. Dials of rates and scales stay: who names the point has tuned how
+    fast it learns.
     """
     known, found = {space.identity(around)}, []
     parts = (_trained_otherwise, _added, _resized, _without_layers)
