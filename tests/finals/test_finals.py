@@ -124,13 +124,10 @@ def test_one_architecture_at_several_rates_is_one_finalist_at_whichever_rate_it_
 
 def test_baselines_have_as_many_examples_a_step_as_the_best_that_was_searched(backbone: Backbone) -> None:
     plain = _trial(0, 2, 0.5, backbone)
-    other = replace(plain, number=1, changes=Changes(batch_factor=0.25, rate_factor=3.0))
+    other = replace(plain, number=1, changes=Changes(batch_factor=0.25, dropout_factor=0, rate_factor=3.0))
     invited = invite(backbone, [plain, other], {0: 0.5, 1: 0.7}, Band("mine", 1, 10_000), 2, ("serial",))
-    assert [one.candidate.changes for one in invited] == [
-        Changes(batch_factor=0.25),
-        Changes(),
-        Changes(batch_factor=0.25),
-    ]
+    own = Changes(batch_factor=0.25, dropout_factor=0)
+    assert [one.candidate.changes for one in invited] == [own, Changes(), own]
 
 
 # -- how they are trained ---------------------------------------------------------------------------------------

@@ -145,5 +145,5 @@ def test_settings_build_dials_of_own_and_of_named_spaces() -> None:
 
 def test_a_search_in_a_supernet_refuses_dials_in_one_sentence() -> None:
     space = build_space(backbone(), SpaceSettings(name="S2", scales={"lora": (1, 2)}))
-    with pytest.raises(SettingsError, match=r"rates and scales \(scale.lora\).*leave out `space.rate_factors`"):
+    with pytest.raises(SettingsError, match=r"rates and scales, or .* \(scale.lora\).*leave out `space.rate_factors`"):
         Candidates.of(space)

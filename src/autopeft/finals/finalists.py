@@ -99,7 +99,7 @@ def invite(
 ) -> tuple[Finalist, ...]:
     """The finalists of one band: the best `n` that were searched, then the baselines of that cost.
 
-    Baselines are trained with as many examples a step as the best that was searched.
+    Baselines are trained with as many examples a step as the best that was searched, and with dropout or none as it is.
 
     Args:
         scores: by trial number, what the search makes of a trial, such as `smooth` gives it; larger is better.
@@ -134,8 +134,9 @@ def invite(
 
 
 def _trained_as(best: Finalist, baseline: Finalist) -> Finalist:
-    """`baseline` with as many examples a step as `best` has: finals compare architectures, not who had more steps."""
-    changes = replace(baseline.candidate.changes, batch_factor=best.candidate.changes.batch_factor)
+    """`baseline` with the batches and the dropout of `best`: finals compare architectures, not who had more steps."""
+    own = best.candidate.changes
+    changes = replace(baseline.candidate.changes, batch_factor=own.batch_factor, dropout_factor=own.dropout_factor)
     return replace(baseline, candidate=replace(baseline.candidate, changes=changes))
 
 

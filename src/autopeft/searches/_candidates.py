@@ -93,8 +93,9 @@ def _check_space(space: SearchSpace) -> None:
     if space.dials:
         names = ", ".join(space.choices[dial.choice].name for dial in space.dials)
         raise SettingsError(
-            f"This space searches rates and scales ({names}), which a search that trains all of its modules at once "
-            "cannot tell apart: leave out `space.rate_factors` and `space.scales`, or take a sampler that reads trials."
+            f"This space searches rates and scales, or how it is trained ({names}), which a search that trains all of "
+            "its modules at once cannot tell apart: leave out `space.rate_factors`, `space.scales`, "
+            "`space.batch_factors` and `space.dropout_factors`, or take a sampler that reads trials."
         )
     wrong = []
     if any(slot.switch is not None for slot in space.slots):

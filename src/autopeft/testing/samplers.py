@@ -71,7 +71,10 @@ def _proposals_are_new_once_a_model_has_taken_over(name: str) -> None:
 @promise
 def _rates_and_scales_are_searched_like_sizes(name: str) -> None:
     plain = small_space(ParameterBudget(most=20_000))
-    space = with_dials(plain, rate_factors={"all": (1 / 3, 1, 3), "prefix": (1, 3)}, scales={"all": (0.5, 1, 2)})
+    whole = {"batch_factors": (0.25, 1), "dropout_factors": (0, 1)}
+    space = with_dials(
+        plain, rate_factors={"all": (1 / 3, 1, 3), "prefix": (1, 3)}, scales={"all": (0.5, 1, 2)}, **whole
+    )
     design = initial_design(space, 9, 24)  # more than any default start-up
     trials = [*history(space, design[:22]), failed(space, 22, design[22]), running(space, 23, design[23])]
     asked = made(name, space).ask(trials)
