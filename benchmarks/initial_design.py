@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     config = BertConfig(hidden_size=384, num_hidden_layers=LAYERS, num_attention_heads=12, intermediate_size=1536)
     backbone = Backbone.from_config(config, device="meta")
-    space = build_space(backbone, SpaceSettings(name="recommended"))
+    space = build_space(backbone, SpaceSettings(name="recommended", batch_factors=(), dropout_factors=()))
     before, size, first = machine.facts(), backbone.n_parameters, len(list(baselines(space)))
     start = baselines_first(space, 0, options.start)
     parts = {"random": initial_design(space, 0, options.random), "start": start, "filling": start[first:]}

@@ -244,12 +244,18 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     open_ = Settings(task="mrpc", space=SpaceSettings(budget="1%"))
     assert (resolved(open_).initial, resolved(open_).space.name) == (20, None)
     answering = resolved(open_.with_changes(sampler="bipeft"))
-    assert (answering.initial, answering.space) == (0, SpaceSettings(name="S2", budget="1%"))
+    fixed: dict[str, Any] = {"batch_factors": (), "dropout_factors": ()}
+    assert (answering.initial, answering.space) == (0, SpaceSettings(name="S2", budget="1%", **fixed))
     assert resolved(answering) == answering
     asked = open_.with_changes(sampler="apet", initial=2, space=SpaceSettings(name="S1"))
-    assert resolved(asked) == asked.with_changes(rates="sweep", start="random")
+    space = SpaceSettings(name="S1", **fixed)
+    assert resolved(asked) == asked.with_changes(rates="sweep", start="random", space=space)
     new = resolved(open_.with_changes(space=SpaceSettings(name="recommended")))
     assert (new.rates, new.start, new.initial) == ("card", "baselines", 30)
+    assert (new.space.batch_factors, new.space.dropout_factors) == ((0.25, 0.5, 1.0), (0, 1))
+    # What the settings say stands, "no choice" included.
+    plain = SpaceSettings(name="recommended", **fixed)
+    assert resolved(open_.with_changes(space=plain)).space == plain
 
 
 def test_a_sampler_that_answers_budgets_works_in_one_process(caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ def settings(task: str, data: Path) -> Settings:
             "task": task,
             "data": str(data),
             "train_limit": 600,
-            "space": {"name": "recommended"},
+            "space": {"name": "recommended", "batch_factors": [], "dropout_factors": []},
             "recipe": {"epochs": 2, "batch_size": 32, "learning_rate": RATE, "warmup": 0.06, "evaluate_every": 2},
             "learning_rates": [],
             "initial": 0,

@@ -116,7 +116,8 @@ def judged(space: SearchSpace, table: Table, trials: Sequence[Trial], true: Sequ
 def run(options: argparse.Namespace) -> None:
     """Every rival on every seed that has no line yet."""
     table = Table.load(TABLE)
-    space = build_space(Backbone.from_pretrained("minilm"), SpaceSettings(name="recommended"))
+    wanted = SpaceSettings(name="recommended", batch_factors=(), dropout_factors=())
+    space = build_space(Backbone.from_pretrained("minilm"), wanted)
     done = {tuple(line["key"]) for line in machine.lines(LINES)}
     for seed in range(options.seeds):
         for rival in options.rivals:

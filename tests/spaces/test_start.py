@@ -45,8 +45,8 @@ def test_every_uniform_baseline_is_a_point_of_the_space(backbone: Backbone, spac
     for name in NAMES:
         size = {"bitfit": "", "lnfit": "", "serial": ":24", "parallel": ":24"}.get(name, ":8")
         assert space.configuration(baseline(name + size, backbone)) is not None, name + size
-    assert [choice.name for choice in space.choices][-1] == "rate.all"
-    assert space.choices[-1].values == pytest.approx((1 / 3, 1, 3))
+    assert [choice.name for choice in space.choices][-3:] == ["rate.all", "batch.all", "dropout.all"]
+    assert space.choices[-3].values == pytest.approx((1 / 3, 1, 3))
 
 
 def test_mpnet_has_all_of_it_and_every_family_some(caplog: pytest.LogCaptureFixture) -> None:
