@@ -16,7 +16,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ALL = ("dev", "saas", "postgres", "docs", "notebooks", "slurm")
+ALL = ("dev", "saas", "postgres", "docs", "notebooks", "slurm", "text")
 EXTRAS = {"run": (), "dev": ALL, "oldest": ALL}
 # What other packages of the ranges need later than we do.
 ABOVE = {"safetensors>=0.5 is locked at 0.8.0"}  # transformers

@@ -149,6 +149,8 @@ class Settings:
         task: a task's name; None when `files` are given.
         data: a folder with the task's files in the Hub's field names; None for the task's own source.
         files: the user's own files.
+        metrics: of a named task, what is scored; the first is searched for, the task's own follow. Of files it is
+            `files.metrics`.
         protocol: how the data is split.
         data_seed: seed of the splits.
         train_limit: keep at most that many training examples.
@@ -198,6 +200,7 @@ class Settings:
     task: Text | None = None
     data: Text | None = None
     files: FileSettings | None = None
+    metrics: Many[Text] = ()
     protocol: Text = "holdout"
     data_seed: Natural = 0
     train_limit: Count | None = None
@@ -236,6 +239,8 @@ class Settings:
         wrong = violations(self)
         if (self.task is None) == (self.files is None):
             wrong.append("either `task` or `files` must be given, and not both")
+        if self.files is not None and self.metrics:
+            wrong.append("`metrics` are of a named task: say `files.metrics` of files")
         wrong += _rungs_wrong(self.rungs)
         raise_if_any("The settings cannot be used", wrong)
 

@@ -10,8 +10,8 @@ import tiny
 from autopeft import tasks
 from autopeft.errors import DataError, SettingsError
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._metrics import rouge_l
 from autopeft.tasks._task import Task
+from autopeft.tasks._text_metrics.overlap import rouge_l
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.learners import learner_for
 from autopeft.training.recipe import Recipe
@@ -36,7 +36,8 @@ def test_every_reference_is_right_and_the_first_is_trained_on(tmp_path: Path) ->
     assert TASK.source_text(splits.train, 0) == "facts prompt: name[Clowns], food[English]"
     assert TASK.target_text(splits.train, 1) == "Zizzi is a pub."
     said = ["clowns serves english food", "There is a pub, Zizzi."]
-    assert TASK.score_texts(said, splits.test) == {"rouge_l": 1.0, "token_f1": 1.0, "exact_match": 1.0}
+    shared = {"rouge_l": 1.0, "token_f1": 1.0, "exact_match": 1.0}
+    assert TASK.score_texts(said, splits.test) == {**shared, "facts_mentioned": 1.0}
     assert splits.describe()["train"]["answer_words"] == {"median": 4, "longest": 4}
 
 

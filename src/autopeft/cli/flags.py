@@ -28,7 +28,7 @@ TestFile = Annotated[
 ]
 Kind = Annotated[str | None, typer.Option(help="What labels are: classification or regression; guessed unless said.")]
 Metrics = Annotated[
-    list[str], typer.Option("--metric", help="What your file is scored by; again for more, the first is searched for.")
+    list[str], typer.Option("--metric", help="What is scored; again for more, the first is searched for.")
 ]
 ClassWeights = Annotated[
     str | None, typer.Option(help="Of your classes in the loss: balanced, or numbers such as good=1,bad=4.")
@@ -115,10 +115,10 @@ def asked(
         "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
         "files.test": test, "files.text": text or None,
         "files.label": label, "files.kind": kind, "files.encoding": encoding,
-        "files.metrics": metric or None, "files.class_weights": options.class_weights(class_weights),
+        ("metrics" if task else "files.metrics"): metric or None,  # of files unless a task is named
+        "files.class_weights": options.class_weights(class_weights), "sampler_options.preset": preset,
         "files.label_separator": label_separator,
         "space.methods": methods.split(",") if methods else None,
-        "sampler_options.preset": preset,
     }  # fmt: skip
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
     if methods and (name := settings.space.name) and not _takes_methods(name):

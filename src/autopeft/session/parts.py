@@ -25,6 +25,7 @@ from autopeft.spaces.variations import variations
 from autopeft.tasks import Splits
 from autopeft.tasks._files import Loader, from_files
 from autopeft.tasks._protocols import draw_subset
+from autopeft.tasks._scoring import rescored
 from autopeft.tasks._task import Task
 from autopeft.training.recipe import Recipe, ruled_rate
 
@@ -282,7 +283,7 @@ def _whole_data(settings: Settings, is_begun: bool) -> tuple[Task, Splits]:
         task, loader = _own_files(settings.files, is_begun)
         return task, loader(settings.protocol, settings.data_seed, settings.train_limit)
     assert settings.task is not None  # Settings allows nothing else
-    task = tasks.lookup(settings.task).under(settings.protocol)
+    task = rescored(tasks.lookup(settings.task).under(settings.protocol), settings.metrics)
     data = None if settings.data is None else Path(settings.data)
     return task, tasks.load(
         task, data=data, protocol=settings.protocol, seed=settings.data_seed, train_limit=settings.train_limit

@@ -18,8 +18,8 @@ from autopeft.tasks import _answers
 from autopeft.tasks._answers import Answers, Asked, Column, Own
 from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages
-from autopeft.tasks._metrics import METRICS, as_objective, is_likelihood
 from autopeft.tasks._protocols import Source, Splits, cut
+from autopeft.tasks._scoring import metric_mistakes, scored_by
 from autopeft.tasks._tables import Table, files_of_part, listed, read, together
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
 
@@ -152,7 +152,7 @@ def from_files(
         inputs=wish.text,
         label=label,
         label_names=own.label_names,
-        metrics=_scored_by(metrics, answers),
+        metrics=scored_by(metrics, answers.metrics),
         hub=None,
         parts=tuple((role, role) for role in tables),
         format=conversations if wish.is_chat else answers.format or one_per_row,
@@ -218,23 +218,7 @@ def _is_weight(value: Any) -> bool:
 
 def _metric_mistakes(metrics: Sequence[str], answers: Answers, own: Own) -> list[str]:
     n_classes = len(own.label_names)
-    allowed, what = answers.allowed(n_classes), answers.describe(n_classes)
-    named = {name: as_objective((name,))[0] for name in metrics}
-    # An alias is told by the name that was written, or the user would look for a word that is nowhere in the file.
-    unknown = [name for name, meant in named.items() if meant not in METRICS]
-    unfit = [name for name, meant in named.items() if meant in METRICS and meant not in allowed]
-    found = [f"there are no metrics {unknown}; those that fit a {what} are {', '.join(allowed)}"] if unknown else []
-    return found + ([f"the metrics {unfit} do not fit a {what}: {', '.join(allowed)} do"] if unfit else [])
-
-
-def _scored_by(metrics: Sequence[str], answers: Answers) -> tuple[str, ...]:
-    """What was asked for in front, so that it is searched for; the kind's own behind, so that they are told too.
-
-    Behind a likelihood nothing follows that was not asked for: to write takes longer than all the rest.
-    """
-    if metrics and is_likelihood(as_objective(metrics)[0]):
-        return as_objective(metrics)
-    return tuple(dict.fromkeys([*as_objective(metrics), *answers.metrics]))
+    return metric_mistakes(metrics, answers.allowed(n_classes), answers.describe(n_classes))
 
 
 def _weight_mistakes(weights: Weights, answers: Answers, own: Own) -> list[str]:

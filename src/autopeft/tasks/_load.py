@@ -100,7 +100,8 @@ def _hub(task: Task, hub: Hub) -> Source:
 
 def _local(task: Task, data: Path) -> Source:
     # The most exact first: a folder that holds many tasks may have another task's files at its top.
-    folders = [data / task.name, data / task.short_name, data]
+    # Tasks of one benchmark may read the same files, as those of E2E do.
+    folders = [data / task.name, data / task.short_name, data / task.name.partition("/")[0], data]
     tried = []
     for folder in folders:
         found = {role: _part(folder, split) for role, split in task.parts}

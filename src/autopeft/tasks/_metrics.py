@@ -7,10 +7,7 @@ without a warning. Metrics of nothing are NaN.
 from __future__ import annotations
 
 import math
-import re
-import string
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autopeft.tasks import _text_metrics
 from autopeft.tasks._examples import Examples
+from autopeft.tasks._text_metrics import TextMetric
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"mcc": "matthews", "f1_macro": "macro_f1", "f1_micro": "micro_f1", "acc": "accuracy"}
@@ -132,72 +131,6 @@ def grouped_exact_match(labels: NDArray[Any], predictions: NDArray[Any], groups:
     return float(np.mean(list(right.values())))
 
 
-def normalised(text: str) -> str:
-    """`text` in lower case, without punctuation, articles and surplus space, as SQuAD and ReCoRD compare it."""
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
-
-
-def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best F1 of the prediction's tokens against those of any gold answer (ReCoRD, arXiv 1810.12885)."""
-    return max((_overlap(normalised(prediction).split(), normalised(gold).split()) for gold in answers), default=0.0)
-
-
-def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 when the prediction equals any gold answer after normalisation, else 0."""
-    return float(any(normalised(prediction) == normalised(gold) for gold in answers))
-
-
-def rouge_l(prediction: str, answers: Sequence[str]) -> float:
-    """The best F1 of the longest common subsequence of words with any gold answer (Lin 2004, section 3), 0 to 1.
-
-    Words are runs of letters and digits in lower case; nothing is stemmed, articles stay.
-    """
-    words = _words(prediction)
-    return max((_lcs_f1(words, _words(gold)) for gold in answers), default=0.0)
-
-
-def mean_rouge_l(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
-    """Mean of `rouge_l` over the examples."""
-    return float(np.mean([rouge_l(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
-
-
-def mean_token_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
-    """Mean of `token_f1` over the examples."""
-    return float(np.mean([token_f1(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
-
-
-def mean_exact_match(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
-    """Mean of `exact_match` over the examples."""
-    return float(np.mean([exact_match(text, gold) for text, gold in zip(predictions, answers, strict=True)]))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
-
-
-def _lcs_f1(first: Sequence[str], second: Sequence[str]) -> float:
-    if not first or not second:
-        return float(first == second)
-    lengths = [0] * (len(second) + 1)  # of the common subsequence of what is read of `first`, and a prefix of `second`
-    for word in first:
-        diagonal = 0
-        for column, other in enumerate(second, start=1):
-            above = lengths[column]
-            # One row of the table is enough, as only the lengths are wanted and not the subsequence.
-            lengths[column] = diagonal + 1 if word == other else max(above, lengths[column - 1])
-            diagonal = above
-    return 2 * lengths[-1] / (len(first) + len(second))
-
-
-def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:
-    # A word counts as often as both have it, so that repeating a right word does not pay.
-    common = (Counter(prediction) & Counter(gold)).total()
-    if not common:
-        return float(prediction == gold)
-    return 2 * common / (len(prediction) + len(gold))
-
-
 def _is_constant(values: NDArray[Any]) -> bool:
     return bool((values == values[0]).all())
 
@@ -222,10 +155,11 @@ def _chosen_names(predictions: NDArray[Any], examples: Examples) -> list[str]:
 _MOST_NATS = 700.0
 _SIGNED = (*LIKELIHOODS, *(f"neg_{name}" for name in LIKELIHOODS))
 
-TEXT_METRICS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = MappingProxyType(
-    {"token_f1": mean_token_f1, "exact_match": mean_exact_match, "rouge_l": mean_rouge_l}
-)
-"""The metrics that compare what was said with gold answers as text, by name."""
+
+def _of_chosen(metric: TextMetric) -> Metric:
+    """A metric of texts where names of choices are what was said."""
+    return lambda taken, examples: metric.measure(_chosen_names(taken, examples), examples)
+
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
@@ -243,9 +177,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "neg_rmse": lambda taken, examples: -rmse(examples.labels, taken),
         "f1a": lambda taken, examples: f1(examples.labels, taken),
         "group_exact_match": lambda taken, examples: grouped_exact_match(examples.labels, taken, examples.groups),
-        "token_f1": lambda taken, examples: mean_token_f1(_chosen_names(taken, examples), examples.answers),
-        "exact_match": lambda taken, examples: mean_exact_match(_chosen_names(taken, examples), examples.answers),
-        "rouge_l": lambda taken, examples: mean_rouge_l(_chosen_names(taken, examples), examples.answers),
+        **{name: _of_chosen(metric) for name, metric in _text_metrics.found().items()},
         # What was said does not tell how likely the gold answer was, see `likelihoods`.
         **dict.fromkeys(_SIGNED, lambda taken, examples: math.nan),
     }
@@ -270,7 +202,8 @@ def measure_texts(names: Sequence[str], said: Sequence[str], examples: Examples)
     """
     if len(examples) == 0:
         return dict.fromkeys(names, math.nan)
-    return {name: math.nan if is_likelihood(name) else TEXT_METRICS[name](said, examples.answers) for name in names}
+    known = _text_metrics.found()
+    return {name: math.nan if is_likelihood(name) else known[name].measure(said, examples) for name in names}
 
 
 def likelihoods(names: Sequence[str], losses: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:

@@ -26,9 +26,9 @@ import numpy as np
 
 from autopeft.errors import DataError
 from autopeft.tasks._examples import Examples
-from autopeft.tasks._metrics import normalised
 from autopeft.tasks._tables import Row, Table, listed
 from autopeft.tasks._task import Hub, Task, columns_or_raise, read_labels, text_mistakes
+from autopeft.tasks._text_metrics.overlap import normalised
 
 _PROTOCOLS = ("holdout", "autopeft-superglue", "bipeft")
 _NO_YES = ("false", "true")

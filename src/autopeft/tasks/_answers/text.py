@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopeft.errors import SettingsError
+from autopeft.tasks import _text_metrics
 from autopeft.tasks._answers._answers import Answers, Labels
 from autopeft.tasks._answers._columns import Asked, Column, Own, no_classes, unreadable
 from autopeft.tasks._examples import Examples
@@ -53,8 +54,9 @@ class Text:
         return Own(mistakes, (), [f"text that is written, {parts['train'].label!r}, {asked.why}"])
 
     def allowed(self, n_classes: int) -> tuple[str, ...]:
-        """ROUGE-L, F1 of tokens, and equality; the loss and the perplexity of a decoder."""
-        return (*self.metrics, *LIKELIHOODS, *(f"neg_{name}" for name in LIKELIHOODS))
+        """Metrics of texts that need only gold texts, its own first; the loss and the perplexity of a decoder."""
+        general = [name for name, metric in _text_metrics.found().items() if metric.is_general]
+        return (*dict.fromkeys([*self.metrics, *general]), *LIKELIHOODS, *(f"neg_{name}" for name in LIKELIHOODS))
 
     def describe(self, n_classes: int) -> str:
         """The kind."""
