@@ -47,7 +47,8 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("valid")
     found = base()
     methods = ("serial", "prefix", "lora")
-    placed = Architecture(tuple(p for name in methods for p in everywhere(found, name, 2)))
+    # In one layer: a file is read the same with more, and the fuzzers read a hundred thousand.
+    placed = Architecture(tuple(p for name in methods for p in everywhere(found, name, 2) if ".0." in p.site))
     with fill(attach(found, placed)) as attached:
         saving.save(folder, attached, HeadedModel(found, Head(found.hidden_size, 2)), ABOUT)
     return folder
