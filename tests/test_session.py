@@ -20,6 +20,7 @@ from autopeft.settings import Settings, SpaceSettings, load
 from autopeft.study.events import Event, Told
 from autopeft.training import checkpoint as disk
 from autopeft.training.loop import fit
+from autopeft.training.recipe import Recipe
 from small_case import Case, make
 
 
@@ -253,6 +254,8 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     new = resolved(open_.with_changes(space=SpaceSettings(name="recommended")))
     assert (new.rates, new.start, new.initial) == ("card", "baselines", 30)
     assert (new.space.batch_factors, new.space.dropout_factors) == ((0.25, 0.5, 1.0), (0, 1))
+    few = resolved(open_.with_changes(space=new.space, recipe=Recipe(batch_size=2)))
+    assert few.space.batch_factors == (0.5, 1.0)  # a quarter of two examples is one as well
     # What the settings say stands, "no choice" included.
     plain = SpaceSettings(name="recommended", **fixed)
     assert resolved(open_.with_changes(space=plain)).space == plain

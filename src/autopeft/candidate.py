@@ -102,7 +102,7 @@ class Changes:
         # Left out where nothing changes: a stand-in for a recipe need not know of batches.
         if self.batch_factor == 1:
             return {}
-        size = max(1, round(recipe.batch_size * self.batch_factor))
+        size = batch_of(recipe.batch_size, self.batch_factor)
         if recipe.steps is None:
             return {"batch_size": size}
         # A run of so many steps would go through fewer examples with smaller batches, and look worse for that alone.
@@ -149,6 +149,11 @@ class Changes:
         batch = [] if self.batch_factor == 1 else [f"batch×{self.batch_factor:.3g}"]
         dropout = [] if self.dropout_factor == 1 else ["no dropout"]
         return " ".join([*rate, *overall, *by_method, *batch, *dropout])
+
+
+def batch_of(size: int, factor: float) -> int:
+    """The examples a step that `factor` makes of `size`: whole, and at least one."""
+    return max(1, round(size * factor))
 
 
 @dataclass(frozen=True)

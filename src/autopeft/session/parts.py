@@ -13,6 +13,7 @@ import numpy as np
 from autopeft import methods, promotions, samplers, tasks
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
+from autopeft.candidate import batch_of
 from autopeft.errors import SettingsError
 from autopeft.samplers.random import initial_design as random_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
@@ -67,7 +68,9 @@ def resolved(settings: Settings) -> Settings:
         space = replace(space, name=samplers.lookup(settings.sampler).default_space)
     # Written out, so that a study keeps the choices that it was begun with.
     batch_factors, dropout_factors = _whole_factors(space)
-    space = replace(space, batch_factors=batch_factors, dropout_factors=dropout_factors)
+    # What makes the same batches is one choice: of two examples a step a half and a quarter are both one.
+    distinct = {batch_of(settings.recipe.batch_size, factor): factor for factor in sorted(batch_factors)}
+    space = replace(space, batch_factors=tuple(distinct.values()), dropout_factors=dropout_factors)
     workers = max(settings.workers, len(settings.devices))
     if is_answering and workers > 1:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
