@@ -396,12 +396,23 @@ def test_some_of_what_was_written_is_kept(case: Case, tmp_path: Path) -> None:
     made = tiny.backbone("llama", with_tokenizer=True)
     made.language_model.save_pretrained(tmp_path / "model")
     made.tokenizer.save_pretrained(tmp_path / "model")
-    rows = [{"prompt": f"w{number}", "completion": " good"} for number in range(40)]
+    rows = [{"prompt": f"w{number}", "completion": ["good", "well"]} for number in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"train": str(tmp_path / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
     settings = {**case.data(recipe=RECIPE), "model": str(tmp_path / "model"), "files": files}
     path = write(case, tmp_path / "said.yaml", rivals={"ours": {"how": "zero-shot"}}, settings=settings)
     run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
-    said = Results(tmp_path / "results" / "said").read()["ours-seed4"]["tested"]["said"]
-    assert len(said) == 4  # a tenth of the rows is the test part; of more than ten the first ten are kept
-    assert all(isinstance(text, str) for text in said)
+    tested = Results(tmp_path / "results" / "said").read()["ours-seed4"]["tested"]
+    assert len(tested["texts"]) == 4  # a tenth of the rows is the test part; of more than ten the first ten are kept
+    # A search seed draws the data, so that the same rows are the test part here.
+    evaluator = Session.build(from_dict({**settings, "data_seed": 4})).evaluator
+    test = evaluator.splits.test
+    outputs = evaluator.outputs(evaluator.encode(test))
+    assert [one["said"] for one in tested["texts"]] == [output.text for output in outputs]
+    assert [(one["prompt"],) for one in tested["texts"]] == list(test.texts)
+    assert [one["references"] for one in tested["texts"]] == [["good", "well"]] * 4
+    page = write_summary(read(path), tmp_path / "results").read_text()
+    assert "| asked | ours | people wrote |" in page
+    assert f"| {tested['texts'][0]['prompt']} |" in page
+    assert page.count("| good / well |") == 4
+    assert "| written by | rouge_l | token_f1 | exact_match | n |" in page

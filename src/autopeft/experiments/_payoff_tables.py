@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from autopeft.architecture import Counts
 from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
+from autopeft.experiments._written import written
 from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import Paired, holm, paired
 from autopeft.pictures.points import NamedPoint
@@ -39,9 +40,17 @@ def page(cells: Cells, rivals: Sequence[str], ours: str, title: str) -> Page:
     if ours in by_rival and len(by_rival) > 1:
         grain = 1 / int(cells[0]["splits"]["test"]["size"])
         lines += [markdown_table(_differences(by_rival, ours, grain)), ""]
-    lines += [markdown_table(chosen_table(by_rival)), ""]
+    lines += [markdown_table(chosen_table(by_rival)), "", *_written(by_rival)]
     points = [_point(name, own) for name, own in by_rival.items()]
     return Page(lines, {"results": results_data(points, [], metric=str(cells[0]["objective"]), title=title)})
+
+
+def _written(by_rival: Mapping[str, Cells]) -> list[str]:
+    """All metrics where texts were written, and texts of each rival's first search seed."""
+    metrics = {name: [run for cell in cells for run in cell["tested"]["metrics"]] for name, cells in by_rival.items()}
+    firsts = {name: min(cells, key=lambda cell: int(cell["seed"])) for name, cells in by_rival.items()}
+    # Cells of earlier commits have none.
+    return written(metrics, {name: cell["tested"].get("texts", ()) for name, cell in firsts.items()})
 
 
 def _differences(by_rival: Mapping[str, Cells], ours: str, grain: float) -> Table:

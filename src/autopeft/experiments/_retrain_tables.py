@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from autopeft.architecture import Counts
 from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
+from autopeft.experiments._written import written
 from autopeft.markup import escape
 from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import paired
@@ -33,6 +34,10 @@ def page(cells: Cells, searched: Sequence[str], who: Mapping[str, str], title: s
     lines += found_by(who)
     if searched and names:
         lines += [markdown_table(differences_table(cells, searched, names)), ""]
+    lines += written(
+        {name: cell["metrics"] for name, cell in cells.items()},
+        {name: cell.get("texts", ()) for name, cell in cells.items()},  # cells of earlier commits have none
+    )
     picture = results_data(
         [point for name in searched if (point := points[name])],
         [point for name in names if (point := points[name])],

@@ -164,7 +164,7 @@ class Payoff:
                 "metrics": [dict(run.metrics) for run in runs],
                 "validation": [run.extra["validation"] for run in runs],
                 "seconds": [run.seconds for run in runs],
-                **({"said": first.extra["said"]} if "said" in first.extra else {}),
+                **({"texts": first.extra["texts"]} if "texts" in first.extra else {}),
             },
             "counts": first.counts.as_dict(),
             "objective": first.objective,

@@ -95,6 +95,7 @@ class Retrained:
             "learning_rate": self.learning_rate,
             "sweep": None if self.sweep is None else self.sweep.as_dict(),
             "seconds": [item.seconds for item in self.test],
+            **({"texts": self.test[0].extra["texts"]} if "texts" in self.test[0].extra else {}),
         }
 
 

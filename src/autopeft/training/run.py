@@ -16,7 +16,7 @@ from autopeft.objectives import recorded
 from autopeft.tasks._examples import Examples
 from autopeft.training.bench import readings
 from autopeft.training.fitted import Fit
-from autopeft.training.learners import Written
+from autopeft.training.kept_texts import kept_texts
 from autopeft.training.memory import Memory
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 _LATENCY = "latency"
 """The objective whose reading every measurement holds in seconds, too, as measurements did before there were others."""
-
-
-_SHOWN = 10
-"""How many of the texts that were written are kept beside their metrics, from the first on."""
 
 
 class Run:
@@ -71,7 +67,7 @@ class Run:
             split: the name of what is measured on.
             examples: what to measure on; the validation part of the search when None.
         """
-        evaluator, outputs = self.evaluator, list[Any]()
+        evaluator, texts = self.evaluator, list[dict[str, Any]]()
         if examples is None:
             # The parameters are those of this evaluation again, so measuring once more would give the same at the price
             # of a pass.
@@ -79,6 +75,7 @@ class Run:
         else:
             outputs = evaluator.outputs(evaluator.encode(examples))
             metrics = evaluator.learner.score(outputs, examples)
+            texts = kept_texts(evaluator.task, outputs, examples)
         costs = self._costs
         return Measurement(
             metrics=dict(metrics),
@@ -101,7 +98,7 @@ class Run:
                 "last_loss": self.fitted.history[-1].loss,
                 **({"rungs": [rung.as_dict() for rung in self.reached()]} if evaluator.rungs else {}),
                 # A figure of what was written says little to whoever has not read some of it.
-                **({"said": said} if (said := [one.text for one in outputs[:_SHOWN] if _is_text(one)]) else {}),
+                **({"texts": texts} if texts else {}),
                 "train_seconds": self.fitted.train_seconds,
                 "kept_epoch": self.fitted.history[self.fitted.kept].epoch,
                 "learning_rate": evaluator.recipe.learning_rate,
@@ -109,10 +106,6 @@ class Run:
             },
             costs=costs,
         )
-
-
-def _is_text(output: Any) -> bool:
-    return isinstance(output, Written) and output.text is not None
 
 
 def check_untrained(evaluator: Evaluator) -> None:
