@@ -133,7 +133,7 @@ class Changes:
                 what it changes must not be lost in silence.
         """
         if data == {}:  # most trials change nothing, and a study has thousands
-            return cls()
+            return UNCHANGED
         known = ("learning_rate", "rate_factor", "rate_factors", "batch_factor", "dropout_factor")
         factors = data.get("rate_factors", {}) if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or not isinstance(factors, Mapping) or set(data) - set(known):
@@ -154,6 +154,10 @@ class Changes:
 def batch_of(size: int, factor: float) -> int:
     """The examples a step that `factor` makes of `size`: whole, and at least one."""
     return max(1, round(size * factor))
+
+
+UNCHANGED = Changes()
+"""The recipe as it stands."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from autopeft.architecture import Architecture, CountKind, Counts, ParameterBudget
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from autopeft.objectives._bench import Bench, Probe
 
 Direction = Literal["maximize", "minimize"]
@@ -330,6 +330,8 @@ def hypervolume_curve(
     if scale == "log":
         # An architecture that costs nothing has no logarithm, and would have an area without end.
         *points, reference = [(math.log10(max(cost, free)), value) for cost, value in (*points, reference)]
+    import numpy as np  # which a front can be shown without, sooner
+
     # A dominated point adds nothing, so only the front so far is summed: time grows with its length, which is short.
     found: list[float] = []
     front: list[tuple[float, float]] = []

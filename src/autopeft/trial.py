@@ -12,7 +12,7 @@ from autopeft.candidate import Candidate, Changes
 from autopeft.fidelity import Fidelity, Reached
 from autopeft.objective import FrontPoint, Measurement, Objective, ParetoFront
 from autopeft.objectives import NOMINAL
-from autopeft.spaces.lattice import Configuration
+from autopeft.spaces.choices import Configuration
 
 FailureKind = Literal["oom", "nan", "preempted", "gave_up", "infeasible", "crash"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from autopeft.cli import listing
-from autopeft.cli.app import COMMANDS
+from autopeft.cli.app import COMMANDS, files_for
 
-HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy", "optuna", "sqlalchemy")
+HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy", "optuna", "sqlalchemy", "numpy")
 FOLDER = Path(listing.__file__).parent
 
 
@@ -107,3 +107,31 @@ def test_a_list_that_cannot_be_kept_is_still_shown(tmp_path: Path, monkeypatch: 
 def test_every_command_is_in_a_file_that_is_named() -> None:
     files = {path.stem for path in FOLDER.glob("*.py") if "@app.command" in path.read_text()}
     assert files == set(COMMANDS)
+
+
+def _commands(*words: str) -> dict[str, str]:
+    """The commands that a process of its own has for these words, and the file that each is in."""
+    script = (
+        "import json, sys, typer\n"
+        "from autopeft.cli.app import add_commands\n"
+        "found = typer.main.get_command(add_commands(sys.argv[1:])).commands\n"
+        "print(json.dumps({name: one.callback.__module__ for name, one in found.items()}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120)
+    return {name: module.rpartition(".")[2] for name, module in json.loads(done.stdout).items()}
+
+
+def test_a_command_reads_its_own_file_alone() -> None:
+    assert set(_commands("front", "study")) == set(COMMANDS["found"])
+    assert files_for(["-v", "predict", "--help"]) == ("models",)
+    assert files_for(["list"]) == ("listed",)
+
+
+@pytest.mark.parametrize("words", [(), ("--help", "front"), ("fornt",), ("--version",), ("-vv", "front")], ids=" ".join)
+def test_what_names_no_command_gets_them_all(words: tuple[str, ...]) -> None:
+    assert files_for(words) == tuple(COMMANDS)
+
+
+def test_commands_are_in_the_files_that_they_are_looked_for_in() -> None:
+    listed = [(name, file) for file, names in COMMANDS.items() for name in names]
+    assert list(_commands("--help").items()) == listed

@@ -9,9 +9,11 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from autopeft.cli.terminal import DiscreetFormatter, err, say, say_error, without_secrets
 from autopeft.errors import AutopeftError, InputError, SearchIncompleteError
@@ -24,28 +26,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = (
-    "search",
-    "found",
-    "train",
-    "finish",
-    "transfer",
-    "models",
-    "imports",
-    "doctor",
-    "listed",
-    "schema",
-    "experiment",
-    "submit",
-)
-"""Files of this folder that add commands, in the order in which `--help` lists them."""
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "search": ("search", "worker", "reopen", "check"),
+    "found": ("front", "report"),
+    "train": ("train",),
+    "finish": ("finish",),
+    "transfer": ("transfer",),
+    "models": ("predict", "export"),
+    "imports": ("import",),
+    "doctor": ("doctor",),
+    "listed": ("list",),
+    "schema": ("schema",),
+    "experiment": ("experiment",),
+    "submit": ("submit",),
+}
+"""Files of this folder that add commands, and which, in the order in which `--help` lists them."""
 
 _INTERRUPTED = 130
+
+_FLAGS = ("--verbose", "-v")
+"""Options that may stand before a command and change nothing about which one it is."""
 
 
 def main() -> None:
     """Entry point: errors become one message and an exit code."""
-    add_commands()
+    add_commands(sys.argv[1:])
     try:
         with signals_interrupt():
             # In its own mode typer would print errors and end the process before they are told in this program's words.
@@ -80,12 +85,28 @@ def _tell_interrupted() -> None:
     say("interrupted; a search or an experiment goes on with the same command", err)
 
 
-def add_commands() -> typer.Typer:
-    """The whole command line, with the commands of every file; none imports torch before a command needs it."""
-    for name in COMMANDS:
-        # Importing is what adds: each command stands in its file with a decorator, in the order of the list.
-        importlib.import_module(f"autopeft.cli.{name}")
+def add_commands(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line for these `words`, those after the program's name; none imports torch before a command needs it.
+
+    With words that begin with a command's name, only that command's file is read: what a search needs would take longer
+    to import than a front takes to be shown. Any others, such as `--help`, a slip, or none, get every command.
+    """
+    for name in files_for(words):
+        importlib.import_module(f"autopeft.cli.{name}")  # which adds: each command stands there with a decorator
+    order = [name for names in COMMANDS.values() for name in names]
+    # A file that another one imports has added its commands before those.
+    app.registered_commands.sort(key=lambda command: order.index(_name(command)))
     return app
+
+
+def files_for(words: Sequence[str]) -> tuple[str, ...]:
+    """The files that are read for these words, of those in `COMMANDS`: one for a command, else all."""
+    asked = next((word for word in words if word not in _FLAGS), None)
+    return tuple(file for file, added in COMMANDS.items() if asked in added) or tuple(COMMANDS)
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or (command.callback.__name__ if command.callback else "")
 
 
 def _version(wanted: bool) -> None:

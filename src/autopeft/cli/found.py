@@ -45,7 +45,7 @@ def front(
             row = rows[0]
             say(f"trial {row.number}: {row.metric} {row.value:.4f} at {cost.text(row.cost)}: {row.candidate}")
         else:
-            out.print(front_table(study, out.width, cost, trials))
+            out.print(front_table(study, out.width, cost, rows))
 
 
 @app.command()

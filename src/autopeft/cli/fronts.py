@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from autopeft.objective import Objective
-from autopeft.reports.rows import front_rows, retrained_in
+from autopeft.reports.rows import FrontRow, front_rows, retrained_in
 from autopeft.study.reading import Readable
 from autopeft.trial import Trial
 
@@ -19,7 +19,7 @@ WIDE = 120
 
 
 def front_table(
-    study: Readable, width: int = WIDE, by: Objective | None = None, trials: Sequence[Trial] | None = None
+    study: Readable, width: int = WIDE, by: Objective | None = None, found: Sequence[FrontRow] | None = None
 ) -> RenderableType:
     """The front for a terminal of `width` columns, by increasing cost.
 
@@ -27,11 +27,12 @@ def front_table(
 
     Args:
         by: the cost that it is tabulated by; the study's own when None.
-        trials: the study's, where they have been read before.
+        found: the front's rows, where they have been made before.
     """
     cost = by or study.cost
-    found = study.trials(with_history=False) if trials is None else trials
-    rows = front_rows(found, cost=cost, is_answering=answers(study))
+    rows = found
+    if rows is None:
+        rows = front_rows(study.trials(with_history=False), cost=cost, is_answering=answers(study))
     metric, is_wide = study.objective, width >= WIDE
     points = "1 point" if len(rows) == 1 else f"{len(rows)} points"
     title = f"Pareto front: {points}, {metric} on validation, one seed each"

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-
 from autopeft.errors import DataError
 
 if TYPE_CHECKING:
@@ -100,6 +98,8 @@ def evenly(n: int, most: int) -> tuple[int, ...]:
     """At most `most` of the indices 0 to n - 1, spread evenly, both ends among them."""
     if most < 1 or n < 1:
         return ()
+    import numpy as np  # which a front can be shown without, sooner
+
     return tuple(sorted({round(float(i)) for i in np.linspace(0, n - 1, min(n, most))}))
 
 

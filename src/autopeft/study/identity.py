@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import autopeft
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.objective import Objective
 from autopeft.objectives import NOMINAL, lookup
-from autopeft.spaces.lattice import SearchSpace
 from autopeft.study.record import to_json
+
+if TYPE_CHECKING:
+    from autopeft.spaces.lattice import SearchSpace
 
 _logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from autopeft.candidate import Candidate
 from autopeft.objective import Measurement
-from autopeft.spaces.lattice import Configuration
+from autopeft.spaces.choices import Configuration
 from autopeft.study.lease import Lease
 from autopeft.trial import Failure, Trial, TrialState
 

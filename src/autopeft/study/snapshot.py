@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from autopeft.study.record import Row, read_facts
 from autopeft.trial import Trial
 
 _SCHEMA = [(12,)]  # of Optuna's tables, since its version 3.0; another one may mean other things by the same names
+_EPOCH = datetime(1970, 1, 1)
+
 _HEAD = [("v3.2.0.a",)]  # the last change of them within that version
 
 # SQLite puts the attributes of a trial together, which takes a fraction of handing over each.
@@ -120,4 +122,4 @@ def _rows(connection: sqlite3.Connection, study: int) -> list[_StoredRow]:
 
 def _seconds(stored: str | None) -> float | None:
     """Optuna keeps times as UTC without saying so."""
-    return None if stored is None else datetime.fromisoformat(stored).replace(tzinfo=UTC).timestamp()
+    return None if stored is None else (datetime.fromisoformat(stored) - _EPOCH).total_seconds()
