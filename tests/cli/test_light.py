@@ -15,7 +15,18 @@ import pytest
 from autopeft.cli import listing
 from autopeft.cli.app import COMMANDS, files_for
 
-HEAVY = ("torch", "transformers", "botorch", "sklearn", "datasets", "matplotlib", "scipy", "optuna", "sqlalchemy", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "botorch",
+    "sklearn",
+    "datasets",
+    "matplotlib",
+    "scipy",
+    "optuna",
+    "sqlalchemy",
+    "numpy",
+)
 FOLDER = Path(listing.__file__).parent
 
 

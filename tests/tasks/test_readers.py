@@ -146,6 +146,62 @@ def test_utf_16_without_a_mark_is_advised_rightly(tmp_path: Path, encoding: str)
     assert read(tmp_path / "b.csv", encoding="utf-16-le").columns == ("text", "label")
 
 
+WRONGLY_SAID = [
+    ("utf-8", "utf-16", "is valid UTF-8 (21 lines, 40 characters beyond ASCII): leave the encoding out"),
+    ("utf-8", "utf-32", "is valid UTF-8"),
+    ("utf-8", "cp1252", "is valid UTF-8"),
+    ("utf-8", "latin-1", "is valid UTF-8"),
+    ("utf-8", "ascii", "is valid UTF-8"),
+    ("utf-8-sig", "cp1252", "begins with the byte-order mark of UTF-8: leave"),
+    ("utf-16", "utf-8", "begins with the byte-order mark of UTF-16: leave"),
+    ("utf-16", "utf-16-be", "begins with the byte-order mark of UTF-16: leave"),
+    ("utf-16-be", "utf-16-le", "looks like UTF-16-BE without a byte-order mark: give --encoding utf-16-be"),
+    ("utf-16-le", "cp1252", "looks like UTF-16-LE without a byte-order mark: give --encoding utf-16-le"),
+    ("utf-32", "utf-16", "begins with the byte-order mark of UTF-32: leave"),
+]
+
+
+@pytest.mark.parametrize(("real", "said", "expected"), WRONGLY_SAID)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_an_encoding_that_the_bytes_belie_is_refused(
+    tmp_path: Path, name: str, real: str, said: str, expected: str
+) -> None:
+    rows = "".join(f'{{"text": "größe {i}", "label": "{i % 2}"}}\n' for i in range(21))
+    text = {"a.csv": lines(), "a.tsv": lines(delimiter="\t"), "a.jsonl": rows}[name]
+    message = refused(tmp_path / name, text.encode(real), encoding=said)
+    assert f"is to be {said}, as was said, but" in message
+    assert expected.replace("40", "42" if name == "a.jsonl" else "40") in message
+
+
+@pytest.mark.parametrize("said", ["cp1252", "latin-1", "gb18030", "utf-7", "ascii", "utf-8-sig"])
+def test_what_reads_alike_in_the_encoding_that_is_said_is_read(tmp_path: Path, said: str) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text,label\nplain,a\nwords,b\n")
+    assert read(tmp_path / "a.csv", encoding=said).rows[1] == {"text": "words", "label": "b"}
+
+
+def test_letters_that_are_utf_8_by_chance_do_not_belie_an_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,label\nÃ¤,a\n".encode("cp1252"))
+    assert read(tmp_path / "a.csv", encoding="cp1252").rows[0]["text"] == "Ã¤"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"text,label\n\n\n", "nothing stands below its headings ('text', 'label')"),
+        (b"\n\n \n", "it is empty or blank"),
+        (b"", "it is empty or blank"),
+    ],
+)
+def test_a_file_without_rows_says_what_it_holds(tmp_path: Path, content: bytes, expected: str) -> None:
+    assert f"holds no rows: {expected}" in refused(tmp_path / "a.csv", content)
+
+
+@pytest.mark.parametrize(("real", "said"), [(",", ";"), (";", ","), ("\t", ","), ("|", "\t")])
+def test_a_wrong_delimiter_is_told_by_the_right_one(tmp_path: Path, real: str, said: str) -> None:
+    message = refused(tmp_path / "a.csv", lines(delimiter=real).encode(), delimiter=said)
+    assert f"a single one with {real!r} in it: is that its delimiter?" in message
+
+
 def test_an_encoding_that_is_said_is_used(tmp_path: Path) -> None:
     message = refused(tmp_path / "a.csv", lines().encode("cp1252"))
     assert "line 2 of" in message

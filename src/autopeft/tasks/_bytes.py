@@ -28,6 +28,7 @@ _MARKS = (
 _NOT_FOR_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem")
 _LOOKED_AT = 4096
 _WIDE_SHARE = 0.3
+_NOT_BY_CHANCE = 3  # characters beyond ASCII, every one of them well-formed UTF-8
 
 
 def _zstandard(path: Path) -> Any:
@@ -69,7 +70,8 @@ def text_of(path: Path, encoding: str | None = None) -> str:
         encoding: of the text; None for what a byte-order mark says (UTF-8, 16 or 32), else UTF-8.
 
     Raises:
-        DataError: it cannot be read or unpacked, is in another encoding, or holds NULs; the first line is named.
+        DataError: it cannot be read or unpacked, is in another encoding, or holds NULs; the first line is named. What
+            can be read in the encoding that is said, and certainly was not written in it, is refused too.
     """
     raw = _unpacked(path)
     marked = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
@@ -79,7 +81,11 @@ def text_of(path: Path, encoding: str | None = None) -> str:
     try:
         text = raw.decode(name)
     except UnicodeError as error:
+        if encoding is not None and (instead := _instead(raw, encoding, None)):
+            raise DataError(_belied(path, encoding, instead)) from error
         raise DataError(_undecoded(path, raw, name, error, is_said=encoding is not None)) from error
+    if encoding is not None and (instead := _instead(raw, encoding, text)):
+        raise DataError(_belied(path, encoding, instead))
     # A mark that stands although an encoding was said would become part of the first column's name.
     text = text.removeprefix("\ufeff")
     if "\0" in text:
@@ -115,6 +121,44 @@ def _looks_wide(raw: bytes) -> str | None:
     if pairs and max(even, odd) > _WIDE_SHARE * pairs and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
     return None
+
+
+def _instead(raw: bytes, said: str, text: str | None) -> str | None:
+    """What the bytes are certainly, where that is not what was said; None where there is no such certainty.
+
+    Args:
+        text: how the bytes read in the encoding that was said, or None where they cannot be read in it.
+    """
+    for mark, name in _MARKS:
+        if raw.startswith(mark) and (own := _decoded(raw, name)) is not None:
+            # Where the text is the same, the mark is only kept as its first character.
+            is_same = text is not None and text.removeprefix("\ufeff") == own
+            told = name.removesuffix("-sig").upper()
+            return None if is_same else f"begins with the byte-order mark of {told}: leave the encoding out"
+    if wide := _looks_wide(raw):
+        is_same = text is not None and text == _decoded(raw, wide)
+        return None if is_same else f"looks like {wide.upper()} without a byte-order mark: give --encoding {wide}"
+    own = _decoded(raw, "utf-8")
+    if own is None or own == text or "\0" in own:
+        return None
+    n_beyond = len(own) - len(own.encode("ascii", "ignore"))
+    # In UTF-16 and on mainframes line ends and commas are other bytes, so that real text in them is never UTF-8. Of
+    # other encodings a letter or two may look like UTF-8 by chance.
+    if text is None or b"a,\n".decode(said, "replace") != "a,\n" or n_beyond >= _NOT_BY_CHANCE:
+        lines = own.count("\n") + (not own.endswith("\n"))
+        return f"is valid UTF-8 ({lines:,} lines, {n_beyond:,} characters beyond ASCII): leave the encoding out"
+    return None
+
+
+def _decoded(raw: bytes, name: str) -> str | None:
+    try:
+        return raw.decode(name)
+    except UnicodeError:
+        return None
+
+
+def _belied(path: Path, said: str, instead: str) -> str:
+    return f"A data file is to be {said}, as was said, but {str(path)!r} {instead}."
 
 
 def _undecoded(path: Path, raw: bytes, name: str, error: UnicodeError, *, is_said: bool) -> str:

@@ -20,7 +20,7 @@ from autopeft.tasks._bytes import check_encoding
 from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages
 from autopeft.tasks._protocols import Source, Splits, cut
 from autopeft.tasks._scoring import metric_mistakes, scored_by
-from autopeft.tasks._tables import Table, files_of_part, listed, read, together
+from autopeft.tasks._tables import DELIMITERS, Table, files_of_part, listed, read, together
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
 
 logger = logging.getLogger(__name__)
@@ -301,7 +301,10 @@ def _column_mistakes(table: Table, wish: _Wish) -> list[str]:
     missing = missing_columns(table, (*wish.text, *wish.choices, wish.label))
     if not missing:
         return []
-    return [f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns) or 'none'}"]
+    told = f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns) or 'none'}"
+    held = [mark for mark in DELIMITERS if mark in table.columns[0]] if len(table.columns) == 1 else []
+    # One column called "text,label" is a file that was cut at another mark than stands between its fields.
+    return [told + (f", a single one with {held[0]!r} in it: is that its delimiter?" if held else "")]
 
 
 def _text_mistakes(table: Table, wish: _Wish) -> list[str]:

@@ -25,7 +25,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
-_DELIMITERS = (",", "\t", ";", "|")
+DELIMITERS = (",", "\t", ";", "|")
+"""What may stand between the fields of a text file whose delimiter is not said."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def read(
         )
     found = _parquet(path, columns) if suffix == ".parquet" else _text_rows(path, suffix, delimiter, encoding)
     if not found.rows:
-        raise DataError(f"The data file {str(path)!r} holds no rows.")
+        why = f"nothing stands below its headings {found.columns!r:.200}" if found.columns else "it is empty or blank"
+        raise DataError(f"The data file {str(path)!r} holds no rows: {why}.")
     return found
 
 
@@ -342,7 +344,7 @@ def _width(header: Sequence[str]) -> int:
 def _guess(text: str) -> str:
     first = text.lstrip("\r\n").partition("\n")[0]
     # By the first line alone: texts further down hold commas, too, and headings rarely do.
-    return max(_DELIMITERS, key=first.count)
+    return max(DELIMITERS, key=first.count)
 
 
 def listed(mistakes: Iterable[str], most: int = 5) -> str:
