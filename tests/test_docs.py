@@ -66,8 +66,13 @@ def value_text(value: Any) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every key of a settings class with type and default; those of its parts with dots."""
+def keys(
+    kind: Any, prefix: str = "", usual: Mapping[str, Any] = types.MappingProxyType({})
+) -> Iterator[tuple[str, str, str]]:
+    """Every key of a settings class with type and default; those of its parts with dots.
+
+    `usual` is what the class has where it is a part, which may differ from what it has by itself.
+    """
     hints = get_type_hints(kind)
     for item in fields(kind):
         hint = hints[item.name]
@@ -75,9 +80,11 @@ def keys(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         if inner is AxisSettings:
             yield from keys(inner, f"{prefix}{item.name}.NAME.")
         elif inner is not None:
-            yield from keys(inner, f"{prefix}{item.name}.")
+            own = {} if item.default_factory is MISSING else vars(item.default_factory())
+            yield from keys(inner, f"{prefix}{item.name}.", own)
         else:
-            yield f"{prefix}{item.name}", type_text(hint), _default(item)
+            is_own = item.name in usual and item.default_factory is MISSING
+            yield f"{prefix}{item.name}", type_text(hint), value_text(usual[item.name]) if is_own else _default(item)
 
 
 def _default(item: Field[Any]) -> str:

@@ -199,8 +199,19 @@ def schema(kind: Any) -> dict[str, Any]:
             entry.pop("title", None)
             if key in about:
                 entry["description"] = about[key]
+            if key in (usual := _usual(kind, owner)):
+                entry["default"] = usual[key]
         part["description"] = "" if owner is None else (owner.__doc__ or "").split("\n")[0]
     return found
+
+
+def _usual(kind: Any, part: Any) -> dict[str, Any]:
+    """Defaults of a class inside of `kind` that differ there from those that it has by itself."""
+    for item in fields(kind):
+        if item.default_factory is not MISSING and type(found := item.default_factory()) is part:
+            own = vars(part())
+            return {name: value for name, value in vars(found).items() if value != own[name]}
+    return {}
 
 
 def described(kind: Any) -> dict[str, str]:

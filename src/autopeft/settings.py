@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -28,6 +28,7 @@ from autopeft.rules import (
     Positive,
     Probability,
     Text,
+    Written,
     raise_if_any,
     read,
     violations,
@@ -137,6 +138,19 @@ class SpaceSettings:
     __pydantic_config__ = CLOSED
 
 
+_AUTO: Mapping[str, Any] = MappingProxyType({"precision": "auto"})
+"""What the recipe of a search's settings has where nothing is written, in place of what `Recipe` itself has."""
+
+
+def _with_auto(value: Any) -> Any:
+    # Here and not as the default of `Recipe`: whoever trains by a recipe of his own gets the arithmetic that it says.
+    return {**_AUTO, **(value or {})} if value is None or isinstance(value, Mapping) else value
+
+
+RecipeOfASearch = Annotated[Recipe, Written(_with_auto, also=lambda _: {"type": "null"})]
+"""A recipe whose precision is left to the search unless it is written."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """A whole search.
@@ -208,7 +222,7 @@ class Settings:
     space: Part[SpaceSettings] = field(default_factory=SpaceSettings)
     answer: Literal["score", "generate", "words", "words_per_token"] = "score"
     label_words: Flag = False
-    recipe: Part[Recipe] = field(default_factory=Recipe)
+    recipe: RecipeOfASearch = field(default_factory=lambda: Recipe(**_AUTO))
     rungs: Many[Text] = ()
     promotion: Text = "all"
     promotion_options: Options = field(default_factory=dict)

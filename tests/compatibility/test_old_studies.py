@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import autopeft
+from autopeft.session import Session, settled
+from autopeft.settings import from_dict
 from readings import figures, holds, lost, trials_of
 from small_case import call
 
@@ -79,6 +82,18 @@ def test_a_random_search_ends_as_it_would_have_without_the_interruption(
     # One exchange of neighbours among 24 changes Spearman's coefficient by 0.0009.
     assert [trial["value"] for trial in found] == pytest.approx([trial["value"] for trial in whole], abs=0.005)
     assert holds(found[:8], measured(stored(folder / "trials.json")))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_who_says_no_precision_finds_the_one_that_it_had(then: Path, tmp_path: Path, name: str) -> None:
+    """Nothing is measured for it, and it is not taken for another study."""
+    folder = begun(name, tmp_path)
+    data = yaml.safe_load((folder / "settings.yaml").read_text())
+    assert data["recipe"].pop("precision") == "float32"
+    session = settled(Session.build(from_dict(data), is_begun=True), folder)
+    assert (session.settings.recipe.precision, session.precision) == ("float32", None)
+    with session.begin(folder) as study:
+        assert study.settings["recipe"]["precision"] == "float32"
 
 
 def test_a_guided_search_goes_on_at_the_rate_that_it_had_chosen(then: Path, tmp_path: Path) -> None:

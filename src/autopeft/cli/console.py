@@ -28,6 +28,7 @@ from autopeft.reports.rows import retrained_in, search_seconds
 from autopeft.settings import Settings
 from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.reading import Readable
+from autopeft.training.precision_choice import choice_from
 from autopeft.training.rate_card import RateCard, Signal, signal_from
 from autopeft.trial import TrialState
 
@@ -151,5 +152,7 @@ def _facts(study: Readable, settings: Settings, signal: Signal | None) -> Mappin
         "recipe": {**settings.recipe.as_dict(), **chosen},
         "versions": dict(study.versions),
     }
+    if (measured := choice_from(study.fact)) is not None:
+        facts["precision"] = measured.as_dict()
     data = study.fact("data")
     return {**facts, "data": dict(data)} if data else facts

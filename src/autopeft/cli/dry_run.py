@@ -46,6 +46,7 @@ def forecast(session: Session, steps: int = 5, total: Total | None = None) -> di
         "cost": f"{session.evaluator.cost.label}; known {session.evaluator.cost.known}",
         "budget": _budget(session),
         "share_within_budget": _share(session),
+        "precision": _precision(session),
         **({} if settings.learning_rates else {"learning_rate": _rate(settings)}),
         "initial_design": len(session.initial),
         **({"warm_start": len(session.warm)} if session.warm else {}),
@@ -75,6 +76,12 @@ def _shares(session: Session, low: int, high: int) -> dict[str, list[float]]:
     counts = session.evaluator.counts(Architecture(()))
     ends = [shares(replaced(counts, n)) for n in (low, high)]
     return {name: [end[name] for end in ends] for name in ends[0]}
+
+
+def _precision(session: Session) -> str:
+    if session.precision is not None:
+        return str(session.precision)
+    return "chosen by a measurement" if session.is_precision_open else session.settings.recipe.precision
 
 
 def _rate(settings: Settings) -> str:

@@ -54,6 +54,9 @@ WarmStart = Annotated[
 Rates = Annotated[
     str | None, typer.Option(help="Learning rates before the search: sweep (one for all) or card (one a method).")
 ]
+PrecisionName = Annotated[
+    str | None, typer.Option(help="float32, bf16, or auto (the default): bf16 where it is faster and keeps the loss.")
+]
 TruncationSide = Annotated[
     str | None, typer.Option(help="Where texts that are too long are cut: right (the default) or left.")
 ]
@@ -89,6 +92,7 @@ def asked(
     rates: Rates = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs of every trial (the fidelity).")] = None,
     truncation_side: TruncationSide = None,
+    precision: PrecisionName = None,
     train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     max_retries: MaxRetries = None,
@@ -111,11 +115,10 @@ def asked(
         "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
-        "recipe.truncation_side": truncation_side,
+        "recipe.truncation_side": truncation_side, "recipe.precision": precision,
         "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
-        "files.test": test, "files.text": text or None,
-        "files.label": label, "files.kind": kind, "files.encoding": encoding,
-        ("metrics" if task else "files.metrics"): metric or None,  # of files unless a task is named
+        "files.test": test, "files.text": text or None, "files.label": label, "files.kind": kind,
+        "files.encoding": encoding, ("metrics" if task else "files.metrics"): metric or None,  # of files without a task
         "files.class_weights": options.class_weights(class_weights), "sampler_options.preset": preset,
         "files.label_separator": label_separator,
         "space.methods": methods.split(",") if methods else None,

@@ -211,9 +211,11 @@ def check(
     """Dry run: what would be searched, what it costs, and how long it takes. Nothing is written."""
     import_for_good("autopeft.session")
     from autopeft.cli.dry_run import forecast
-    from autopeft.session import Session
+    from autopeft.session import Session, settled
 
     session = Session.build(settings)
+    if steps:
+        session = settled(session, None, tell=lambda line: say(f"precision: {line}", err))
     facts = forecast(session, steps, Total.of(session, finals, _finals_session(session, finals)) if finish else None)
     if as_json:
         print_json(facts)
@@ -225,14 +227,18 @@ def check(
 @contextmanager
 def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Session, Study]]:
     """A session and its study; what the search sees is told first."""
-    from autopeft.session import Session, has_begun
+    from autopeft.session import Session, has_begun, settled
     from autopeft.tasks._protocols import data_lines
+    from autopeft.training.precision_choice import choice_from
     from autopeft.training.tokens import token_lines
 
-    session = Session.build(settings, is_begun=has_begun(folder))
+    built = Session.build(settings, is_begun=has_begun(folder))
+    session = settled(built, folder, storage, tell=lambda line: say(f"precision: {line}", err))
     with session.begin(folder, storage) as study:
         for part, told in {**data_lines(study.fact("data")), **token_lines(session.evaluator)}.items():
             say(f"{part}: {told}", err)
+        if (chosen := choice_from(study.fact)) is not None:
+            say(f"precision: {chosen}", err)
         yield session, study
 
 

@@ -35,7 +35,7 @@ def submit(
 ) -> None:
     """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
     from autopeft import slurm as jobs
-    from autopeft.session import Session, has_begun, worker_command, worker_environment
+    from autopeft.session import Session, has_begun, settled, worker_command, worker_environment
     from autopeft.study.opening import check_storage
 
     options = _options(slurm)
@@ -48,7 +48,9 @@ def submit(
     check_storage(storage, folder, settings.inputs())
     jobs.check(where, storage)
     # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
-    session = Session.build(settings, is_begun=has_begun(folder))
+    built = Session.build(settings, is_begun=has_begun(folder))
+    # The jobs run on other machines than this one, so that steps that are timed here say nothing of theirs.
+    session = settled(built, folder, storage, measures=False)
     session.begin(folder, storage).close()
     command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
     environment = worker_environment(storage, os.environ)

@@ -65,7 +65,11 @@ class Origin:
         Raises:
             SettingsError: they are none.
         """
-        found = {**raw, **({"data": self.data} if self.data is not None else {})}
+        # An experiment trains as it is written, so that its figures are those of every machine: nothing is left to a
+        # measurement, and what says nothing is float32 as ever. Anything that is no mapping is refused with all else.
+        recipe = raw.get("recipe") or {}
+        recipe = {"precision": "float32", **recipe} if isinstance(recipe, Mapping) else recipe
+        found = {**raw, "recipe": recipe, **({"data": self.data} if self.data is not None else {})}
         return settings_module.from_dict(found, trust_remote_code=self.trust_remote_code)
 
 

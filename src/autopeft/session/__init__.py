@@ -7,6 +7,7 @@ is made of them (pictures, report, logs of workers).
 from __future__ import annotations
 
 from autopeft.session.parts import answers_budgets, build_space, resolved
+from autopeft.session.precision import settled
 from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
 from autopeft.session.session import STUDY, Session, has_begun
 
@@ -20,6 +21,7 @@ __all__ = [
     "join",
     "resolved",
     "search",
+    "settled",
     "worker_command",
     "worker_environment",
 ]

@@ -77,8 +77,29 @@ def resolved(settings: Settings) -> Settings:
         workers = 1
     device = settings.devices[0] if settings.devices else settings.device
     return settings.with_changes(
-        initial=initial, start=start, rates=_rates(settings), space=space, workers=workers, device=device
+        initial=initial,
+        start=start,
+        rates=_rates(settings),
+        space=space,
+        workers=workers,
+        device=device,
+        recipe=_stated(settings),
     )
+
+
+_PAPERS = ("paper", "released")
+"""Presets of samplers that do what a paper, or its code, says."""
+
+
+def _stated(settings: Settings) -> Recipe:
+    """The recipe; with a preset of a paper nothing of it is left to a measurement, as the paper trains as it says."""
+    is_paper = settings.sampler_options.get("preset") in _PAPERS
+    return in_float32(settings.recipe) if is_paper else settings.recipe
+
+
+def in_float32(recipe: Recipe) -> Recipe:
+    """`recipe` with float32 where it leaves the precision open."""
+    return replace(recipe, precision="float32") if recipe.precision == "auto" else recipe
 
 
 def _named(wanted: SpaceSettings) -> NamedSpace | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
+from autopeft.session.precision import settled
 from autopeft.session.session import Session, has_begun, place_of_study
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
@@ -37,8 +38,10 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
         InputError: the settings cannot be used; nothing has been written.
         ProposalFailure: a sampler that trains ran into NaN or out of memory; the study keeps what was measured.
     """
-    session = Session.build(settings, is_begun=has_begun(folder))
+    session = settled(Session.build(settings, is_begun=has_begun(folder)), folder, tell=log.info)
     study = session.begin(folder)
+    if session.precision is not None:
+        log.info("precision %s", session.precision)
     # In this process and before there are workers, who read from the study which rate was chosen.
     signal = session.proxy(study, folder=folder)
     if signal is not None:

@@ -22,6 +22,7 @@ from autopeft.session.parts import (
     build_space,
     check_promotion,
     check_warm_start,
+    in_float32,
     initial_design,
     load_data,
     resolved,
@@ -42,6 +43,7 @@ from autopeft.tracking import tracked
 from autopeft.training.bench import EvaluatorBench
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.precision_choice import PRECISION, PrecisionChoice
 from autopeft.training.rate_card import Signal
 from autopeft.training.tokens import check_known
 from autopeft.workers import check_devices
@@ -100,6 +102,9 @@ class Session:
         backbone, task, space, evaluator: the parts.
         initial: the initial design, the same for every sampler with these settings.
         warm: the part of it that other studies gave, when the search begins; a study that has begun keeps its own.
+        is_precision_open: whether the settings leave the precision to a measurement; until `autopeft.session.precision`
+            has made it, all is in float32.
+        precision: what was measured; None where nothing was.
     """
 
     settings: Settings
@@ -109,6 +114,8 @@ class Session:
     evaluator: Evaluator
     initial: tuple[Configuration, ...]
     warm: tuple[Configuration, ...] = ()
+    is_precision_open: bool = False
+    precision: PrecisionChoice | None = None
 
     @classmethod
     def build(cls, settings: Settings, *, is_begun: bool = False, like: Session | None = None) -> Session:
@@ -135,6 +142,8 @@ class Session:
             settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
         )
         settings = ruled(settings, backbone)
+        is_open = settings.recipe.precision == "auto"
+        settings = settings.with_changes(recipe=in_float32(settings.recipe))
         space = build_space(backbone, settings.space)
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
@@ -142,7 +151,7 @@ class Session:
         # From the seed and the space alone, and so the same for every sampler: comparisons of samplers are paired.
         warm = () if is_begun else warm_starts(settings.warm_start, backbone, space)
         initial = initial_design(space, settings, warm)
-        return cls(settings, backbone, task, space, evaluator, tuple(initial), warm)
+        return cls(settings, backbone, task, space, evaluator, tuple(initial), warm, is_open)
 
     def sampler(
         self,
@@ -284,6 +293,8 @@ class Session:
         for name, value in here.items():
             if study.fact(name) is None:
                 study.note(name, value)
+        if self.precision is not None and study.fact(PRECISION) is None:
+            study.note(PRECISION, self.precision.as_dict())
         if self.warm and study.fact(_WARM) is None:
             study.note(_WARM, [list(one.indices) for one in self.warm])
         # The cost of the largest architecture is the reference point of hypervolumes, and readers have no model to ask.

@@ -34,7 +34,7 @@ from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
 from autopeft.training.loop import EVALUATION_FACTOR, fit
 from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
-from autopeft.training.precision import autocast
+from autopeft.training.precision import autocast, check_precision
 from autopeft.training.recipe import Recipe
 from autopeft.training.run import Run
 from autopeft.training.together import Together, passes, rated_parameters, trunk_depth
@@ -135,8 +135,7 @@ class Evaluator:
         if recipe.reading != self.recipe.reading:
             more: dict[str, Any] = {"data_seed": self.data_seed, "answer": self.answer, "cost": self.cost}
             other = Evaluator(self.backbone, self.task, self.splits, recipe, **more)
-            other.checkpoints, other.rungs = self.checkpoints, self.rungs
-            return other
+            return other._with(checkpoints=self.checkpoints, rungs=self.rungs)
         return self._with(recipe=recipe)
 
     def _with(self, **changes: Any) -> Evaluator:
@@ -389,6 +388,7 @@ class Evaluator:
 def _check(recipe: Recipe, backbone: Backbone, learner: Learner) -> None:
     for name in recipe.rate_factors:
         lookup(name)
+    check_precision(recipe)
     check_trunk(recipe, backbone, learner)
 
 

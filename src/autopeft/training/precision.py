@@ -7,7 +7,18 @@ from typing import Any
 
 import torch
 
+from autopeft.errors import SettingsError
 from autopeft.training.recipe import Recipe
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Refuse a recipe that leaves its precision open.
+
+    Raises:
+        SettingsError: it does.
+    """
+    if recipe.precision == "auto":
+        raise SettingsError("The precision 'auto' is chosen by a search; a training takes 'float32' or 'bf16'.")
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

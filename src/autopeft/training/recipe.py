@@ -54,7 +54,9 @@ class Recipe:
         max_length: tokens after which an example is truncated.
         truncation_side: where an example that is too long is cut: "right" keeps its beginning, "left" its end; of a
             pair the longer text is cut. A text-to-text model is given the task's name in front, which is cut first.
-        precision: "float32", or "bf16" for automatic mixed precision with float32 master weights.
+        precision: "float32", or "bf16" for automatic mixed precision with float32 master weights. "auto", the default
+            of a search's settings, leaves it to the search, which takes bf16 where it measures that it is faster and
+            keeps the loss; nothing is trained in "auto".
         gradient_checkpointing: recompute activations instead of keeping them.
         keep: "best" restores the best evaluation, "last" does not.
     """
@@ -77,7 +79,7 @@ class Recipe:
     evaluate_every: Positive = 1.0
     max_length: Annotated[int, Ge(8), EXACT] = 128
     truncation_side: Literal["right", "left"] = "right"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["auto", "float32", "bf16"] = "float32"
     gradient_checkpointing: Flag = False
     keep: Literal["best", "last"] = "best"
 
