@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -129,3 +130,12 @@ def _inside(item: Any) -> Iterable[Any]:
         except UnicodeEncodeError:
             raise ValueError("it holds half of a surrogate pair, which no text can hold") from None
     return item if isinstance(item, list) else ()
+
+
+def resolved(path: str | Path) -> Path:
+    """`path` made absolute and with its links followed; one that leads to itself is kept as it is.
+
+    `Path.resolve` raises a RuntimeError for such a loop, which no reader of files expects; to open it then is an
+    OSError as for any other file that is not there.
+    """
+    return Path(os.path.realpath(path))

@@ -256,3 +256,9 @@ def test_nothing_is_left_beside_the_file_and_nothing_in_it_changes(small: Path, 
     assert isinstance(snapshot_of(path), Snapshot)
     assert sorted(path.parent.iterdir()) == beside
     assert path.read_bytes() == before
+
+
+def test_a_link_that_leads_to_itself_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(AutopeftError, match="There is no study"), opened_for_reading(tmp_path / "loop" / "study.db"):
+        pass

@@ -380,3 +380,11 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path_factory: pytest.TempPa
         csv.writer(file).writerows([("text", "label"), *rows])
     if rows:
         assert [(row["text"], row["label"]) for row in read(path).rows] == rows
+
+
+def test_a_link_that_leads_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    (tmp_path / "b.csv").symlink_to("c.csv")
+    (tmp_path / "c.csv").symlink_to("b.csv")
+    for name in ("a.csv", "b.csv"):
+        assert "does not exist" in refused(tmp_path / name)
