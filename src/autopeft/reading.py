@@ -132,7 +132,7 @@ def _inside(item: Any) -> Iterable[Any]:
     return item if isinstance(item, list) else ()
 
 
-def resolved(path: str | Path) -> Path:
+def followed(path: str | Path) -> Path:
     """`path` made absolute and with its links followed; one that leads to itself is kept as it is.
 
     `Path.resolve` raises a RuntimeError for such a loop, which no reader of files expects; to open it then is an

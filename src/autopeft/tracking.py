@@ -18,6 +18,7 @@ from accelerate.utils import LoggerType
 
 from autopeft.errors import SettingsError
 from autopeft.objective import shares
+from autopeft.reading import followed
 from autopeft.study.events import Event, Told
 from autopeft.trial import Trial
 
@@ -104,7 +105,7 @@ def _started(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
     if kind.requires_logging_directory:
         # With the process in its name: two writers of one run of TensorBoard would draw a curve that jumps between
         # them.
-        tracker = kind(f"{folder.resolve().name}-{os.getpid()}", folder / "logs")
+        tracker = kind(f"{followed(folder).name}-{os.getpid()}", folder / "logs")
     else:
         tracker = kind(PROJECT)
     tracker.start()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autopeft.errors import AutopeftError, SettingsError, WriteError
-from autopeft.reading import resolved
+from autopeft.reading import followed
 from autopeft.recognising import (
     is_architecture,
     is_export,
@@ -50,7 +50,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         WriteError: the file or its folder cannot be written, for example because the disk is full.
     """
     # Resolved, or a link would be replaced by a file and what it led to would keep its old contents.
-    target = resolved(path)
+    target = followed(path)
     # A folder for the part, because libraries put temporary files of their own beside what they write.
     room = target.with_name(f".{target.name}.{_machine()}.{os.getpid()}.part")
     try:
@@ -208,7 +208,7 @@ def check_folder(
     if folder is None:
         return
     check_place(option, folder, is_folder=True)
-    folder = resolved(folder) if not folder.exists() else folder
+    folder = followed(folder) if not folder.exists() else folder
     is_ours = folder.exists() and result.stands_at(folder)
     if is_ours and result.is_renewed:
         return
@@ -243,7 +243,7 @@ def check_file(
     if path is None:
         return
     check_place(option, path, is_folder=False)
-    path = resolved(path) if not path.exists() else path
+    path = followed(path) if not path.exists() else path
     for name, given in (inputs or {}).items():
         if given is not None and _is_same(Path(given), path):
             raise SettingsError(f"{option} {str(path)!r} would replace {name}: give another name.")
@@ -274,12 +274,12 @@ def check_outside_of_models(option: str, path: Path, inputs: Inputs) -> None:
         SettingsError: it is in one.
     """
     for name, given in inputs.items():
-        if given is not None and _is_model(Path(given)) and resolved(given) in resolved(path).parents:
+        if given is not None and _is_model(Path(given)) and followed(given) in followed(path).parents:
             raise SettingsError(
                 f"{option} {str(path)!r} lies in the folder of {name}, {str(given)!r}, which holds that model alone: "
                 "give a place outside of it."
             )
-    for above in resolved(path).parents:
+    for above in followed(path).parents:
         if STUDY.stands_at(above):
             return
         if what := _held_alone(above):
@@ -307,7 +307,7 @@ def check_place(option: str, path: Path, *, is_folder: bool) -> None:
         SettingsError: it is one of these.
     """
     # Resolved, for `nowhere/../model` is no path while there is no `nowhere`, and is one once its folder has been made.
-    there = resolved(path)
+    there = followed(path)
     if there.exists() and there.is_dir() != is_folder:
         wanted, got = ("folder", "no folder") if is_folder else ("file", "a folder")
         raise SettingsError(f"{option} takes a {wanted}, but {str(path)!r} is {got}.")
@@ -329,12 +329,12 @@ def _is_same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
         # By what the system says: two names may lead to one file, and letters' case means nothing on some disks.
         return one.samefile(other)
-    return resolved(one) == resolved(other)
+    return followed(one) == followed(other)
 
 
 def _is_within(path: Path, folder: Path) -> bool:
     """Whether `path` is `folder`, or exists somewhere in it."""
-    there = resolved(path)
+    there = followed(path)
     if not path.exists():  # perhaps a name of the Hub
         return _is_same(path, folder)
     return any(_is_same(place, folder) for place in (there, *there.parents))

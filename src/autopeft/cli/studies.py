@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autopeft.masking import STORAGE_VARIABLE
+from autopeft.reading import followed
 
 if TYPE_CHECKING:
     from autopeft.objective import Objective
@@ -58,7 +59,7 @@ def opened_for_reading(folder: Path, storage: str | None) -> Iterator[Readable]:
 def _place(folder: Path, storage: str | None) -> tuple[Path | str, str | None]:
     """Where a study lies, and its name there."""
     # In a file the only study is meant, whatever its folder is called by now; a database holds many.
-    return (folder / "study.db", None) if storage is None else (storage, folder.resolve().name)
+    return (folder / "study.db", None) if storage is None else (storage, followed(folder).name)
 
 
 def cost_of(study: Readable, name: str | None) -> Objective:

@@ -14,6 +14,7 @@ from autopeft.cli.flags import takes_a_search
 from autopeft.cli.studies import Database
 from autopeft.cli.terminal import say
 from autopeft.errors import SettingsError
+from autopeft.reading import followed
 from autopeft.settings import Settings
 from autopeft.writing import STUDY, check_folder
 
@@ -52,9 +53,9 @@ def submit(
     # The jobs run on other machines than this one, so that steps that are timed here say nothing of theirs.
     session = settled(built, folder, storage, measures=False)
     session.begin(folder, storage).close()
-    command = worker_command(folder.resolve(), trust_remote_code=settings.trust_remote_code)
+    command = worker_command(followed(folder), trust_remote_code=settings.trust_remote_code)
     environment = worker_environment(storage, os.environ)
-    ids = jobs.submit(command, session.settings.workers, folder.resolve() / "jobs", options, environment, where)
+    ids = jobs.submit(command, session.settings.workers, followed(folder) / "jobs", options, environment, where)
     say(f"Study: {folder}. Jobs: {', '.join(ids)}. Logs: {folder / 'jobs'}.")
 
 

@@ -17,6 +17,7 @@ from autopeft.cli.studies import AsJson, Cost, Database, Overwrite, TrustRemoteC
 from autopeft.cli.terminal import err, figure, print_json, say
 from autopeft.collecting import import_for_good
 from autopeft.errors import SettingsError
+from autopeft.reading import followed
 from autopeft.writing import RETRAINING, SAVED_MODEL, check_file, check_folder, check_place
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _check_outputs(
     kept = {"the study's retrainings": source / "retrained"} if source.is_dir() else {}
     check_folder("--save", save, SAVED_MODEL, {**read, **kept}, overwrite=overwrite)
     check_file("--to", to, RETRAINING, read, overwrite=overwrite)
-    if save is not None and to is not None and save.resolve() in (to.resolve(), *to.resolve().parents):
+    if save is not None and to is not None and followed(save) in (followed(to), *followed(to).parents):
         raise SettingsError(f"--to {str(to)!r} lies in the folder of --save, which holds a saved model alone.")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from autopeft.architecture import Architecture
 from autopeft.errors import ArchitectureError
-from autopeft.reading import read_json
+from autopeft.reading import followed, read_json
 from autopeft.tasks import _answers as answers
 
 FORMAT = 2
@@ -205,7 +205,7 @@ def folders_of(name: str, folder: Path) -> list[str]:
     if not place.is_dir():
         return []
     # The relative place first: folders are moved and copied together, and a path from the root tells of one machine.
-    return [Path(os.path.relpath(place.resolve(), folder.resolve())).as_posix(), str(place.resolve())]
+    return [Path(os.path.relpath(followed(place), followed(folder))).as_posix(), str(followed(place))]
 
 
 def base_of(record: Mapping[str, Any], folder: Path) -> str:
@@ -216,7 +216,7 @@ def base_of(record: Mapping[str, Any], folder: Path) -> str:
     that was none of a folder.
     """
     places = [folder / item for item in record["backbone"].get("folders", [])]
-    return str(next((place.resolve() for place in places if (place / "config.json").is_file()), None) or _named(record))
+    return str(next((followed(place) for place in places if (place / "config.json").is_file()), None) or _named(record))
 
 
 def _named(record: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
+from autopeft.reading import followed
 from autopeft.rungs import rung_correlations
 from autopeft.session.parts import (
     answers_budgets,
@@ -85,7 +86,7 @@ _SEARCHES = "searches"
 def place_of_study(folder: Path, storage: str | None) -> tuple[str | Path, str]:
     """Where the study of `folder` is kept, and its name there."""
     # A database holds many studies, so that there the folder's name tells them apart.
-    return (folder / "study.db", STUDY) if storage is None else (storage, folder.resolve().name)
+    return (folder / "study.db", STUDY) if storage is None else (storage, followed(folder).name)
 
 
 def has_begun(folder: str | Path) -> bool:

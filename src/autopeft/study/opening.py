@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from autopeft.errors import StorageError
 from autopeft.masking import Secrets, masked
-from autopeft.reading import resolved
+from autopeft.reading import followed
 from autopeft.study.database import Store, reason
 from autopeft.study.location import OWN_STUDY, check_is_local, driver_message, mounts, server_url, sqlite_path
 from autopeft.study.read_only import for_reading, may_write
@@ -81,7 +81,7 @@ def check_storage(storage: str | None, folder: Path, inputs: Inputs) -> None:
     path = folder / "study.db" if storage is None else sqlite_path(storage)
     if path is None:
         return
-    path = resolved(path)
+    path = followed(path)
     check_place("The storage" if storage is None else "--storage", path, is_folder=False)
     if not path.exists():
         check_outside_of_models("--storage", path, inputs)
@@ -101,7 +101,7 @@ def check_storage(storage: str | None, folder: Path, inputs: Inputs) -> None:
 
 def _prepare_file(path: Path, is_new_allowed: bool) -> None:
     # Resolved, since a link on a local disk may lead to a network's.
-    check_is_local(resolved(path), mounts())
+    check_is_local(followed(path), mounts())
     if path.is_dir():
         raise StorageError(f"A storage is a file or a URL, but {path} is a folder.")
     if not is_new_allowed:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from autopeft.reading import resolved
+from autopeft.reading import followed
 from autopeft.study.climbs import trials_of
 from autopeft.study.facts import FAILED_PROPOSALS, fact_in, reopened_in
 from autopeft.study.identity import KEY, Identified, Identity
@@ -91,7 +91,7 @@ def snapshot_of(path: Path, name: str | None = None) -> Snapshot | None:
     """
     try:
         # Through a link to a network's disk as little as directly.
-        check_is_local(resolved(path), mounts())
+        check_is_local(followed(path), mounts())
         with closing(for_a_look(path)) as way, closing(way.connect()) as connection:
             connection.execute("BEGIN")  # what is read below is of one moment
             return _read(connection, str(path), name)

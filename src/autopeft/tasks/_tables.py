@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import DataError
-from autopeft.reading import resolved
+from autopeft.reading import followed
 from autopeft.tasks._bytes import COMPRESSED, text_of
 
 Row = Mapping[str, Any]
@@ -111,8 +111,8 @@ def files_of_part(wanted: Sequence[str | Path]) -> list[Path]:
         DataError: as `files_of`; or one file is meant twice: its rows would count twice, and may be cut into two parts.
     """
     found = [path for one in wanted for path in files_of(one)]
-    counts = Counter(resolved(path) for path in found)
-    twice = next((path for path in found if counts[resolved(path)] > 1), None)
+    counts = Counter(followed(path) for path in found)
+    twice = next((path for path in found if counts[followed(path)] > 1), None)
     if twice is not None:
         raise DataError(f"{str(twice)!r} is named twice in one part.")
     return found
