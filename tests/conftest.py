@@ -25,6 +25,7 @@ for _number, _usual in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP
         signal.signal(_number, _usual)
 
 import small_case  # noqa: E402  what it imports is rewritten only if that is said before
+from autopeft.cli.app import add_commands  # noqa: E402
 from autopeft.objectives import latency  # noqa: E402
 
 # A busy machine is no mistake of the code, so there is no deadline. The cases are the same at every run, so that nobody
@@ -55,6 +56,8 @@ def _nothing_made_twice() -> Iterator[None]:
         known[:] = known or [real(manager)]
         return known[0]
 
+    # All of them, for what is put together once has to hold whatever a later test calls.
+    add_commands()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         patch.setattr(_VersionManager, "get_head_version", newest)
