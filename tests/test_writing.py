@@ -84,6 +84,12 @@ def test_a_full_disk_is_one_error_and_leaves_what_stood_there(tmp_path: Path) ->
     assert (tmp_path / "page.html").read_text() == "old"
 
 
+def test_no_folder_is_left_for_a_file_that_could_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="nothing has been left there"):
+        _write_half(tmp_path / "new" / "newer" / "file.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
 SLOW = """
     import sys, time
     from autopeft.writing import write_whole

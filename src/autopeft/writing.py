@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     target = followed(path)
     # A folder for the part, because libraries put temporary files of their own beside what they write.
     room = target.with_name(f".{target.name}.{_machine()}.{os.getpid()}.part")
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
@@ -78,6 +79,15 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(room, ignore_errors=True)
+        if not target.exists():
+            _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Take away folders that were made for a file that could not be written; the innermost comes first."""
+    for folder in folders:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            folder.rmdir()
 
 
 def _machine() -> str:

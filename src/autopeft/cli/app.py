@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -44,6 +45,9 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 
 _INTERRUPTED = 130
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+"""What an output says that takes nothing more."""
+
 _FLAGS = ("--verbose", "-v")
 """Options that may stand before a command and change nothing about which one it is."""
 
@@ -55,6 +59,8 @@ def main() -> None:
         with signals_interrupt():
             # In its own mode typer would print errors and end the process before they are told in this program's words.
             code = app(standalone_mode=False)
+        # Short output is written no sooner than here; Python itself would tell of a full disk in a traceback.
+        sys.stdout.flush()
     except Interruption as end:
         _tell_interrupted()
         sys.exit(end.code)
@@ -69,16 +75,35 @@ def main() -> None:
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            _tell_unexpected()
+        else:
+            _close_output()
+            # Whoever reads a pipe may stop reading, as `head` does, and that is no mistake of anybody.
+            if error.errno != errno.EPIPE:
+                say_error("failed:", f"The output cannot be written: {error.strerror}.")
+        sys.exit(1)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
             say_error("error:", error.format_message())
             sys.exit(2)
-        # Python's own report would show the causes too, and with them what a driver says of its connection.
-        sys.stderr.write(without_secrets(traceback.format_exc()))
+        _tell_unexpected()
         sys.exit(1)
     if code == _INTERRUPTED:  # typer turns an interrupt into this code
         _tell_interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_unexpected() -> None:
+    # Python's own report would show the causes too, and with them what a driver says of its connection.
+    sys.stderr.write(without_secrets(traceback.format_exc()))
+
+
+def _close_output() -> None:
+    """Let nothing more be written to standard output, which Python would try once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _tell_interrupted() -> None:

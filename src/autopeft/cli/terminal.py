@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,11 @@ from autopeft.masking import Secrets
 
 # What goes into a file or a pipe is not cut to the width of a terminal that is not there. Names of the user's are shown
 # as they are: no brackets in them are markup, and no colons an emoji.
+for _name in ("stdout", "stderr"):
+    # Python has none where a shell has closed it (`>&-`), and what is said then goes nowhere instead of failing.
+    if getattr(sys, _name) is None:
+        setattr(sys, _name, Path(os.devnull).open("w"))
+
 out, err = (
     Console(stderr=stderr, width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
     for stderr in (False, True)
