@@ -71,5 +71,5 @@ def test_a_search_in_a_supernet_refuses_before_anything_is_written(case: Case, t
     )
     found = call("search", path, "--out", tmp_path / "study")
     assert found.code == 2
-    assert "cannot tell apart: leave out `space.rate_factors` and `space.scales`" in " ".join(found.err.split())
+    assert "cannot tell apart: leave out `space.rate_factors`, `space.scales`, " in " ".join(found.err.split())
     assert not (tmp_path / "study").exists()

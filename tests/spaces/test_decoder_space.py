@@ -126,7 +126,7 @@ def test_a_rate_that_is_written_stands(smollm: Backbone) -> None:
     own = ruled(resolved(SETTINGS.with_changes(recipe=Recipe(learning_rate=3e-4))), smollm)
     assert own.recipe.learning_rate == 3e-4
     tried = ruled(resolved(SETTINGS.with_changes(learning_rates=(1e-4, 5e-4))), smollm)
-    assert (tried.rates, tried.learning_rates, tried.recipe) == ("sweep", (1e-4, 5e-4), Recipe())
+    assert (tried.rates, tried.learning_rates, tried.recipe) == ("sweep", (1e-4, 5e-4), SETTINGS.recipe)
 
 
 def test_other_methods_take_lora_s_place_where_they_are_asked_for() -> None:
