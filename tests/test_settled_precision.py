@@ -34,6 +34,9 @@ class Given:
     def __init__(self, bf16: float, on_first: Callable[[], object] = lambda: None) -> None:
         self.bf16, self.on_first, self.asked = bf16, on_first, 0
 
+    def product(self, precision: Precision) -> float:
+        return 1.0
+
     def seconds(self, precision: Precision) -> float:
         if self.asked == 0:
             self.on_first()
@@ -46,6 +49,9 @@ class Given:
 
 class Forbidden:
     """A bench that nothing may be asked of."""
+
+    def product(self, precision: Precision) -> float:
+        raise AssertionError("measured again")
 
     def seconds(self, precision: Precision) -> float:
         raise AssertionError("measured again")

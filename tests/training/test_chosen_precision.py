@@ -26,11 +26,16 @@ NOISE = np.random.default_rng(0).normal(0, 0.02, 100)
 class Bench:
     """Seconds and losses that are given; counts what it is asked for."""
 
-    def __init__(self, float32: float = 1.0, bf16: float = 0.5, worse: float = 0.0, end: float = 0.5) -> None:
+    def __init__(
+        self, float32: float = 1.0, bf16: float = 0.5, worse: float = 0.0, end: float = 0.5, product: float = 1.0
+    ) -> None:
         self.times: dict[Precision, float] = {"float32": float32, "bf16": bf16}
-        self.worse, self.end = worse, end
+        self.worse, self.end, self.slower = worse, end, product
         self.timed: list[Precision] = []
         self.run: list[tuple[Precision, int]] = []
+
+    def product(self, precision: Precision) -> float:
+        return self.slower if precision == "bf16" else 1.0
 
     def seconds(self, precision: Precision) -> float:
         self.timed.append(precision)
@@ -72,6 +77,15 @@ def test_a_slow_one_is_timed_no_longer_than_needed(slower: float, steps: int) ->
     assert (found.precision, len(bench.timed), bench.run) == ("float32", steps, [])
     assert found.losses == {}
     assert found.seconds["bf16"] > found.seconds["float32"]
+
+
+def test_where_products_are_slower_no_step_is_timed() -> None:
+    # A processor without the instructions takes half a minute for a step in bf16, however few are asked for.
+    bench = Bench(product=1.01)
+    found = chosen(bench)
+    assert (found.precision, bench.timed, bench.run) == ("float32", [], [])
+    assert found.why == "a matrix product takes 1.01 s in bf16 and 1 s in float32"
+    assert chosen(Bench(product=0.99)).precision == "bf16"
 
 
 def test_the_margin_is_two_standard_errors_of_the_last_quarter() -> None:
@@ -161,6 +175,10 @@ def test_the_bench_times_a_step_of_a_typical_batch(session: Session) -> None:
     before = torch.get_rng_state()
     bench = StepBench(session.evaluator, middle(session.space), 1, ticking(0.25, 0.5))
     assert [bench.seconds("float32"), bench.seconds("bf16")] == [0.25, 0.5]
+    # Of five products the quickest counts.
+    bench = StepBench(session.evaluator, middle(session.space), 1, ticking(0.5, 0.25, 0.75, 0.5, 0.5))
+    assert bench.product("bf16") == 0.25
+    bench = StepBench(session.evaluator, middle(session.space), 1)
     assert torch.equal(torch.get_rng_state(), before)
     batch, lengths = bench._batch(), np.sort(session.evaluator.train_part.lengths)
     assert len(batch.indices) == 8

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from autopeft.network.build import count
 from autopeft.session.parts import load_data
 from autopeft.settings import Settings
 from autopeft.tasks._task import Task
+from autopeft.training.chosen_precision import product_seconds
 from autopeft.training.learners import CausalLearner, learner_for
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "peft", "botorch", "numpyro", "optuna")
@@ -32,7 +32,6 @@ KERNELS = ("flash-attn", "xformers", "bitsandbytes", "triton")
 """Packages of kernels; none is used by a search today."""
 
 _PRODUCTS = "matrix products in bf16, times as fast as in float32"
-_TOKENS, _REPEATS = 512, 5
 _WORTH_IT = 1.1
 
 _MOST = 2000
@@ -116,22 +115,10 @@ def _products(device: str, width: int) -> dict[str, float]:
     A step has more than products, so that this is the most that a search's own measurement may find.
     """
     try:
-        seconds = {dtype: _seconds(device, width, dtype) for dtype in (torch.float32, torch.bfloat16)}
+        seconds = {dtype: product_seconds(device, width, dtype) for dtype in (torch.float32, torch.bfloat16)}
     except (RuntimeError, AssertionError):  # no such device here, or none that knows bf16
         return {}
     return {_PRODUCTS: round(seconds[torch.float32] / seconds[torch.bfloat16], 2)}
-
-
-def _seconds(device: str, width: int, dtype: torch.dtype) -> float:
-    """Of the quickest of several products of some hundred tokens with a feed-forward map of this width."""
-    tokens, weight = (torch.ones(n, width, dtype=dtype, device=device) for n in (_TOKENS, 4 * width))
-    found = []
-    for _ in range(_REPEATS):
-        before = time.perf_counter()
-        # Read back, as a GPU is told what to do and left at it.
-        float((tokens @ weight.T)[0, 0])
-        found.append(time.perf_counter() - before)
-    return min(found)
 
 
 def _versions(names: Sequence[str]) -> dict[str, str | None]:

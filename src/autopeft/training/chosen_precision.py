@@ -29,6 +29,9 @@ from autopeft.training.together import rated_parameters
 
 _BOTH: tuple[Precision, Precision] = ("float32", "bf16")
 
+_TOKENS, _REPEATS = 512, 5
+"""Of the products that are timed before any step, and how many; the quickest counts."""
+
 _TIMED = 3
 """Steps of each precision that are timed, after one that is not; the quickest counts."""
 
@@ -51,7 +54,11 @@ _ERRORS, _SHARE_OF_LOSS = 2.0, 0.01
 
 
 class PrecisionBench(Protocol):
-    """What gives the numbers: a batch to time steps on, and short runs."""
+    """What gives the numbers: matrix products, a batch to time steps on, and short runs."""
+
+    def product(self, precision: Precision) -> float:
+        """Seconds of a matrix product of the backbone's width, which takes next to no time."""
+        ...
 
     def seconds(self, precision: Precision) -> float:
         """Of another training step in `precision`, always on the same batch."""
@@ -93,6 +100,12 @@ def choose_precision(
 
 
 def _measured(bench: PrecisionBench, steps: int, device: str, tell: Callable[[str], None]) -> PrecisionChoice:
+    products = {precision: bench.product(precision) for precision in _BOTH}
+    if products["bf16"] > products["float32"]:
+        # Most of a step is products, and nothing else of it gains by bf16. Where a processor has no instructions for
+        # it, a single step may take half a minute, for which nobody who begins a search should wait.
+        told = f"a matrix product takes {products['bf16']:.3g} s in bf16 and {products['float32']:.3g} s in float32"
+        return PrecisionChoice("float32", told, device)
     seconds = _timed(bench)
     speed = seconds["float32"] / seconds["bf16"]
     timed = f"a step takes {seconds['bf16']:.3g} s in bf16 and {seconds['float32']:.3g} s in float32"
@@ -137,6 +150,24 @@ def _margin(losses: Sequence[float]) -> float:
     return max(_ERRORS * error, _SHARE_OF_LOSS * fmean(losses[:quarter]))
 
 
+def product_seconds(
+    device: str, width: int, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Of the quickest of several products of some hundred tokens with a feed-forward map of this width.
+
+    Raises:
+        RuntimeError: there is no such device here, or none that knows the type.
+    """
+    tokens, weight = (torch.ones(n, width, dtype=dtype, device=device) for n in (_TOKENS, 4 * width))
+    found = []
+    for _ in range(_REPEATS):
+        before = clock()
+        # Read back, as a GPU is told what to do and left at it.
+        float((tokens @ weight.T)[0, 0])
+        found.append(clock() - before)
+    return min(found)
+
+
 def _ignore(line: str) -> None:
     """The listener of those who want no lines."""
 
@@ -152,6 +183,12 @@ class StepBench:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._evaluator, self._architecture, self._seed, self._clock = evaluator, architecture, seed, clock
+
+    def product(self, precision: Precision) -> float:
+        """See `PrecisionBench.product`."""
+        backbone = self._evaluator.backbone
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return product_seconds(str(backbone.device), backbone.hidden_size, dtype, self._clock)
 
     def seconds(self, precision: Precision) -> float:
         """See `PrecisionBench.seconds`. Of the length that a batch has in the median, as all of one are alike."""
