@@ -76,7 +76,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        # An error that names a file is of that file, and not of what is printed.
+        if error.errno not in _UNWRITABLE or error.filename is not None:
             _tell_unexpected()
         else:
             _close_output()
