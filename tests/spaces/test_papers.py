@@ -62,6 +62,17 @@ def test_s2_on_t5_large_has_the_counts_of_the_paper(t5_large: Backbone) -> None:
     assert space.cost_range("stored")[1] == 9_493_504
 
 
+def test_s3deltas_space_has_its_modules_at_rank_1(t5_large: Backbone) -> None:
+    space = spaces.named("S3Delta-M", t5_large)
+    assert Counter(slot.method for slot in space.slots) == {
+        "lora_s3delta": 192 + 96, "adapter_lr_s3delta": 96, "bitfit": 288 + 122, "lnfit": 122
+    }  # fmt: skip
+    assert Counter(choice.values for choice in space.choices) == {(0, 1): 916}
+    assert [spaces.about(name).rpartition(": ")[2] for name in ("S2", "S3Delta-M")] == [
+        "a size for every placement", "a switch for every placement"
+    ]  # fmt: skip
+
+
 def test_s2_counts_at_each_size(t5_large: Backbone) -> None:
     space = spaces.named("S2", t5_large)
     costs = {(slot.method, slot.site): slot.cost.stored for slot in space.slots}

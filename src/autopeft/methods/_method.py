@@ -173,6 +173,15 @@ class PrefixModule(Protocol):
 
 
 @runtime_checkable
+class StartsUneven(Protocol):
+    """A module whose start, as its authors have it, makes a step change more than it does in the other modules."""
+
+    def even_start(self) -> None:
+        """Put a fresh module at a start from which a step changes about as much as in LoRA."""
+        ...
+
+
+@runtime_checkable
 class Cuttable(Protocol):
     """A module whose first units can be taken out: what a supernet needs to hand over an architecture."""
 

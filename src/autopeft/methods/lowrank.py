@@ -28,15 +28,16 @@ class LowRankBottleneck(nn.Module):
     The mask enters twice, so a scale ``g`` on the whole cannot be a factor on it.
 
     Only ``B_up`` starts at zero: with a second zero factor behind the activation neither would ever get a gradient.
-    The others are Glorot-uniform with gain √2, the biases zero.
+    The others are Glorot-uniform with gain √2, as in the release, the biases zero; see `even_start`.
 
     Args:
         d: width of ``u`` and ``y``.
         width: of the bottleneck.
         rank: number of units.
+        is_neutral: whether ``B_up`` starts at zero; False starts it as the others.
     """
 
-    def __init__(self, d: int, width: int, rank: int) -> None:
+    def __init__(self, d: int, width: int, rank: int, *, is_neutral: bool = True) -> None:
         super().__init__()
         self.a_down = nn.Parameter(torch.empty(rank, d))
         self.b_down = nn.Parameter(torch.empty(width, rank))
@@ -44,8 +45,23 @@ class LowRankBottleneck(nn.Module):
         self.b_up = nn.Parameter(torch.zeros(d, rank))
         self.bias_down = nn.Parameter(torch.zeros(width))
         self.bias_up = nn.Parameter(torch.zeros(d))
-        for factor in (self.a_down, self.b_down, self.a_up):
+        self._is_neutral = is_neutral
+        for factor in self._drawn():
             nn.init.xavier_uniform_(factor, gain=_GAIN)
+
+    def _drawn(self) -> list[nn.Parameter]:
+        """The factors that do not start at zero."""
+        return [self.a_down, self.b_down, self.a_up, *([] if self._is_neutral else [self.b_up])]
+
+    @torch.no_grad()
+    def even_start(self) -> None:
+        """Take the gain out of every factor, once, before anything is trained.
+
+        One rectifier stands between four factors, so the gain of a rectifier is there three times too often: what
+        ``B_up`` is multiplied with is three to four times as large as in LoRA, and so is what a step changes.
+        """
+        for factor in self._drawn():
+            factor.div_(_GAIN)
 
     def forward(self, u: Tensor, y: Tensor, mask: Mask = None, scale: Tensor | None = None) -> Tensor:
         """Shapes: `u`, `y` and the result ``(..., d)``, `mask` ``(rank,)`` or see `Mask`, `scale` a scalar."""
@@ -76,9 +92,14 @@ class LowRankBottleneck(nn.Module):
 
 @dataclass(frozen=True)
 class LowRankAdapter(Traits):
-    """An adapter of low rank. Nominal ``2 (d + d/32) r``; stored adds the biases, ``d + d/32``."""
+    """An adapter of low rank. Nominal ``2 (d + d/32) r``; stored adds the biases, ``d + d/32``.
+
+    Args:
+        is_neutral: whether it starts at zero.
+    """
 
     name: str = "adapter_lr"
+    is_neutral: bool = True
     roles: tuple[str, ...] = ("attention", "ffn")
     order: int = 40
     reads: Reads = Reads.OUTPUT
@@ -97,7 +118,10 @@ class LowRankAdapter(Traits):
 
     def build(self, placements: Sequence[tuple[Site, int]], frozen: Frozen) -> Mapping[str, nn.Module]:
         """One `LowRankBottleneck` a site."""
-        return {site.key: LowRankBottleneck(site.d_out, _width(site), size) for site, size in placements}
+        return {
+            site.key: LowRankBottleneck(site.d_out, _width(site), size, is_neutral=self.is_neutral)
+            for site, size in placements
+        }
 
 
 def _width(site: Site) -> int:
@@ -107,5 +131,11 @@ def _width(site: Site) -> int:
 MEMBERS = {
     "adapter_lr": LowRankAdapter(
         about="an adapter of low rank, its weights products of two factors", is_scaled_apart=True
-    )
+    ),
+    "adapter_lr_s3delta": LowRankAdapter(
+        "adapter_lr_s3delta",
+        is_neutral=False,
+        about="an adapter of low rank as S3Delta starts it: no factor at zero",
+        is_scaled_apart=True,
+    ),
 }

@@ -25,7 +25,7 @@ from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._propose import check_seed, taken, with_options
 from autopeft.searches._candidates import Candidates
 from autopeft.searches._problem import facts_of
-from autopeft.searches._supernet import Supernet
+from autopeft.searches._supernet import Starts, Supernet
 from autopeft.spaces.lattice import Configuration, SearchSpace
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.memory import checkpointing
@@ -94,10 +94,12 @@ class SearchContext:
 
 
 @contextmanager
-def supernet_of(evaluator: Evaluator, space: SearchSpace, seed: int, count: CountKind = "stored") -> Iterator[Supernet]:
+def supernet_of(
+    evaluator: Evaluator, space: SearchSpace, seed: int, count: CountKind = "stored", starts: Starts = "method"
+) -> Iterator[Supernet]:
     """A fresh supernet of `space` on the evaluator's backbone, trained as its recipe says; detached at the end."""
     with (
-        Supernet(evaluator.backbone, space, seed=seed, kind=count) as supernet,
+        Supernet(evaluator.backbone, space, seed=seed, kind=count, starts=starts) as supernet,
         checkpointing(evaluator.backbone.model, evaluator.recipe.gradient_checkpointing),
     ):
         yield supernet

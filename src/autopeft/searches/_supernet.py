@@ -26,12 +26,14 @@ from torch.nn import functional
 from autopeft.architecture import Architecture, CountKind, Placement
 from autopeft.backbones import Backbone
 from autopeft.errors import SettingsError
-from autopeft.methods import Cuttable, lookup
+from autopeft.methods import Cuttable, StartsUneven, lookup
 from autopeft.network.attach import attach
 from autopeft.searches._candidates import Candidates
 from autopeft.spaces.lattice import SearchSpace
 
 Sampling = Literal["gumbel", "mixture"]
+Starts = Literal["method", "even"]
+"""Where modules are trained from: as their methods have it, or from where a step changes about as much in all."""
 
 
 class Supernet:
@@ -42,11 +44,20 @@ class Supernet:
         alive: which placements have not been removed, ``(n,)``.
     """
 
-    def __init__(self, backbone: Backbone, space: SearchSpace, *, seed: int = 0, kind: CountKind = "stored") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        kind: CountKind = "stored",
+        starts: Starts = "method",
+    ) -> None:
         """Attach all placements, freshly initialised from `seed`.
 
         Args:
             kind: the count in which costs are given.
+            starts: leave every module at the start of its "method", or make them "even", see `StartsUneven`.
 
         Raises:
             SettingsError: a size is shared by several placements, a placement cannot be absent, a method trains the
@@ -61,6 +72,8 @@ class Supernet:
         self.alive: NDArray[np.bool_] = np.ones(len(sizes), dtype=bool)
         try:
             self._check()
+            if starts == "even":
+                self._even_starts()
             device = backbone.device
             units = torch.arange(int(sizes.max()))
             table = units < torch.from_numpy(self.candidates.sizes)[:, :, None]  # (n, K, units): is the unit part of it
@@ -87,6 +100,11 @@ class Supernet:
                     wrong.append(f"{placement.method} shares parameters between sites (prefix: use prefix_direct)")
         if wrong:
             raise SettingsError(f"A supernet cannot hold these methods: {'; '.join(sorted(set(wrong)))}.")
+
+    def _even_starts(self) -> None:
+        for module in self._attached.modules.values():
+            if isinstance(module, StartsUneven):
+                module.even_start()
 
     def __len__(self) -> int:
         return len(self._placements)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,9 +24,9 @@ from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_
 from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches._joint import JointTraining
-from autopeft.searches._problem import Plan, Problem
+from autopeft.searches._problem import LATER, Plan, Problem
 from autopeft.searches._search import SearchContext, spec, supernet_of
-from autopeft.searches._supernet import Supernet
+from autopeft.searches._supernet import Starts, Supernet
 from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class OneShotSettings:
         batch_size, learning_rate: None takes the recipe's. The learning rate is constant.
         weight_decay, clip: of the weights; `clip` limits the gradient norm, 0 does not.
         is_within_kinds: divide scores by the mean of their method before they are compared.
+        starts: train modules from the start of their "method", or from "even" ones, from which a step changes about as
+            much in all.
     """
 
     score: Literal["gradient", "fisher"] = "gradient"
@@ -57,6 +59,7 @@ class OneShotSettings:
     weight_decay: NotNegative = 1e-4
     clip: NotNegative = 2.0
     is_within_kinds: bool = True
+    starts: Starts = field(default="method", metadata=LATER)
 
     def __post_init__(self) -> None:
         raise_if_any("The settings of the one-shot selector cannot be used", violations(self))
@@ -133,7 +136,7 @@ class OneShotSearch:
             problem = HalvedTask(evaluator, settings.batch_size or recipe.batch_size, seed, is_whole=True)
             steps = settings.steps or recipe.n_steps(evaluator.n_train)
             plan = Plan(steps, settings.learning_rate or recipe.learning_rate, None, seed)
-            with supernet_of(evaluator, self._context.space, seed) as supernet:
+            with supernet_of(evaluator, self._context.space, seed, starts=self._settings.starts) as supernet:
                 search = OneShot(supernet, problem, settings, plan)
                 self._scores = search.run()
             _log.info("One-shot: %d modules were scored after %d steps together.", len(self._scores), search.done)
@@ -143,7 +146,7 @@ class OneShotSearch:
 MEMBERS = {
     NAME: spec(
         NAME,
-        {"recommended": OneShotSettings()},
+        {"recommended": OneShotSettings(starts="even")},
         OneShotSearch,
         about="one-shot selection: train everything briefly, fill the budget by gradient scores within methods",
     )

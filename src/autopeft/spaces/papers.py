@@ -16,6 +16,10 @@ is there or not.
 * ``S2``: LoRA, low-rank adapters, BitFit and LNFit.
 
 The names S1 and S2 are the paper's; its release has them the other way round.
+
+S3Delta (arXiv 2206.07382, section 4): every placement is there or not, at rank 1.
+
+* ``S3Delta-M``: as S2, with LoRA's scale (16) and the low-rank adapters' start (not at zero) of its release.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ _AUTOPEFT: Mapping[str, tuple[str, ...]] = {
     "Scaling": ("serial", "parallel", "prefix"),
 }
 
-_BIPEFT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+_BY_PLACEMENT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "S1": (("serial_bipeft", ("ffn",)), ("parallel_bipeft", ("ffn",)), ("prefix_direct", ("kv",))),
     "S2": (
         ("lora", LINEAR),
@@ -48,15 +52,23 @@ _BIPEFT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("bitfit", (*LINEAR, *NORMS)),
         ("lnfit", NORMS),
     ),
+    "S3Delta-M": (
+        ("lora_s3delta", LINEAR),
+        ("adapter_lr_s3delta", ("attention", "ffn")),
+        ("bitfit", (*LINEAR, *NORMS)),
+        ("lnfit", NORMS),
+    ),
 }
 
 _SWITCH = "SA-Switch"
 
-NAMES = (*_AUTOPEFT, _SWITCH, *_BIPEFT)
+NAMES = (*_AUTOPEFT, _SWITCH, *_BY_PLACEMENT)
 """Every space that can be named."""
 
 BIPEFT_SIZES = (0, 1, 4, 8)
 """Candidate sizes of BIPEFT's spaces; 0 is absence."""
+
+_SIZES: Mapping[str, tuple[int, ...]] = {"S3Delta-M": (0, 1)}
 
 
 def named(
@@ -84,9 +96,13 @@ def named(
         # 128 on BERT-large, the size of all those in the paper's table 6 that leave layers out.
         axis = Axis(methods.lookup("serial"), chosen or (0, backbone.hidden_size // 8))
         return SearchSpace.build(backbone, [axis], sharing="placement", layers="all", budget=budget)
-    if name in _BIPEFT:
+    if name in _BY_PLACEMENT:
         return SearchSpace.build(
-            backbone, _axes(_BIPEFT[name], chosen), sharing="placement", layers="all", budget=budget
+            backbone,
+            _axes(_BY_PLACEMENT[name], chosen or _SIZES.get(name, BIPEFT_SIZES)),
+            sharing="placement",
+            layers="all",
+            budget=budget,
         )
     axes = [Axis(methods.lookup(method), chosen) for method in _AUTOPEFT[name]]
     if name == "Scaling":
@@ -103,19 +119,20 @@ def about(name: str) -> str:
     """
     if name not in NAMES:
         raise UnknownNameError("space", name, NAMES)
-    if name in _BIPEFT:
-        return f"{', '.join(method for method, _ in _BIPEFT[name])}: a size for every placement"
+    if name in _BY_PLACEMENT:
+        searched = "a switch for every placement" if name in _SIZES else "a size for every placement"
+        return f"{', '.join(method for method, _ in _BY_PLACEMENT[name])}: {searched}"
     if name == _SWITCH:
         return "serial: of one size, or none, in each layer"
-    searched = {"SA": "one size, all layers on", "Scaling": "one common size, all layers on"}
-    return f"{', '.join(_AUTOPEFT[name])}: {searched.get(name, 'a size for each, a switch for every layer')}"
+    others = {"SA": "one size, all layers on", "Scaling": "one common size, all layers on"}
+    return f"{', '.join(_AUTOPEFT[name])}: {others.get(name, 'a size for each, a switch for every layer')}"
 
 
-def _axes(parts: Sequence[tuple[str, tuple[str, ...]]], sizes: tuple[int, ...] | None) -> list[Axis]:
+def _axes(parts: Sequence[tuple[str, tuple[str, ...]]], sizes: tuple[int, ...]) -> list[Axis]:
     found = []
     for name, roles in parts:
         method = methods.lookup(name)
-        found.append(Axis(method, (sizes or BIPEFT_SIZES) if method.is_sized else (0, 1), roles))
+        found.append(Axis(method, sizes if method.is_sized else (0, 1), roles))
     return found
 
 

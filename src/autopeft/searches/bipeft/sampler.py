@@ -51,7 +51,7 @@ class BipeftSearch:
         evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
         problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
         plan = self._long_enough(problem.plan(settings, limit.most))
-        with supernet_of(evaluator, self._context.space, seed, limit.count) as supernet:
+        with supernet_of(evaluator, self._context.space, seed, limit.count, settings.starts) as supernet:
             search = BilevelSearch(supernet, problem, settings, plan)
             found = search.run(self._context.file(NAME, search.identity), self._context.checkpoint_every)
         _log.info(

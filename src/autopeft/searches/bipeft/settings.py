@@ -10,6 +10,7 @@ from typing import Literal
 from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
 from autopeft.searches._candidates import Misfits, ScoreRule, StabilityRule
 from autopeft.searches._problem import LATER
+from autopeft.searches._supernet import Starts
 
 Variant = Literal["full", "entangled", "binary_then_size", "size_then_binary", "no_selection"]
 
@@ -41,6 +42,8 @@ class BipeftSettings:
             0.6 T / Z or H steps or `spacing` apart; the gates' rate is up to ten times higher where T is below 1,000;
             moving averages reach back over a twentieth of the search, or as far as `gamma` says if that is more.
         temperature_by: whether the temperature of the draws falls with every "epoch" or every "step".
+        starts: train modules from the start of their "method", or from "even" ones, from which a step changes about as
+            much in all (the release's low-rank adapters start so large that they outscore all others).
 
     The scores:
 
@@ -128,6 +131,7 @@ class BipeftSettings:
     is_within_kinds: bool = field(default=False, metadata=LATER)
     is_window_cleared: bool = field(default=False, metadata=LATER)
     sizes_by: Literal["gates", "worth"] = field(default="gates", metadata=LATER)
+    starts: Starts = field(default="method", metadata=LATER)
 
     def __post_init__(self) -> None:
         wrong = violations(self)
@@ -196,6 +200,7 @@ _RECOMMENDED = BipeftSettings(
     is_window_cleared=True,
     hard_share=1.0,
     sizes_by="worth",
+    starts="even",
 )
 
 PRESETS: Mapping[str, BipeftSettings] = MappingProxyType(

@@ -65,5 +65,5 @@ PRESETS: Mapping[str, S3DeltaSettings] = MappingProxyType(
 )
 """The paper's numbers; the same with the learning rate of the recipe with which what is found will be trained.
 
-LoRA is scaled as the space's method has it, in S2 by 1; the authors' release scales by 16, as `lora_s3delta` does.
+LoRA is scaled as the space's method has it: in S2 by 1, in S3Delta-M by 16, as in the authors' release.
 """
