@@ -53,7 +53,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # Strategies that train; they may use the rows above.
     ("searches", "finals"),
     ("pictures", "reports"),
-    ("settings", "workers", "slurm", "session", "tracking"),
+    ("settings", "came_later", "workers", "slurm", "session", "tracking"),
     ("experiments",),
     ("testing",),
     ("cli",),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from autopeft import yaml_files
+from autopeft.came_later import without_later
 from autopeft.errors import SettingsError
 from autopeft.fidelity import rungs_of
 from autopeft.rules import (
@@ -33,7 +34,7 @@ from autopeft.rules import (
     read,
     violations,
 )
-from autopeft.training.recipe import CAME_LATER, Recipe
+from autopeft.training.recipe import Recipe
 from autopeft.writing import write_whole
 
 
@@ -160,6 +161,7 @@ class Settings:
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
+        quantize: "8bit" or "4bit" keeps the linear maps of the model so, by bitsandbytes (extra `quantized`).
         task: a task's name; None when `files` are given.
         data: a folder with the task's files in the Hub's field names; None for the task's own source.
         files: the user's own files.
@@ -211,6 +213,7 @@ class Settings:
     """
 
     model: Text = "minilm"
+    quantize: Literal["8bit", "4bit"] | None = None
     task: Text | None = None
     data: Text | None = None
     files: FileSettings | None = None
@@ -269,12 +272,12 @@ class Settings:
         # How long, how fast and where it is searched may change between two calls.
         for name in ("trials", "trainings", "max_retries", "workers", "batch", "trackers", "device", "devices"):
             del found[name]
-        found["recipe"] = _without_later(found["recipe"])
-        found["space"] = _without_later(found["space"])
+        found["recipe"] = without_later(found["recipe"])
+        found["space"] = without_later(found["space"])
         # The parts inside the settings have grown entries too, and a study from before must still be recognised by each
         # of them.
-        found["files"] = None if self.files is None else _without_later(found["files"])
-        return _without_later(found)
+        found["files"] = None if self.files is None else without_later(found["files"])
+        return without_later(found)
 
     def with_changes(self, **changes: Any) -> Settings:
         """A copy with some settings replaced."""
@@ -301,39 +304,6 @@ def _rungs_wrong(rungs: Sequence[str]) -> list[str]:
 
 
 _PARTS = ("train", "validation", "test")
-
-# A study keeps the settings that it was begun with, so a new entry would make every older study look like another one.
-_CAME_LATER: Mapping[str, Any] = MappingProxyType(
-    {
-        **CAME_LATER,
-        "cost": "nominal",
-        "consistency": 0.0,
-        "rate_factors": {},
-        "rates": "sweep",
-        "start": "random",
-        "warm_start": [],
-        "scales": {},
-        "batch_factors": [],
-        "dropout_factors": [],
-        "bands": None,
-        "rungs": [],
-        "promotion": "all",
-        "promotion_options": {},
-        "label_words": False,
-        "encoding": None,
-        "label_separator": None,
-        "metrics": [],
-        "class_weights": None,
-        "threshold": 0.5,
-        "loss_on": "completion",
-    }
-)
-"""Settings that studies written before them lack, with the value that they then had."""
-
-
-def _without_later(found: Mapping[str, Any]) -> dict[str, Any]:
-    # Only a default is left out: a study that asks for another value is another study.
-    return {name: value for name, value in found.items() if (name, value) not in _CAME_LATER.items()}
 
 
 def from_dict(data: Mapping[str, Any], *, trust_remote_code: bool = False) -> Settings:

@@ -25,6 +25,7 @@ from autopeft.backbones._inferred import infer
 from autopeft.backbones._language import language_model
 from autopeft.backbones._loading import load_config, load_model, load_tokenizer, make_config, with_padding
 from autopeft.backbones._plausible import in_one_line
+from autopeft.backbones._quantized import check_quantize, n_numbers, quantization_of
 from autopeft.backbones._sites import Family, Site, find_sites
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
@@ -61,6 +62,7 @@ class Backbone:
         name: what it was loaded from.
         sites: every `Site` by key, in the order of the layers.
         n_parameters: parameters of the model without any task head: the denominator of shares.
+        quantized: "8bit" or "4bit" where its linear maps are kept so, see `autopeft.backbones._quantized`; else None.
         occupant: the architecture that is attached, or None; kept by `autopeft.network.attach`.
     """
 
@@ -88,10 +90,10 @@ class Backbone:
         # A digest reads every weight, which takes seconds for a large model and is asked for by every study.
         self._digested: tuple[list[tuple[int, int]], str] | None = None
         self.name, self._source = name or str(model.config.model_type), source
-        model.set_attn_implementation(attention.IMPLEMENTATION)
+        attention.choose(model)
         model.requires_grad_(False).eval()
         # Tied embeddings count once, as in the papers' denominators.
-        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.n_parameters, self.quantized = n_numbers(model.parameters()), quantization_of(model)
         self.hidden_size = int(model.config.hidden_size)
         self.sites = {site.key: site for site in find_sites(model, self.family, self.n_parameters)}
 
@@ -102,6 +104,7 @@ class Backbone:
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        quantize: str | None = None,
         trust_remote_code: bool = False,
     ) -> Backbone:
         """Load weights and tokenizer from a folder, the Hub, or a package named in `PACKAGED`.
@@ -110,10 +113,15 @@ class Backbone:
 
         A pooler that the checkpoint lacks is drawn, the same at every load; nothing here reads it.
 
+        Args:
+            dtype: of its weights; of a quantised one those that are no linear map's, and its products.
+            quantize: "8bit" or "4bit" to keep its linear maps so, by bitsandbytes; None to keep them as they are.
+
         Raises:
-            BackboneError: there is no such model or device, its family is not described, or its weights or its
-                tokenizer are not what they must be.
+            BackboneError: there is no such model or device, its family is not described, its weights or its tokenizer
+                are not what they must be, or bitsandbytes is wanted and not installed.
         """
+        check_quantize(quantize)
         source = _source(str(name))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         config = load_config(str(name), source, **options)
@@ -121,11 +129,18 @@ class Backbone:
         # What a checkpoint lacks is drawn, and a backbone must be the same at every load to have one identity.
         with seeded(0):
             model = load_model(
-                str(name), source, is_text_to_text=family.is_text_to_text, dtype=dtype, config=config, **options
+                str(name),
+                source,
+                is_text_to_text=family.is_text_to_text,
+                dtype=dtype,
+                config=config,
+                quantize=quantize,
+                device=device,
+                **options,
             )
         tokenizer = load_tokenizer(str(name), source, model, **options)
         try:
-            model = model.to(device)
+            model = model if quantize else model.to(device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise BackboneError(f"The device {str(device)!r} cannot be used: {in_one_line(error)}") from error
         return cls(model, tokenizer, str(name), source)
@@ -254,8 +269,13 @@ class Backbone:
             "weights": self._weights_digest() if weights is None else weights_digest(weights),
             "tokenizer": tokenizer_digest(self.tokenizer),
             "config": config_facts(self.model.config),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": ", ".join(filter(None, (str(self.model.dtype).removeprefix("torch."), self._rounding()))),
         }
+
+    def _rounding(self) -> str:
+        """How its linear maps are rounded; empty where they are not."""
+        # Kinds of devices round ties in ways of their own, so that only weights of one kind have one digest.
+        return f"{self.quantized} on {self.device.type}" if self.quantized else ""
 
     def _weights_digest(self) -> str:
         """Computed once while nothing is written into the weights: PyTorch counts what is."""

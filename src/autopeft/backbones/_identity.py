@@ -21,6 +21,8 @@ _PASSING = frozenset(
         *("architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels"),
         *("problem_type", "finetuning_task", "use_cache", "return_dict", "output_attentions", "output_hidden_states"),
         "gradient_checkpointing",
+        # Said by the type of the weights, as it also depends on where they were rounded.
+        "quantization_config",
     ]
 )
 _PROBE = "The Naïve café-owner's 3.14% résumé, UPPER lower\n\tß 你好 don't (re)tokenize: a_b/c <x> 😀 I'm."

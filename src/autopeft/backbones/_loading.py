@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from autopeft.backbones._plausible import check_config, check_finite, in_one_line
+from autopeft.backbones._quantized import loading_options
 from autopeft.errors import BackboneError
 from autopeft.reading import is_pointer
 
@@ -27,13 +28,22 @@ _LEAST_SHARE = 0.1
 
 
 def load_model(
-    name: str, source: str, *, is_text_to_text: bool, dtype: torch.dtype, config: Any, **options: Any
+    name: str,
+    source: str,
+    *,
+    is_text_to_text: bool,
+    dtype: torch.dtype,
+    config: Any,
+    quantize: str | None = None,
+    device: str | torch.device = "cpu",
+    **options: Any,
 ) -> PreTrainedModel:
     """The pretrained model at `source`, with every weight that is read taken from the checkpoint.
 
     Args:
         name: what the user calls it, for messages.
         config: what `load_config` gave.
+        quantize: see `autopeft.backbones._quantized`; such a model is loaded onto `device`, any other on the processor.
         options: for transformers.
 
     Raises:
@@ -52,6 +62,7 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # else the error names a report that nobody sees, and no tensor
+            **loading_options(quantize, dtype, device),
             **options,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from autopeft.backbones._quantized import is_quantized, whole_weight
 from autopeft.errors import BackboneError
 
 Seam = Literal["delta", "kv", "backbone"]
@@ -244,13 +245,16 @@ def _heads(model: PreTrainedModel) -> tuple[int, int]:
 def linear_weight(module: nn.Module, site: Site) -> tuple[Tensor, Tensor | None]:
     """The weight ``(d_out, d_in)`` and the bias ``(d_out,)`` or None of `module`, the linear map at `site`.
 
-    Of a fused projection they are the rows that belong to the site. Views of the frozen parameters, not copies.
+    Of a fused projection they are the rows that belong to the site. Views of the frozen parameters, not copies, but of
+    a quantised map, whose weight is made anew at every call.
 
     Raises:
         BackboneError: the module is no linear map.
     """
     if isinstance(module, Conv1D):
         weight, bias = module.weight.T, module.bias
+    elif isinstance(module, nn.Linear) and is_quantized(module):
+        weight, bias = whole_weight(module), module.bias
     elif isinstance(module, nn.Linear):
         weight, bias = module.weight, module.bias
     else:

@@ -18,6 +18,7 @@ import torch
 
 from autopeft.architecture import Architecture, Placement
 from autopeft.backbones import LINEAR, Backbone
+from autopeft.backbones._quantized import check_quantize, is_available, weight_bytes
 from autopeft.network.build import count
 from autopeft.session.parts import load_data
 from autopeft.settings import Settings
@@ -28,15 +29,17 @@ from autopeft.training.learners import CausalLearner, learner_for
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "peft", "botorch", "numpyro", "optuna")
 """Those whose versions decide what works; `peft` is needed to read what is exported, `numpyro` by NUTS alone."""
 
-KERNELS = ("flash-attn", "xformers", "bitsandbytes", "triton")
+KERNELS = ("flash-attn", "xformers", "triton")
 """Packages of kernels; none is used by a search today."""
+
+QUANTISER = ("bitsandbytes",)
 
 _PRODUCTS = "matrix products in bf16, times as fast as in float32"
 _WORTH_IT = 1.1
 
 _MOST = 2000
 _RANK = 16
-_BYTES = 4  # weights and what is trained are kept in single precision
+_BYTES = 4  # weights that are not quantised and what is trained are kept in single precision
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
         has_data: whether they name data at all; without it the task is not looked at.
 
     Raises:
-        InputError: there is no such model or data, or they cannot be read.
+        InputError: there is no such model or data, they cannot be read, or bitsandbytes is wanted and not installed.
     """
+    check_quantize(settings.quantize)
     backbone = Backbone.without_weights(
         settings.model, has_tokenizer=True, trust_remote_code=settings.trust_remote_code
     )
@@ -87,7 +91,8 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
         "kernels": {"attention": "torch scaled dot product", **_versions(KERNELS)},
         "model": _model(backbone),
         "tokenizer": _tokenizer(backbone),
-        "memory": _memory(backbone),
+        "quantised bases": {"can be used": quantisation_told(), "wanted": settings.quantize, **_versions(QUANTISER)},
+        "memory": _memory(backbone, settings.quantize),
     }
     if has_data:
         facts["data"] = _data(settings, backbone)
@@ -162,12 +167,17 @@ def _tokenizer(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _memory(backbone: Backbone) -> dict[str, Any]:
+def quantisation_told() -> str:
+    """Whether `quantize` can be used here, and how."""
+    return "8bit and 4bit: --quantize" if is_available() else "no: pip install 'autopeft[quantized]'"
+
+
+def _memory(backbone: Backbone, quantize: str | None) -> dict[str, Any]:
     """What is certain before a run: the weights, and what training LoRA at every linear map keeps beside them."""
     places = (Placement(key, "lora", _RANK) for key, site in backbone.sites.items() if site.role in LINEAR)
     trained = count(backbone, Architecture(tuple(places))).trained
     return {
-        "weights": _BYTES * backbone.n_parameters,
+        "weights": weight_bytes(backbone.model, quantize, _BYTES),
         f"LoRA of rank {_RANK} everywhere, its gradients and AdamW": 4 * _BYTES * trained,
         "not counted": "activations, which grow with batch size and length: `autopeft check` trains a few steps",
     }

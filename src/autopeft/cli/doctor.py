@@ -9,7 +9,7 @@ import typer
 
 from autopeft.cli import options
 from autopeft.cli.app import app
-from autopeft.cli.flags import Sets, TrainFiles
+from autopeft.cli.flags import Quantized, Sets, TrainFiles
 from autopeft.cli.studies import AsJson, TrustRemoteCode
 from autopeft.cli.terminal import print_json, say
 
@@ -24,6 +24,7 @@ def doctor(
     train: TrainFiles = [],  # noqa: B006
     text: Annotated[list[str], typer.Option(help="Text column of your file; twice for pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column of your file.")] = None,
+    quantize: Quantized = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
@@ -41,6 +42,7 @@ def doctor(
         "files.train": train[0] if len(train) == 1 else train or None,
         "files.text": text or None,
         "files.label": label,
+        "quantize": quantize,
         "device": device,
     }
     settings = options.read(Path(model) if is_file else None, given, sets, trust_remote_code=trust_remote_code)

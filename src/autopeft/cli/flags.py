@@ -57,6 +57,7 @@ Rates = Annotated[
 PrecisionName = Annotated[
     str | None, typer.Option(help="float32, bf16, or auto (the default): bf16 where it is faster and keeps the loss.")
 ]
+Quantized = Annotated[str | None, typer.Option(help="8bit or 4bit: keep the model's linear maps so, by bitsandbytes.")]
 TruncationSide = Annotated[
     str | None, typer.Option(help="Where texts that are too long are cut: right (the default) or left.")
 ]
@@ -65,6 +66,7 @@ TruncationSide = Annotated[
 def asked(
     file: File = None,
     model: Annotated[str | None, typer.Option(help="A folder, a name on the Hub, or minilm.")] = None,
+    quantize: Quantized = None,
     task: Annotated[str | None, typer.Option(help="A task, see `autopeft list tasks`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the task's files in the Hub's field names.")] = None,
     train: TrainFiles = [],  # noqa: B006
@@ -109,9 +111,9 @@ def asked(
         SettingsError: the file or an option cannot be used, or two of them exclude each other.
     """
     plain = {
-        "model": model, "task": task, "data": data, "sampler": sampler, "cost": cost, "trials": trials,
-        "trainings": trainings, "promotion": promotion, "initial": initial, "start": start, "rates": rates,
-        "warm_start": warm_start or None, "train_limit": train_limit, "seed": seed,
+        "model": model, "quantize": quantize, "task": task, "data": data, "sampler": sampler, "cost": cost,
+        "trials": trials, "trainings": trainings, "promotion": promotion, "initial": initial, "start": start,
+        "rates": rates, "warm_start": warm_start or None, "train_limit": train_limit, "seed": seed,
         "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
@@ -120,8 +122,7 @@ def asked(
         "files.test": test, "files.text": text or None, "files.label": label, "files.kind": kind,
         "files.encoding": encoding, ("metrics" if task else "files.metrics"): metric or None,  # of files without a task
         "files.class_weights": options.class_weights(class_weights), "sampler_options.preset": preset,
-        "files.label_separator": label_separator,
-        "space.methods": methods.split(",") if methods else None,
+        "files.label_separator": label_separator, "space.methods": methods.split(",") if methods else None,
     }  # fmt: skip
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
     if methods and (name := settings.space.name) and not _takes_methods(name):

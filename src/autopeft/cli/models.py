@@ -34,6 +34,9 @@ def predict(
     encoding: Annotated[str | None, typer.Option(help="Of the data file, such as cp1252; else UTF-8.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write label, score and text to this .csv or .jsonl instead.")] = None,
     overwrite: Overwrite = False,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Load a base that was in 8 or 4 bits in training as it is.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,9 +47,8 @@ def predict(
         raise SettingsError("--file takes the place of texts and of --pair: give one of them.")
     check_predictions_name(to)
     check_file("--to", to, PREDICTIONS, {"the data file": file}, overwrite=overwrite)
-    found = predictions(
-        folder, _rows(folder, texts, pair, file, encoding), model=model, trust_remote_code=trust_remote_code
-    )
+    rows = _rows(folder, texts, pair, file, encoding)
+    found = predictions(folder, rows, model=model, dequantize=dequantize, trust_remote_code=trust_remote_code)
     if to is not None:
         write_predictions(found, to)
         say(f"Predictions: {to} ({len(found):,})")
@@ -105,6 +107,9 @@ def export(
 
         found = merged(folder, to)
         say(f"Merged: {to}. Its outputs differ by {found.difference:.1e} at most, of {found.largest:.1f} at most.")
+        if found.quantized is not None:
+            by = "unknown without bitsandbytes" if found.rounding is None else f"{found.rounding:.1e} at most"
+            say(f"It was trained beside its base in {found.quantized} and merged into the base as it is: {by} between.")
     else:
         check_folder("--to", to, EXPORT, {"the saved model": folder}, overwrite=overwrite)
         _export_adapter(folder, to, as_lora, rank, most_error)

@@ -10,12 +10,14 @@ dropout on a CPU) or a slow one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
@@ -47,6 +49,22 @@ def register() -> None:
     AttentionInterface.register(IMPLEMENTATION, prefixed_attention)
     # Without a mask function of its own name an attention is given no mask at all, and padding would be attended to.
     AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def choose(model: PreTrainedModel) -> None:
+    """Let the attentions of `model` be `IMPLEMENTATION`, those that transformers looks up in its registry."""
+    # Of a model without such attentions transformers says so at every load. Its family has given it some by then, or
+    # its sites are found to take no prefix and say so where one is asked for: to whoever loads it that is no news.
+    transformers_log = logging.getLogger(PreTrainedModel.__module__)
+    transformers_log.addFilter(_is_news)
+    try:
+        model.set_attn_implementation(IMPLEMENTATION)
+    finally:
+        transformers_log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "does not support setting its attention implementation" not in str(record.msg)
 
 
 def set_prefix(attention: nn.Module, prefix: Prefix | None) -> None:

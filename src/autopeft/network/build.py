@@ -95,7 +95,9 @@ def _check(backbone: Backbone, architecture: Architecture) -> None:
     wrong = []
     for placement in architecture:
         method, site = methods.lookup(placement.method), backbone.site(placement.site)
-        if method.seam != site.seam:
+        if method.seam == "backbone" and backbone.quantized:
+            wrong.append(f"{placement}: weights in {backbone.quantized} take no gradients, load them as they are")
+        elif method.seam != site.seam:
             wrong.append(f"{placement}: {method.name} stands at {', '.join(method.roles)}")
         elif not stands_at(method, site, [site.role]):
             wrong.append(f"{placement}: {method.name} stands in {' and '.join(method.stacks)} stacks only")

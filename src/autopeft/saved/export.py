@@ -54,7 +54,8 @@ def to_peft(folder: str | Path, target: str | Path, *, backbone: Backbone | None
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
     check_exportable(architecture)
-    backbone = backbone or load_base(Path(folder), record)
+    # Only its shapes are needed, and PEFT is given whatever base its user loads.
+    backbone = backbone or load_base(Path(folder), record, dequantize=True)
     # An adapter of another base would be loaded without complaint and compute nonsense.
     check_base(Path(folder), record, backbone)
     _check_paths(architecture, backbone)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement, reasons_told
 from autopeft.backbones import LINEAR, Backbone, Site, linear_weight
+from autopeft.backbones._quantized import is_available
 from autopeft.errors import ArchitectureError, InputError, WriteError
 from autopeft.methods import Mergeable
 from autopeft.network.attach import attach
@@ -49,10 +50,15 @@ class Merged:
     Args:
         difference: the largest difference of an output: a logit where the model writes, else a hidden state.
         largest: the largest output, which rounding grows with.
+        quantized: in how many bits the base was when the modules were trained; None where it was as it is.
+        rounding: of such a base, the largest difference between what the modules give beside it and beside the base as
+            it is, into which they are merged; None where bitsandbytes is not installed to tell.
     """
 
     difference: float
     largest: float
+    quantized: str | None = None
+    rounding: float | None = None
 
 
 def merge(
@@ -76,12 +82,19 @@ def merge(
     with torch.no_grad():
         take_in(given.architecture, given.backbone, given.modules)
         found = given.compared()
+    if quantized := given.record["backbone"].get("quantize"):
+        rounding = None
+        if is_available():
+            beside = opened(folder, model=model, dequantize=False, trust_remote_code=trust_remote_code)
+            rounding = float((beside.outputs - given.outputs).abs().max())
+        found = replace(found, quantized=quantized, rounding=rounding)
     note = {
         "merged_from": str(folder),
         "architecture": given.architecture.as_dict(),
         "base": given.backbone.name,
         "largest_difference": found.difference,
         "largest_output": found.largest,
+        **({"trained_in": found.quantized, "largest_rounding": found.rounding} if found.quantized else {}),
     }
     _write(path, given.whole, given.backbone, note)
     return found
@@ -120,8 +133,17 @@ class Opened:
         return Merged(float(difference), float(self.outputs.abs().max()))
 
 
-def opened(folder: str | Path, *, model: str | Path | None = None, trust_remote_code: bool = False) -> Opened:
+def opened(
+    folder: str | Path,
+    *,
+    model: str | Path | None = None,
+    dequantize: bool = True,
+    trust_remote_code: bool = False,
+) -> Opened:
     """The saved model in `folder`, for `take_in`.
+
+    Args:
+        dequantize: whether a base that was quantised in training is loaded as it is; rounded weights take in nothing.
 
     Raises:
         ArchitectureError: it holds something that no weight of the base can take in; every placement is named.
@@ -129,7 +151,7 @@ def opened(folder: str | Path, *, model: str | Path | None = None, trust_remote_
     """
     record = read_record(folder)
     architecture = Architecture.from_dict(record["architecture"])
-    backbone = load_base(Path(folder), record, model, trust_remote_code=trust_remote_code)
+    backbone = load_base(Path(folder), record, model, dequantize=dequantize, trust_remote_code=trust_remote_code)
     check_base(Path(folder), record, backbone)
     state = read_weights(Path(folder), record, backbone)
     with torch.no_grad(), attach(backbone, architecture) as attached:

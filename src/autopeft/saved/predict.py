@@ -42,6 +42,7 @@ def predictions(
     *,
     model: str | Path | None = None,
     device: str = "cpu",
+    dequantize: bool = False,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """The label (or number) and its probability (1 for a number and for free text) for every input.
@@ -54,6 +55,7 @@ def predictions(
             ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
             question (or context) and then the candidates, as many as in training, though an encoder takes any number.
         model: where the base model is now, if not where it was.
+        dequantize: whether a base that was quantised in training is loaded as it is.
         trust_remote_code: whether code that the base model brings is run.
 
     Raises:
@@ -67,7 +69,7 @@ def predictions(
     task = _task(record)
     # Checked before the model is loaded, which takes seconds and may have to be fetched.
     examples = _examples(task, inputs, is_encoder=bool(record["n_outputs"]))
-    loaded: Any = load(folder, model=model, device=device, trust_remote_code=trust_remote_code)
+    loaded: Any = load(folder, model=model, device=device, dequantize=dequantize, trust_remote_code=trust_remote_code)
     learner = learner_for(loaded.attached.backbone, task, record["facts"].get("answer", "score"))
     learner.model = loaded  # with the head that was trained
     recipe = record["facts"].get("recipe", {})

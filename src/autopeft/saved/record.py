@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.architecture import Architecture
+from autopeft.backbones._quantized import QUANTIZED
 from autopeft.errors import ArchitectureError
 from autopeft.reading import followed, read_json
 from autopeft.tasks import _answers as answers
@@ -87,6 +88,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Rule] = {
     ("threshold",): ("between 0 and 1", lambda value: _is_finite(value) and 0 < value < 1),
     ("scale", "mean"): ("a finite number", _is_finite),
     ("scale", "deviation"): ("a finite number above 0", lambda value: _is_finite(value) and value > 0),
+    ("backbone", "quantize"): one_of(*QUANTIZED),
     ("backbone", "identity"): _MAPPING,
     ("backbone", "identity", "config"): _MAPPING,
     ("backbone", "folders"): _TEXTS,

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
+from autopeft.backbones._quantized import is_available
 from autopeft.errors import ArchitectureError, BackboneError
 from autopeft.network.attach import Attached, attach
 from autopeft.network.build import count
@@ -100,6 +101,7 @@ def load(
     backbone: Backbone | None = None,
     model: str | Path | None = None,
     device: str = "cpu",
+    dequantize: bool = False,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The saved model, ready to be called: logits equal those at saving time bit for bit, given the same backbone.
@@ -108,6 +110,8 @@ def load(
         folder: what `save` wrote.
         backbone: the backbone if it is in memory already; otherwise it is loaded from where it came.
         model: where the backbone is now, if not where it was: see `autopeft.saved.record.base_of`.
+        dequantize: whether a backbone that was quantised in training is loaded as it is; it then computes something
+            slightly different.
 
     Returns:
         A `HeadedModel`, or the model that writes, in evaluation mode, with the modules attached; the tokenizer
@@ -120,7 +124,9 @@ def load(
     """
     path = Path(folder)
     record = read_record(path)
-    backbone = backbone or load_base(path, record, model, device=device, trust_remote_code=trust_remote_code)
+    backbone = backbone or load_base(
+        path, record, model, device=device, dequantize=dequantize, trust_remote_code=trust_remote_code
+    )
     # Before the weights are read: they may have the shapes of many models, and compute nonsense on all but one.
     check_base(path, record, backbone)
     state = read_weights(path, record, backbone)
@@ -148,9 +154,13 @@ def load_base(
     model: str | Path | None = None,
     *,
     device: str = "cpu",
+    dequantize: bool = False,
     trust_remote_code: bool = False,
 ) -> Backbone:
     """The backbone that a saved folder was trained on, loaded from `model` or from where it came.
+
+    Args:
+        dequantize: whether one that was quantised is loaded as it is.
 
     Raises:
         BackboneError: it cannot be loaded.
@@ -165,8 +175,15 @@ def load_base(
         # What stood in a folder is not asked of a hub, where somebody else's model may have its name.
         raise BackboneError(f"The model {name!r} cannot be loaded: there is no such folder any more. {hint}")
     dtype: torch.dtype = getattr(torch, record["backbone"]["dtype"])
+    quantize = None if dequantize else record["backbone"].get("quantize")
+    if quantize is not None and not is_available():
+        raise BackboneError(
+            f"{str(folder)!r} was trained on its base in {quantize}, which needs bitsandbytes: pip install "
+            "'autopeft[quantized]', or load the base as it is with `dequantize` (--dequantize)."
+        )
+    options: dict[str, Any] = {"device": device, "quantize": quantize, "trust_remote_code": trust_remote_code}
     try:
-        return Backbone.from_pretrained(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        return Backbone.from_pretrained(name, dtype=dtype, **options)
     except BackboneError as error:
         if model is not None:
             raise
@@ -210,6 +227,7 @@ def _record(attached: Attached, head: Head | None, about: Described, folder: Pat
             "name": attached.backbone.name,
             "model_type": attached.backbone.model.config.model_type,
             "dtype": str(attached.backbone.model.dtype).removeprefix("torch."),
+            **({} if attached.backbone.quantized is None else {"quantize": attached.backbone.quantized}),
             "folders": folders_of(attached.backbone.name, folder),
             "identity": attached.base_identity(),
         },

@@ -254,6 +254,7 @@ def _axes(backbone: Backbone, wanted: SpaceSettings) -> list[Axis]:
     """The methods that a person named, with what they may not have told first."""
     axes = [Axis(methods.lookup(name), axis.sizes, axis.roles) for name, axis in wanted.methods.items()]
     _check_roles(backbone, axes)
+    _check_trainable(backbone, axes)
     _check_prefixes(backbone, axes)
     return axes
 
@@ -270,6 +271,15 @@ def _check_roles(backbone: Backbone, axes: Sequence[Axis]) -> None:
     if wrong:
         known = ", ".join(sorted({site.role for site in sites}))
         raise SettingsError(f"The space cannot be built: {'; '.join(wrong)}. The roles of {backbone.name} are {known}.")
+
+
+def _check_trainable(backbone: Backbone, axes: Sequence[Axis]) -> None:
+    """Weights that are rounded to few bits take no step."""
+    if backbone.quantized and (wrong := [axis.method.name for axis in axes if axis.method.seam == "backbone"]):
+        raise SettingsError(
+            f"`space.methods` has {', '.join(wrong)}, which trains the weights of the model, but these are in "
+            f"{backbone.quantized}: leave `quantize` out."
+        )
 
 
 def _check_prefixes(backbone: Backbone, axes: Sequence[Axis]) -> None:

@@ -14,6 +14,7 @@ from autopeft import objectives, promotions, samplers, tracking
 from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
 from autopeft.backbones._identity import differences
+from autopeft.backbones._quantized import check_quantize
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.reading import followed
@@ -76,7 +77,7 @@ _WARM = "warm start"
 _DATA = ("task", "data", "files", "protocol", "data_seed", "train_limit", "validation_limit", "label_words")
 """The settings that the parts of the data depend on."""
 
-_WEIGHTS = ("model", "device", "trust_remote_code")
+_WEIGHTS = ("model", "quantize", "device", "trust_remote_code")
 """The settings that the backbone depends on."""
 
 _SEARCHES = "searches"
@@ -132,6 +133,7 @@ class Session:
         settings = resolved(settings)
         # What is quick to check comes first, so that a slip is told before a model is loaded.
         check_devices(settings.devices, os.environ)
+        check_quantize(settings.quantize)
         tracking.check(settings.trackers)
         cost = objectives.lookup(settings.cost)
         samplers.check_cost(settings.sampler, cost)
@@ -140,7 +142,10 @@ class Session:
         shared = _shared(settings, like)
         task, splits = load_data(settings, is_begun) if shared.data is None else shared.data
         backbone = shared.backbone or Backbone.from_pretrained(
-            settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code
+            settings.model,
+            device=settings.device,
+            quantize=settings.quantize,
+            trust_remote_code=settings.trust_remote_code,
         )
         settings = ruled(settings, backbone)
         is_open = settings.recipe.precision == "auto"
