@@ -100,6 +100,8 @@ def test_every_cell_is_within_its_budget_and_told_with_its_seconds(done: Path) -
 def test_a_random_search_costs_its_trials_and_a_draw_next_to_nothing(done: Path) -> None:
     searched, drawn = cell(done, "random-at9-seed4"), cell(done, "apet-at9-seed4")
     assert (searched["search"]["trials"], drawn["search"]["trials"]) == (3, 2)
+    # Three trials of two batches, and a draw that looks at no example.
+    assert (searched["search"]["examples"], drawn["search"]["examples"]) == (3 * 2 * 8, 0)
     assert drawn["search"]["seconds"] < 0.5 * searched["search"]["seconds"]
     assert searched["found"][0]["searched_value"] is not None
 
@@ -112,7 +114,7 @@ def test_a_uniform_control_fills_the_budget_without_a_search_and_chooses_its_rat
     run(found, tmp_path / "results", tmp_path / "work", lambda text: None)
     done = Results(tmp_path / "results" / "three").read()
     wide, drawn = done["wide-at9-seed4"], done["apet-at9-seed4"]
-    assert wide["search"] == {"seconds": 0.0, "trials": 0, "per_retraining": 0.0}
+    assert wide["search"] == {"seconds": 0.0, "trials": 0, "per_retraining": 0.0, "examples": 0}
     one = wide["found"][0]
     sizes = {item.size for item in Architecture.from_dict(one["architecture"])}
     assert len(sizes) == 1

@@ -121,13 +121,13 @@ def test_every_file_names_what_there_is(path: Path) -> None:
     "path", [path for path in FILES if read_yaml(path)["kind"] == "retrain"], ids=lambda path: path.stem
 )
 def test_every_architecture_is_built_or_comes_from_a_search_that_there_is(path: Path, tmp_path: Path) -> None:
-    searches = {item.name: item for item in experiments() if item.kind == "compare"}
+    searches = {item.name: item for item in experiments() if item.kind in ("compare", "contest")}
     for part in parts(Retrain, path):
         own = backbone(part.settings.model)
         for name, wanted in part.architectures.items():
             if isinstance(wanted, dict) and "experiment" in wanted:
                 source = searches[wanted["experiment"]].parts[wanted.get("task", "")]
-                assert isinstance(source, Compare)
+                assert isinstance(source, Compare | Contest)
                 assert source.settings.model == part.settings.model
                 assert set(wanted.get("cells") or ()) <= {cell.name for cell in source.cells()}
             else:

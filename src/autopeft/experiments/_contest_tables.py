@@ -80,6 +80,9 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
     if table.rows:
         lines += [markdown_table(table), ""]
     lines += [markdown_table(found_table(rows)), ""]
+    examples = examples_table(rows)
+    if examples.rows:
+        lines += [markdown_table(examples), ""]
     repeats = repeats_table(rows)
     if repeats.rows:
         lines += [markdown_table(repeats), ""]
@@ -106,6 +109,20 @@ def results_table(rows: Sequence[Row]) -> Table:
         )  # fmt: skip
     caption = "Test metric over all runs of all that a search ended at; counts are means over the same."
     return Table(("rival", "budget", *numbers, *times), tuple(told), caption, frozenset((*numbers, *times)))
+
+
+def examples_table(rows: Sequence[Row]) -> Table:
+    """What searches and retrainings took in examples, which no other load moves; of those that counted."""
+    told = []
+    for row in rows:
+        counts = [cell["search"].get("examples") for cell in row.cells], [one.get("examples") for one in row.found]
+        counted, again = ([float(one) for one in own if one is not None] for own in counts)
+        if len(counted) == len(counts[0]) and len(again) == len(counts[1]):
+            search, once = fmean(counted), fmean(again)
+            told.append((row.rival, row.budget, f"{search:,.0f}", f"{once:,.0f}", f"{search / once:.2f}"))
+    numbers = ("search", "one retraining", "search / retraining")
+    caption = "Training examples that went through the model, repetitions counted, as means over searches and runs."
+    return Table(("rival", "budget", *numbers), tuple(told), caption, frozenset(numbers))
 
 
 def differences_table(rows: Sequence[Row], n_seeds: int, control: str) -> Table:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from autopeft.architecture import Counts
@@ -101,11 +103,24 @@ def _share(result: Result, count: Any) -> float:
 
 
 def _search_minutes(result: Result) -> float:
-    return float(result["search"]["seconds"]) / 60
+    return _known(result.get("search", {}).get("seconds")) / 60
 
 
 def _retraining_minutes(result: Result) -> float:
-    return fmean(one["seconds"] for one in result["found"]) / 60
+    return fmean(one["seconds"] for one in result["found"]) / 60 if "found" in result else math.nan
+
+
+def _search_examples(result: Result) -> float:
+    return _known(result.get("search", {}).get("examples"))
+
+
+def _retraining_examples(result: Result) -> float:
+    return fmean(_known(one.get("examples")) for one in result["found"]) if "found" in result else math.nan
+
+
+def _known(number: float | None) -> float:
+    # Not a number is how a mean over results says that one of them has not counted, or is of no search.
+    return math.nan if number is None else number
 
 
 QUANTITIES: Mapping[str, Callable[[Result], float]] = {
@@ -114,12 +129,32 @@ QUANTITIES: Mapping[str, Callable[[Result], float]] = {
     "search-minutes": _search_minutes,
     "retraining-minutes": _retraining_minutes,
     "search-ratio": lambda result: _search_minutes(result) / _retraining_minutes(result),
+    "search-examples": _search_examples,
+    "retraining-examples": _retraining_examples,
+    "examples-ratio": lambda result: _search_examples(result) / _retraining_examples(result),
 }
-"""What a column may hold beside the metric on a task: nominal share, stored share, times of a contest."""
+"""What a column may hold beside the metric on a task: nominal share, stored share, and of a contest the minutes and the
+examples that went through the model, which do not depend on what else the machine did."""
+
+
+def together(results: Sequence[Result]) -> Result:
+    """Results of several search seeds as one: all runs, and the mean of what the searches took."""
+    if len(results) == 1:
+        return results[0]
+    counts = [_known(one["search"].get("examples")) for one in results]
+    spent = {"seconds": fmean(one["search"]["seconds"] for one in results)}
+    return {
+        "found": [found for one in results for found in one["found"]],
+        "search": {**spent, "examples": None if any(map(math.isnan, counts)) else fmean(counts)},
+    }
 
 
 def joined(
-    printed: Printed, columns: Mapping[str, str], ours: Mapping[tuple[str, str], Result], tasks: Sequence[str]
+    printed: Printed,
+    columns: Mapping[str, str],
+    ours: Mapping[tuple[str, str], Result],
+    tasks: Sequence[str],
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Joined]:
     """Every cell of a printed table with what was measured.
 
@@ -127,6 +162,7 @@ def joined(
         columns: printed column to a task or to one of `QUANTITIES`; others stay missing, but for averages.
         ours: results by printed row and task.
         tasks: those that quantities are means over, as far as there are results.
+        beside: columns that are not printed, each to one of `QUANTITIES`.
     """
     measured = [column for column, meaning in columns.items() if meaning not in QUANTITIES]
     wanted = [column for column in printed.columns if column not in columns and not is_average(column)]
@@ -146,6 +182,8 @@ def joined(
             value, std = (average, None) if is_average(column) else own.get(column, (None, None))
             if (row, column) in printed.means:
                 cells.append(Joined(row, column, value, std, printed.means[row, column]))
+        mine = [ours[row, task] for task in tasks if (row, task) in ours]
+        cells += [Joined(row, column, *_quantity(meaning, mine), None) for column, meaning in beside.items()]
     return cells
 
 
@@ -162,15 +200,17 @@ def _metric(result: Result | None) -> tuple[float | None, float | None]:
 
 
 def _quantity(name: str, results: Sequence[Result]) -> tuple[float | None, float | None]:
-    return (fmean(QUANTITIES[name](result) for result in results), None) if results else (None, None)
+    value = fmean(QUANTITIES[name](result) for result in results) if results else math.nan
+    return (None if math.isnan(value) else value), None
 
 
 def table_of(printed: Printed, cells: Sequence[Joined]) -> Table:
     """The joined table, as printed: our mean and deviation over runs, theirs and the difference in brackets."""
     by_place = {(cell.row, cell.column): str(cell) for cell in cells}
-    rows = tuple((row, *(by_place.get((row, column), "") for column in printed.columns)) for row in printed.rows)
+    columns = tuple(dict.fromkeys([*printed.columns, *(cell.column for cell in cells)]))
+    rows = tuple((row, *(by_place.get((row, column), "") for column in columns)) for row in printed.rows)
     caption = f"{printed.name} of {printed.paper}: ours ± standard deviation over runs (theirs; difference)."
-    return Table(("", *printed.columns), rows, caption, frozenset(printed.columns))
+    return Table(("", *columns), rows, caption, frozenset(columns))
 
 
 def told(cells: Sequence[Joined]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from autopeft import objectives
@@ -72,8 +73,12 @@ def best_point(
         at: cost at most.
     """
     # Sorted by name, so that of equal points the same one is chosen in whichever order cells were done.
-    own = {name: data for name, data in sorted(found.items()) if "trials" in data and (cells is None or name in cells)}
-    points = [point for name, data in own.items() for point in _points(experiment, task, name, data, first)]
+    own = {name: data for name, data in sorted(found.items()) if cells is None or name in cells}
+    points = [
+        point
+        for name, data in own.items()
+        for point in (_points if "trials" in data else _ends)(experiment, task, name, data, first)
+    ]
     fitting = [point for point in points if point.cost <= at]
     return max(fitting, key=lambda point: (point.value, -point.cost), default=None)
 
@@ -94,13 +99,32 @@ def _points(experiment: str, task: str, cell: str, data: Result, first: int | No
         )
 
 
+def _ends(experiment: str, task: str, cell: str, data: Result, first: int | None) -> Iterator[FoundPoint]:
+    """What the search of a contest's cell ended at; nothing where the cell is none, or has no search."""
+    searched = [one for one in data.get("found", ()) if one.get("trial") is not None]
+    for one in searched[:first]:
+        yield FoundPoint(
+            experiment=experiment,
+            task=task,
+            cell=cell,
+            trial=int(one["trial"]),
+            origin=str(one.get("origin", "")),
+            cost=_cost(one, data),
+            value=fmean(one["validation"]),
+            architecture=one["architecture"],
+            changes=one.get("changes", {}),
+        )
+
+
 def _cost(trial: Mapping[str, Any], data: Result) -> float:
     """What a trial costs by what its search minimised: a record of it, or what its counts say."""
     cost = objectives.lookup(str(data["settings"].get("cost", objectives.NOMINAL.name)))
     if (record := trial.get("costs", {}).get(cost.name)) is not None:
         return float(record["value"])
     if cost.counted is None:
-        raise SettingsError(f"The trial {trial['number']} has not stored the cost {cost.name!r}.")
+        raise SettingsError(
+            f"The trial {trial.get('number', trial.get('trial'))} has not stored the cost {cost.name!r}."
+        )
     return cost.counted(Counts(**trial["counts"]))
 
 

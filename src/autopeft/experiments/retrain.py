@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from autopeft import methods
@@ -30,7 +30,7 @@ from autopeft.network.build import count
 from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.session import Session
 from autopeft.settings import Settings
-from autopeft.training.retraining import baseline, retrain
+from autopeft.training.retraining import Retrained, baseline, retrain
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ class Retrain:
         learning_rates: what every architecture chooses from.
         tuning: changes of the recipe while the learning rate is chosen.
         widen: how many rates beyond them may be tried while the best is at their edge.
+        is_cut_by_seed: whether every seed trains on a cut of the data of its own, as BIPEFT's tables do; else all train
+            on that of the settings. The rate is chosen on the first seed's.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "architectures", "seeds", "learning_rates"})
-    optional: ClassVar[frozenset[str]] = frozenset({"tuning", "widen"})
+    optional: ClassVar[frozenset[str]] = frozenset({"tuning", "widen", "is_cut_by_seed"})
     is_derived: ClassVar[bool] = False
 
     origin: Origin
@@ -69,6 +71,7 @@ class Retrain:
     learning_rates: tuple[float, ...]
     tuning: Mapping[str, Any] = field(default_factory=dict)
     widen: int = 0
+    is_cut_by_seed: bool = False
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], origin: Origin) -> Retrain:
@@ -90,6 +93,7 @@ class Retrain:
             learning_rates=tuple(float(rate) for rate in raw["learning_rates"]),
             tuning=tuning,
             widen=raw.get("widen", 0),
+            is_cut_by_seed=raw.get("is_cut_by_seed", False),
         )
 
     def cells(self) -> tuple[ArchitectureCell, ...]:
@@ -118,17 +122,18 @@ class Retrain:
 
     def run(self, cell: ArchitectureCell, place: Place) -> Result:
         """Choose a learning rate, and train once a seed."""
-        session = Session.build(self.settings)
-        wanted = self.architectures[cell.name]
+        session = self._session(self.seeds[0])
         candidate = self.candidate(cell.name, session.backbone, place)
-        own = _own_recipe(wanted)
+        own = _own_recipe(self.architectures[cell.name])
+        # An architecture with a rate of its own has had it tuned elsewhere, and a sweep would overrule what was asked
+        # for.
+        rates = () if "learning_rate" in own else self.learning_rates
+        more: dict[str, Any] = {"learning_rates": rates, "tuning": self.tuning, "widen": self.widen}
         evaluator = session.evaluator.with_recipe(**own)
-        found = retrain(
-            # An architecture with a rate of its own has had it tuned elsewhere, and a sweep would overrule what was
-            # asked for.
-            evaluator, cell.name, candidate, self.seeds,
-            learning_rates=() if "learning_rate" in own else self.learning_rates, tuning=self.tuning, widen=self.widen,
-        )  # fmt: skip
+        together = self.seeds[:1] if self.is_cut_by_seed else self.seeds
+        found = retrain(evaluator, cell.name, candidate, together, **more)
+        for seed in self.seeds[len(together) :]:
+            found = _joined(found, self._again(cell.name, candidate, own, found, seed))
         summary = found.summary()
         spread = "single seed" if summary["std"] is None else f"± {summary['std']:.4f}"
         by = self.found_by(cell.name, place)
@@ -139,9 +144,18 @@ class Retrain:
             "tuning": dict(self.tuning),
             "rate_factors": evaluator.recipe.rate_factors,
             "own_recipe": own,
+            **({"is_cut_by_seed": True} if self.is_cut_by_seed else {}),
             **({} if by is None else {"found_by": by.as_dict()}),
             **provenance(session, open_test=True),
         }
+
+    def _session(self, seed: int) -> Session:
+        return Session.build(self.settings.with_changes(data_seed=seed) if self.is_cut_by_seed else self.settings)
+
+    def _again(self, name: str, candidate: Candidate, own: Mapping[str, Any], first: Retrained, seed: int) -> Retrained:
+        """One further seed on a cut of its own, at the rate that the first has chosen."""
+        rate = {} if first.sweep is None else {"learning_rate": first.sweep.chosen}
+        return retrain(self._session(seed).evaluator.with_recipe(**{**own, **rate}), name, candidate, (seed,))
 
     def architecture(self, name: str, backbone: Backbone, place: Place) -> Architecture:
         """The architecture of what one cell trains; see `candidate`."""
@@ -193,6 +207,16 @@ class Retrain:
         return ()
 
 
+def _joined(first: Retrained, second: Retrained) -> Retrained:
+    """The runs of both, which trained one architecture."""
+    return replace(
+        first,
+        seeds=first.seeds + second.seeds,
+        test=first.test + second.test,
+        validation=first.validation + second.validation,
+    )
+
+
 def _wrong_architectures(raw: Mapping[str, Any]) -> list[str]:
     wrong = wrong_mapping(raw, "architectures")
     mistakes = {} if wrong else {name: _mistake(wanted) for name, wanted in raw["architectures"].items()}
@@ -205,6 +229,8 @@ def _wrong_rates(raw: Mapping[str, Any]) -> list[str]:
         wrong.append(f"`learning_rates` is a list of numbers above 0, but got {rates!r}")
     if type(widen) is not int or widen < 0:
         wrong.append(f"`widen` is a whole number of at least 0, but got {widen!r}")
+    if not isinstance(cut := raw.get("is_cut_by_seed", False), bool):
+        wrong.append(f"`is_cut_by_seed` is true or false, but got {cut!r}")
     return wrong
 
 

@@ -6,7 +6,8 @@ order given; its page is made of their results, whatever there is of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,14 +22,24 @@ from autopeft.experiments._experiment import (
     run,
     wrong_mapping,
 )
-from autopeft.experiments._paper_tables import QUANTITIES, Printed, is_average, joined, table_of, told
+from autopeft.experiments._paper_tables import (
+    QUANTITIES,
+    Joined,
+    Printed,
+    is_average,
+    joined,
+    table_of,
+    together,
+    told,
+)
 from autopeft.experiments._results import Result, Results
 from autopeft.markup import escape
 from autopeft.reports.markdown import markdown_table
 from autopeft.rules import raise_if_any
 
 _REQUIRED = {"expected", "from", "rows", "columns"}
-_KNOWN = {*_REQUIRED, "first"}
+_SEED = re.compile(r"(.+)-seed\d+")
+_KNOWN = {*_REQUIRED, "first", "beside", "tasks"}
 
 
 @dataclass(frozen=True)
@@ -38,44 +49,56 @@ class PaperTable:
     Args:
         name: in the file.
         printed: what the paper has.
-        rows: printed row to the experiment and the cell, without its task, that is ours.
+        rows: printed row to the experiment and the cells, without their task, that are ours: one, or one a search seed.
         columns: printed column to a task, or to one of `QUANTITIES`.
+        beside: columns that are not printed, each to one of `QUANTITIES`.
+        asked: the tasks that quantities are means over, where no column holds the metric of one; empty for all.
         first: what has to be run before: cells ``TASK/CELL`` by experiment.
         experiments: by name, all that are needed.
     """
 
     name: str
     printed: Printed
-    rows: Mapping[str, tuple[str, str]]
+    rows: Mapping[str, tuple[str, tuple[str, ...]]]
     columns: Mapping[str, str]
+    beside: Mapping[str, str]
+    asked: Sequence[str]
     first: Sequence[tuple[str, str]]
     experiments: Mapping[str, Experiment]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Those that a column holds the metric of; where none does, all tasks of the experiments."""
+        """Those that a column holds the metric of; where none does, those asked for, or all of the experiments."""
         named = [task for task in self.columns.values() if task not in QUANTITIES]
-        return tuple(named or dict.fromkeys(t for source in self.experiments.values() for t in source.parts))
+        return tuple(
+            named or self.asked or dict.fromkeys(t for source in self.experiments.values() for t in source.parts)
+        )
 
     def sources(self) -> list[tuple[str, str]]:
         """Experiment and cell of all that has to be run, in order."""
         own = [
             (experiment, self._key(experiment, task, cell))
             for task in self.tasks
-            for experiment, cell in self.rows.values()
+            for experiment, cells in self.rows.values()
+            for cell in cells
         ]
         known = {name: set(source.cells()) for name, source in self.experiments.items()}
         return list(dict.fromkeys([*self.first, *(pair for pair in own if pair[1] in known[pair[0]])]))
 
     def ours(self, results: Path) -> dict[tuple[str, str], Result]:
-        """What is done, by printed row and task."""
+        """What is done, by printed row and task; of several search seeds those that are done."""
         done = {name: Results(results / name).read() for name in self.experiments}
-        return {
-            (row, task): done[experiment][key]
-            for row, (experiment, cell) in self.rows.items()
-            for task in self.tasks
-            if (key := self._key(experiment, task, cell)) in done[experiment]
-        }
+        found = {}
+        for row, (experiment, cells) in self.rows.items():
+            for task in self.tasks:
+                keys = [self._key(experiment, task, cell) for cell in cells]
+                if own := [done[experiment][key] for key in keys if key in done[experiment]]:
+                    found[row, task] = together(own)
+        return found
+
+    def joined(self, results: Path) -> list[Joined]:
+        """Its cells, ours and theirs."""
+        return joined(self.printed, self.columns, self.ours(results), self.tasks, self.beside)
 
     def _key(self, experiment: str, task: str, cell: str) -> str:
         return cell if "" in self.experiments[experiment].parts else f"{task}/{cell}"
@@ -136,7 +159,7 @@ class PaperTables:
                 failed.append(str(error))
         if failed:
             raise AutopeftError("; ".join(failed))
-        cells = joined(cell.printed, cell.columns, cell.ours(place.results), cell.tasks)
+        cells = cell.joined(place.results)
         return {"headline": told(cells), "title": cell.printed.name}
 
     def page(self, found: Mapping[str, Result], place: Place) -> Page:
@@ -147,7 +170,7 @@ class PaperTables:
             "",
         ]
         for table in self.tables:
-            cells = joined(table.printed, table.columns, table.ours(place.results), table.tasks)
+            cells = table.joined(place.results)
             lines += [f"## {escape(table.printed.name)}", "", told(cells), ""]
             lines += [markdown_table(table_of(table.printed, cells)), ""]
             names = ", ".join(f"`{name}`" for name in table.experiments)
@@ -163,7 +186,7 @@ class PaperTables:
 
 def _wrong_entry(name: str, asked: Any) -> list[str]:
     if not isinstance(asked, Mapping) or set(asked) - _KNOWN or _REQUIRED - set(asked):
-        return [f"`tables.{name}` has {sorted(_REQUIRED)} and perhaps `first`, but got {asked!r}"]
+        return [f"`tables.{name}` has {sorted(_REQUIRED)} and perhaps `first`, `beside` and `tasks`, but got {asked!r}"]
     wrong = [
         f"`tables.{name}.{key}` is a mapping" for key in ("rows", "columns") if not isinstance(asked[key], Mapping)
     ]
@@ -172,6 +195,13 @@ def _wrong_entry(name: str, asked: Any) -> list[str]:
     first = asked.get("first", {})
     if not isinstance(first, Mapping) or not all(isinstance(cells, list) for cells in first.values()):
         wrong.append(f"`tables.{name}.first` is a mapping from an experiment to a list of its cells, but got {first!r}")
+    if not isinstance(tasks := asked.get("tasks", []), list):
+        wrong.append(f"`tables.{name}.tasks` is a list of tasks, but got {tasks!r}")
+    beside = asked.get("beside", {})
+    if not isinstance(beside, Mapping) or not all(str(one) in QUANTITIES for one in beside.values()):
+        wrong.append(
+            f"`tables.{name}.beside` is a mapping from a column to one of {list(QUANTITIES)}, but got {beside!r}"
+        )
     return wrong
 
 
@@ -191,8 +221,17 @@ def _table(name: str, asked: Mapping[str, Any], origin: Origin) -> PaperTable:
         source: read(folder / f"{source}.yaml", origin.data, trust_remote_code=origin.trust_remote_code)
         for source in names
     }
-    printed = Printed.load(folder / str(asked["expected"]))
-    return PaperTable(name, printed, rows, {str(k): str(v) for k, v in asked["columns"].items()}, first, sources)
+    known = {source: {cell.rpartition("/")[2] for cell in found.cells()} for source, found in sources.items()}
+    cells = {row: (source, _of_all_seeds(cell, known[source])) for row, (source, cell) in rows.items()}
+    columns, beside = ({str(k): str(v) for k, v in asked.get(key, {}).items()} for key in ("columns", "beside"))
+    printed, tasks = Printed.load(folder / str(asked["expected"])), tuple(map(str, asked.get("tasks", ())))
+    return PaperTable(name, printed, cells, columns, beside, tasks, first, sources)
+
+
+def _of_all_seeds(cell: str, known: Collection[str]) -> tuple[str, ...]:
+    """The cell of that name, or those of all search seeds where that is left out."""
+    seeds = [one for one in known if (found := _SEED.fullmatch(one)) and found[1] == cell]
+    return (cell,) if cell in known or not seeds else tuple(sorted(seeds))
 
 
 def _wrong_names(table: PaperTable) -> list[str]:
@@ -208,7 +247,7 @@ def _wrong_names(table: PaperTable) -> list[str]:
         f"{where} needs {cell!r}, which is no cell of {of!r}" for of, cell in table.first if cell not in known[of]
     ]
     ends = {name: {cell.rpartition("/")[2] for cell in cells} for name, cells in known.items()}
-    rows = [(row, of, cell) for row, (of, cell) in table.rows.items() if cell not in ends[of]]
+    rows = [(row, of, cell) for row, (of, own) in table.rows.items() for cell in own if cell not in ends[of]]
     wrong += [f"{where} has {cell!r} for the row {row!r}, which is no cell of {of!r}" for row, of, cell in rows]
     tasks = {task for source in table.experiments.values() for task in source.parts}
     odd = [task for task in table.tasks if task not in tasks and "" not in tasks]

@@ -49,6 +49,9 @@ class HalvedTask:
     """The evaluator's training part, cut in two random halves, as an `EvaluatedProblem`.
 
     Which examples form the batch of a step depends on the seed and the number of the step alone.
+
+    Attributes:
+        examples: that went through the model so far, repetitions counted.
     """
 
     def __init__(self, evaluator: Evaluator, batch_size: int, seed: int, *, is_whole: bool = False) -> None:
@@ -67,6 +70,11 @@ class HalvedTask:
         self._orders: dict[int, tuple[int, list[NDArray[np.int64]]]] = {}  # the present epoch of each half
         self.head: Sequence[nn.Parameter] = evaluator.learner.reset(seed)
         self.steps_per_epoch = self._batches(TRAIN)
+        self.examples = 0
+
+    def told(self, earlier: float = 0.0) -> dict[str, int]:
+        """What a search tells of its examples: nothing where it took `earlier` seconds in another process."""
+        return {} if earlier else {"examples": self.examples}
 
     def _batches(self, half: int) -> int:
         return math.ceil(len(self._halves[half]) / self._size)
@@ -89,7 +97,9 @@ class HalvedTask:
         """The learner's loss on the batch of `half` at `step`."""
         evaluator, part = self._evaluator, self._evaluator.train_part
         device = evaluator.backbone.device
-        batch = collate(part, self.indices(half, step), evaluator.learner.pad, device)
+        chosen = self.indices(half, step)
+        self.examples += len(chosen)
+        batch = collate(part, chosen, evaluator.learner.pad, device)
         with autocast(evaluator.recipe, device):
             return evaluator.learner.forward(batch).loss
 

@@ -75,7 +75,7 @@ class ApetSearch:
     """Draws for each budget, from the seed and the budget alone."""
 
     earlier_seconds = 0.0
-    told: Mapping[str, Any] = MappingProxyType({})
+    told: Mapping[str, Any] = MappingProxyType({"examples": 0})
 
     def __init__(self, context: SearchContext, settings: ApetSettings) -> None:
         self._context, self._settings = context, settings

@@ -117,10 +117,10 @@ class OneShotSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
-    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: OneShotSettings) -> None:
         self._context, self._settings = context, settings
+        self.told: Mapping[str, Any] = MappingProxyType({})
         self._scores: Floats | None = None
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
@@ -139,6 +139,7 @@ class OneShotSearch:
             with supernet_of(evaluator, self._context.space, seed, starts=self._settings.starts) as supernet:
                 search = OneShot(supernet, problem, settings, plan)
                 self._scores = search.run()
+            self.told = problem.told()
             _log.info("One-shot: %d modules were scored after %d steps together.", len(self._scores), search.done)
         return self._scores
 

@@ -290,10 +290,10 @@ class PruneSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
-    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: PruneSettings) -> None:
         self._context, self._settings = context, settings
+        self.told: Mapping[str, Any] = MappingProxyType({})
         self._importance: list[Importance] | None = None
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
@@ -311,6 +311,7 @@ class PruneSearch:
             with supernet_of(evaluator, self._context.space, seed) as supernet:
                 learner, part = evaluator.learner, evaluator.train_part
                 self._importance = gathered(supernet, learner, part, recipe, self._settings.scored_epochs, seed)
+            self.told = {"examples": recipe.n_processed(evaluator.n_train)}
             _log.info("Pruning: %d modules were trained together and scored.", len(self._importance))
         return self._importance
 

@@ -168,7 +168,7 @@ class PruneYuSearch:
     def __init__(self, context: SearchContext, settings: PruneYuSettings) -> None:
         self._context, self._settings = context, settings
         self._weights: Floats | None = None
-        self._trained = 0
+        self._trained = self._examples = 0
         self.told: Mapping[str, Any] = MappingProxyType({})
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
@@ -181,6 +181,7 @@ class PruneYuSearch:
             alive = pruned.after(round_, scores, alive, weights)
             _log.info("prune-yu: %d of %d modules are left after round %d.", alive.sum(), len(alive), round_ + 1)
         told = {"rules": list(RULES), "weights": weights.tolist(), "trained_steps": self._trained}
+        told |= {"examples": self._examples}
         self.told = MappingProxyType(told)
         return (pruned.architecture(scores, alive, self._settings.is_grown),)
 
@@ -225,6 +226,7 @@ class PruneYuSearch:
             supernet.remove(int(index) for index in np.flatnonzero(~alive[pruned.groups.module]))
             found = measured(supernet, problem, settings, plan, pruned.columns)
         self._trained += steps
+        self._examples += problem.examples
         return found
 
 

@@ -183,6 +183,10 @@ class Session:
             options = {"checkpoint": kept, **options, "evaluator": self.tuned(signal)}
         return samplers.build(settings.sampler, self.space, settings.seed, options, self.costing)
 
+    def told(self, study: Study) -> Mapping[str, Mapping[str, Any]]:
+        """What searches had to tell of their answers, by budget; empty where they tell nothing, or trials are all."""
+        return study.fact(_TOLD) or {}
+
     def ladder(self, evaluator: Evaluator) -> Ladder:
         """How far trials are trained at once, who goes on, and how much may be trained; by `evaluator`."""
         promotion = promotions.build(self.settings.promotion, self.settings.promotion_options)

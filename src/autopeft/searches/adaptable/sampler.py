@@ -24,13 +24,13 @@ class AdaptableSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
-    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: AdaptableSettings) -> None:
         """Raises:
         BudgetError: the smallest module, at the size that it would have, is above a budget.
         """
         self._context, self._settings = context, settings
+        self.told: Mapping[str, Any] = MappingProxyType({})
         self._space = one_size(context.space, settings.size)
         for limit in context.limits:
             Candidates.of(self._space, limit.count).check_budget(limit.most)
@@ -47,6 +47,7 @@ class AdaptableSearch:
         plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
             found = SwitchSearch(supernet, problem, settings, plan).run()
+        self.told = problem.told()
         _log.info(
             "Adaptable Adapter: %d of %d modules and %d parameters after %d steps and %.0f seconds.",
             len(found.architecture), len(found.preference), found.parameters, plan.steps, found.seconds,

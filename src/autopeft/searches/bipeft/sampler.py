@@ -41,15 +41,23 @@ class BipeftSearch:
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
-        found = self.search(limit)
+        problem = self._problem()
+        found = self._search(limit, problem)
         self.earlier_seconds = found.earlier
-        self.told = {"steps": found.steps, "triggers": len(found.history), "gates": asdict(found.movement)}
+        told = {"steps": found.steps, "triggers": len(found.history), "gates": asdict(found.movement)}
+        self.told = {**told, **problem.told(found.earlier)}
         return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> BipeftResult:
         """The whole outcome of the search for `limit`."""
+        return self._search(limit, self._problem())
+
+    def _problem(self) -> HalvedTask:
+        evaluator = self._context.evaluator
+        return HalvedTask(evaluator, self._settings.batch_size or evaluator.recipe.batch_size, self._context.seed)
+
+    def _search(self, limit: ParameterBudget, problem: HalvedTask) -> BipeftResult:
         evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
-        problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
         plan = self._long_enough(problem.plan(settings, limit.most))
         with supernet_of(evaluator, self._context.space, seed, limit.count, settings.starts) as supernet:
             search = BilevelSearch(supernet, problem, settings, plan)

@@ -35,7 +35,6 @@ class S3DeltaSearch:
 
     per_budget = 1
     earlier_seconds = 0.0
-    told: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, context: SearchContext, settings: S3DeltaSettings) -> None:
         """Raises:
@@ -43,6 +42,7 @@ class S3DeltaSearch:
         SettingsError: there are not two training examples.
         """
         self._context, self._settings = context, settings
+        self.told: Mapping[str, Any] = MappingProxyType({})
         # Checked again below, because the smallest module of the reduced space may be larger than that of the whole.
         self._space = one_size(context.space, settings.size)
         check_halves(context.evaluator, "S3Delta")
@@ -51,14 +51,21 @@ class S3DeltaSearch:
 
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
-        found = self.search(limit)
-        self.earlier_seconds = found.earlier
+        problem = self._problem()
+        found = self._search(limit, problem)
+        self.earlier_seconds, self.told = found.earlier, problem.told(found.earlier)
         return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> S3DeltaResult:
         """The whole outcome of the search for `limit`."""
+        return self._search(limit, self._problem())
+
+    def _problem(self) -> HalvedTask:
+        evaluator = self._context.evaluator
+        return HalvedTask(evaluator, self._settings.batch_size or evaluator.recipe.batch_size, self._context.seed)
+
+    def _search(self, limit: ParameterBudget, problem: HalvedTask) -> S3DeltaResult:
         evaluator, settings, seed = self._context.evaluator, self._settings, self._context.seed
-        problem = HalvedTask(evaluator, settings.batch_size or evaluator.recipe.batch_size, seed)
         plan = problem.plan(settings, limit.most)
         with supernet_of(evaluator, self._space, seed, limit.count) as supernet:
             search = SparseSearch(supernet, problem, settings, plan)
