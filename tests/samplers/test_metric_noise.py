@@ -11,7 +11,7 @@ from autopeft.errors import SettingsError
 from autopeft.samplers import build, settings_of
 from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import PRESETS
-from autopeft.samplers.saas_nehvi import SaasNehvi, _spread
+from autopeft.samplers.saas_nehvi import SaasNehvi
 from autopeft.spaces.lattice import SearchSpace
 from autopeft.trial import Trial
 from lattice import autopeft_space, complete
@@ -36,7 +36,7 @@ def _height(n_scored: int | None, metric_noise: str) -> float:
     data = sampler._data(_trials(space, n_scored))
     scale = OutcomeTransform("z-score", data.values)
     x, y = sampler._encoded(data.configurations), scale(data.values)
-    model = sampler._fit(x, y, 0, x.shape[-1], _spread(scale, data))
+    model = sampler._fit(data, 0)
     return float(model.posterior(x).mean.detach().reshape(-1, 25).mean(0)[12] / y[12])
 
 
@@ -63,6 +63,6 @@ def test_a_spread_is_never_none_where_a_transform_is_flat() -> None:
     space = autopeft_space()
     sampler = SaasNehvi(space, 0, replace(PRESETS["recommended"], metric_noise="sampling"))
     data = replace(sampler._data(_trials(space, 10)), values=(5.0,) * 25)
-    spread = _spread(scale, data)
+    spread = data.spread(scale)
     assert spread is not None
     assert (spread > 0).all()

@@ -148,16 +148,17 @@ def test_log_h_has_no_seams() -> None:
 
 def test_with_an_empty_baseline_it_is_the_expected_area() -> None:
     from autopeft.samplers._bayes.acquisition import KnownCostNehvi
-    from autopeft.samplers._bayes.surrogate import joint
+    from autopeft.samplers._bayes.posterior import Posterior
 
     model, x, cost = fitted()
     # A reference cost below all costs leaves no baseline; the candidate costs 0.2 less than that reference.
     function = KnownCostNehvi(model, x, cost + 5, (-1.0, 1.0), n_samples=8, seed=0)
     assert function.n_baseline == 0
     candidate = torch.full((1, 3), 0.4, dtype=torch.float64)
-    mean, covariance = joint(model, candidate)
-    spread_ = float(covariance[0, 0, 0]) ** 0.5
-    u = (float(mean[0, 0]) + 1.0) / spread_
+    posterior = Posterior(model)
+    known = posterior.at(candidate)
+    spread_ = float(posterior.variance(known)[0, 0]) ** 0.5
+    u = (float(known.mean[0, 0]) + 1.0) / spread_
     improvement = spread_ * (norm.pdf(u) + u * norm.cdf(u))
     got = float(function(candidate, torch.tensor([0.8], dtype=torch.float64))[0])
     assert got == pytest.approx(math.log(0.2 * improvement), abs=1e-9)
@@ -215,7 +216,7 @@ def test_steps_of_no_height_are_left_out_and_nothing_else(worst: float) -> None:
     price = torch.linspace(0.05, 1.1, 7, dtype=torch.float64)
     function = KnownCostNehvi(model, x, cost, (worst, 1.0), n_samples=16, seed=0, is_pruned=False)
     found = function(candidates, price).exp().numpy()
-    assert function._heights.shape[-1] < function._levels.shape[-1] == function.n_baseline + 1
+    assert len(function._stairs[0].height) < function._levels[0].numel() == 16 * (function.n_baseline + 1)
     mean, spread = (part.numpy() for part in function._values_given_samples(candidates))
     edges = np.array([-math.inf, *function._cost.tolist(), 1.0])
     width = (edges[None, 1:] - np.maximum(edges[None, :-1], price.numpy()[:, None])).clip(0)
@@ -459,12 +460,12 @@ def test_a_surrogate_that_fails_costs_one_random_proposal(
 ) -> None:
     from botorch.exceptions.errors import ModelFittingError
 
-    import autopeft.samplers._bayes.surrogate
+    import autopeft.samplers._bayes.refitting
 
     def broken(*args: Any, **options: Any) -> Any:
         raise (ModelFittingError if is_botorchs else RuntimeError)("no convergence")
 
-    monkeypatch.setattr(autopeft.samplers._bayes.surrogate, "fit", broken)
+    monkeypatch.setattr(autopeft.samplers._bayes.refitting, "fit", broken)
     space = autopeft_space()
     trials = history(space, initial_design(space, 0, 5))
     assert len(build("saas-nehvi", space, 0).ask(trials, 3)) == 3

@@ -167,13 +167,13 @@ def check_cost(name: str, cost: Objective) -> None:
 def as_begun(name: str, options: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """`options` completed by what they meant when a study began, whatever the presets of `name` say today.
 
-    Only for samplers that answer budgets, whose presets are frozen dataclasses of plain values.
+    Only for samplers with presets, which are frozen dataclasses of plain values.
 
     Args:
         resolved: the sampler's settings as that study stored them; an option that came later has its default.
     """
     found = lookup(name)
-    if found.reads_trials or not resolved:
+    if not found.presets or not resolved:
         return dict(options)
     # A field's default never changes, as the values of a preset may: it is what there was before the field.
     known = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +22,11 @@ from autopeft.objective import Measurement, Objective, reference_point
 from autopeft.objectives import Costing
 from autopeft.samplers import Sampler, SamplerSpec
 from autopeft.samplers._bayes.costs import LatticeCosts
+from autopeft.samplers._bayes.data import Data
 from autopeft.samplers._bayes.inputs import Inputs
 from autopeft.samplers._bayes.local_search import Ledger, Score, climb, spread, walk
 from autopeft.samplers._bayes.outcome import OutcomeTransform
-from autopeft.samplers._bayes.settings import PRESETS, BayesSettings, Nuts
+from autopeft.samplers._bayes.settings import PRESETS, BayesSettings
 from autopeft.samplers._bayes.smoothing import sampling_variance
 from autopeft.samplers._propose import check_seed, generator, quiet, taken, with_options
 from autopeft.samplers.random import random_unseen
@@ -35,6 +35,8 @@ from autopeft.trial import Trial, TrialState, front_of, with_cost
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from autopeft.samplers._bayes.refitting import Observations, Refitting
 
     Acquisition = Callable[[Sequence[Configuration], LatticeCosts], Score]
 
@@ -46,18 +48,6 @@ _FIRST = 10
 _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
 # How many times the lowest limit the highest one is at least.
 _SPAN = 8.0
-
-
-@dataclass(frozen=True)
-class Data:
-    """The measured trials as a surrogate sees them: inputs, and both objectives maximised and untransformed."""
-
-    configurations: tuple[Configuration, ...]
-    values: tuple[float, ...]
-    costs: tuple[float, ...]
-    reference: tuple[float, float]
-    variances: tuple[float, ...] | None = None
-    """Of the values, where all are known."""
 
 
 class SaasNehvi:
@@ -76,6 +66,7 @@ class SaasNehvi:
         self._cost = self._costs.objective
         self._settings = settings = settings if self._costs.is_known else settings.modelled()
         self._rows = Inputs(space, settings.encoding, settings.inputs)
+        self._kept_fits: Refitting | None = None
         if settings.surrogate == "saas-nuts":
             with quiet(seed):
                 from autopeft.samplers._bayes.surrogate import check_nuts
@@ -274,8 +265,7 @@ class SaasNehvi:
         from autopeft.samplers._bayes.acquisition import KnownCostNehvi
 
         settings = self._settings
-        x = self._encoded(data.configurations)
-        model = self._fit(x, scale(data.values), seed, x.shape[-1], _spread(scale, data))
+        model = self._fit(data, seed)
         # The reference goes through the transformation of the values, or the two could not be compared.
         lowest = float(scale([data.reference[0]])[0])
 
@@ -304,14 +294,14 @@ class SaasNehvi:
         settings = self._settings
         is_known = settings.cost_model == "exact"
         x = self._inputs(data.configurations)
-        model = self._fit(x, scale(data.values), seed, self._rows.width, _spread(scale, data))
+        model = self._fit(data, seed)
         if is_known:
             # BoTorch wants a model for every output, and this one reads the known cost off its column.
             second: Any = GenericDeterministicModel(lambda rows: rows[..., -1:])
             worst_cost = -self._costs.farthest
         else:
             cost_scale = OutcomeTransform(settings.transform, data.costs)
-            second = self._fit(x, cost_scale(data.costs), seed + 1, self._rows.width)
+            second = self._fit(data, seed + 1, of_cost=True)
             worst_cost = float(cost_scale([data.reference[1]])[0])
         reference = (float(scale([data.reference[0]])[0]), worst_cost)
 
@@ -329,17 +319,30 @@ class SaasNehvi:
 
         return given
 
-    def _fit(
-        self, x: Tensor, y: NDArray[np.float64], seed: int, n_features: int, noise: NDArray[np.float64] | None = None
-    ) -> Any:
+    def _fit(self, data: Data, seed: int, *, of_cost: bool = False) -> Any:
+        """The process of one output, on the scale of its own transform."""
+        from autopeft.samplers._bayes.refitting import Refitting
+
+        fits = self._kept_fits = self._kept_fits or Refitting(self._settings, self._seed)
+        n, width = len(data.configurations), self._rows.width
+        seen = self._observations(data, of_cost)
+        at = fits.fitted_at(n)
+        first = seen if at == n else self._observations(data.first(at), of_cost)
+        return fits.model(seen, first, seed, width, output=int(of_cost))
+
+    def _observations(self, data: Data, of_cost: bool) -> Observations:
         import torch
 
-        from autopeft.samplers._bayes.surrogate import fit
+        from autopeft.samplers._bayes.refitting import Observations
 
-        nuts = Nuts(self._settings.warmup, self._settings.samples, self._settings.thinning)
-        target = torch.as_tensor(y, dtype=torch.float64).unsqueeze(-1)
-        known = None if noise is None else torch.as_tensor(noise, dtype=torch.float64).unsqueeze(-1)
-        return fit(self._settings.surrogate, x, target, n_features=n_features, seed=seed, nuts=nuts, noise=known)
+        values = data.costs if of_cost else data.values
+        scale = OutcomeTransform(self._settings.transform, values)
+        y = torch.as_tensor(scale(values), dtype=torch.float64).unsqueeze(-1)
+        spread = None if of_cost else data.spread(scale)
+        noise = None if spread is None else torch.as_tensor(spread, dtype=torch.float64).unsqueeze(-1)
+        is_closed = self._settings.integration == "closed"
+        x = self._encoded(data.configurations) if is_closed else self._inputs(data.configurations)
+        return Observations(x, y, noise)
 
     def _encoded(self, configurations: Sequence[Configuration]) -> Tensor:
         import torch
@@ -359,14 +362,6 @@ class SaasNehvi:
             return encoded
         position = torch.as_tensor(-self._position(configurations))
         return torch.cat([encoded, position.unsqueeze(-1)], -1)
-
-
-def _spread(scale: OutcomeTransform, data: Data) -> NDArray[np.float64] | None:
-    """The variances of the transformed values, where those of the values are known."""
-    if data.variances is None:
-        return None
-    widths = scale.widths(np.array(data.values), np.sqrt(np.array(data.variances)))
-    return np.asarray(widths**2)
 
 
 def _pending(trials: Sequence[Trial]) -> list[Configuration]:

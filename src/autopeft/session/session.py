@@ -238,7 +238,7 @@ class Session:
 
     def _begun(self, storage: str | Path, name: str) -> Mapping[str, Any] | None:
         """The settings that a study of this name was made with; None where there is no such study."""
-        if not answers_budgets(self.settings.sampler):
+        if not samplers.lookup(self.settings.sampler).presets:
             return None
         try:
             with Study.open(storage, name) as study:

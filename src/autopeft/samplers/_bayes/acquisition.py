@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,13 +23,14 @@ from botorch.utils.sampling import draw_sobol_normal_samples
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
-from autopeft.samplers._bayes.surrogate import joint
+from autopeft.samplers._bayes.posterior import Posterior
 
 _log = logging.getLogger(__name__)
 
 # Elements of the largest tensor held at once: 32 MiB of float64.
 _ELEMENTS = 4 << 20
 _SAMPLED_CHUNK = 64
+_AT_ONCE = 128
 # Below this the linear sum has lost its digits and the logarithms are summed instead.
 _TINY = 1e-290
 _FAR = 1e3
@@ -63,7 +65,7 @@ class KnownCostNehvi:
     improvement over the stair's height: no sampling of the candidate, no box decomposition.
 
     Args:
-        model: a fitted model of the value, larger is better.
+        model: a fitted model of the value without transforms, larger is better.
         x: inputs of the baseline, measured and pending, ``(n, d)``.
         cost: their costs, ``(n,)``, on any increasing scale, smaller is better.
         reference: worst value and worst cost, on the scales of the model and of `cost`.
@@ -83,7 +85,7 @@ class KnownCostNehvi:
         seed: int,
         is_pruned: bool = True,
     ) -> None:
-        self._model, self._samples, self._seed = model, n_samples, seed
+        self._posterior, self._samples, self._seed = Posterior(model), n_samples, seed
         self._worst_value, self._worst_cost = reference
         order = torch.argsort(cost, stable=True)
         # Beyond the reference a point adds no area, and its stair would have a negative width.
@@ -97,42 +99,24 @@ class KnownCostNehvi:
     @property
     def n_baseline(self) -> int:
         """Number of baseline points that remain."""
-        return self._x.shape[0]
+        return self._baseline.x.shape[0]
 
     def _condition(self, x: Tensor, cost: Tensor) -> None:
         """Sample the values at `x`, sorted by cost, and lay the stairs of every sample."""
-        self._x, self._cost = x, cost
-        n = x.shape[0]
+        self._baseline, self._cost = self._posterior.at(x), cost
+        n, mean = x.shape[0], self._baseline.mean
         if n == 0:
             self._normal = torch.zeros(1, 0, dtype=torch.float64)
-            self._levels = torch.full((1, 1, 1), self._worst_value, dtype=torch.float64)
-            self._lay(torch.zeros(1, 1, 0, dtype=torch.bool))
-            return
-        mean, covariance = joint(self._model, x)  # (b, n), (b, n, n)
-        self._root = _root(covariance)
-        self._normal = draw_sobol_normal_samples(n, self._samples, dtype=torch.float64, seed=self._seed)  # (s, n)
-        # One draw for all candidates: common random numbers, so that two candidates differ by what they are.
-        values = mean.unsqueeze(1) + self._normal @ self._root.mT  # (b, s, n)
-        heights = values.clamp_min(self._worst_value).cummax(-1).values
-        floor = torch.full_like(heights[..., :1], self._worst_value)
-        self._levels = torch.cat([floor, heights], -1)  # (b, s, n + 1)
-        self._lay(self._levels[..., 1:] > self._levels[..., :-1])
-
-    def _lay(self, rises: Tensor) -> None:
-        """Keep the stairs of every sample alone, without the points at which it does not rise.
-
-        Few points of the baseline are on the front of one sample, many on that of some: a step of no height would be
-        integrated for nothing, and integrating is most of what a proposal takes.
-        """
-        most = int(rises.sum(-1).max()) if rises.shape[-1] else 0
-        # Stable, so that the rises stand in front in their order; what follows them in shorter stairs has no width.
-        places = torch.argsort(~rises, dim=-1, stable=True)[..., :most]  # (b, s, k)
-        is_step = torch.gather(rises, -1, places)
-        levels = torch.gather(self._levels[..., 1:], -1, places)
-        begins = torch.where(is_step, self._cost[places], self._worst_cost)
-        self._heights = torch.cat([self._levels[..., :1], levels], -1)  # (b, s, k + 1)
-        self._left = torch.cat([torch.full_like(self._levels[..., :1], -math.inf), begins], -1)
-        self._right = torch.cat([begins, torch.full_like(self._levels[..., :1], self._worst_cost)], -1)
+            self._levels = torch.full((len(mean), 1, 1), self._worst_value, dtype=torch.float64)
+        else:
+            self._root = _root(self._posterior.covariance(self._baseline, self._baseline))
+            self._normal = draw_sobol_normal_samples(n, self._samples, dtype=torch.float64, seed=self._seed)  # (s, n)
+            # One draw for all candidates: common random numbers, so that two candidates differ by what they are.
+            values = mean.unsqueeze(1) + self._normal @ self._root.mT  # (b, s, n)
+            heights = values.clamp_min(self._worst_value).cummax(-1).values
+            floor = torch.full_like(heights[..., :1], self._worst_value)
+            self._levels = torch.cat([floor, heights], -1)  # (b, s, n + 1)
+        self._stairs = [_stairs(levels, cost, self._worst_cost) for levels in self._levels]
 
     def __call__(self, x: Tensor, cost: Tensor) -> Tensor:
         """Log NEHVI of each candidate alone, given the pending ones in the baseline.
@@ -144,43 +128,91 @@ class KnownCostNehvi:
         Returns:
             ``(m,)``; minus infinity where the cost reaches the reference.
         """
-        per_candidate = self._heights.numel()
         # What is held at once must not grow with the number of samples, or a large design would not fit in memory.
-        size = max(1, min(128, _ELEMENTS // per_candidate))
-        parts = [self._score(x[i : i + size], cost[i : i + size]) for i in range(0, len(x), size)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        size = max(1, min(_AT_ONCE, _ELEMENTS // max(len(one.height) for one in self._stairs)))
+        # Neighbours in cost have the same stairs to their right, and the others need not be looked at.
+        order = torch.argsort(cost, stable=True)
+        found = torch.empty(len(x), dtype=torch.float64)
+        for part in torch.split(order, size) if len(x) else ():
+            found[part] = self._score(x[part], cost[part])
+        return found
 
     def _score(self, x: Tensor, cost: Tensor) -> Tensor:
+        """Of candidates in the order of their cost."""
         mean, spread = self._values_given_samples(x)  # (b, s, m), (b, 1, m)
-        width = self._widths(cost)  # (b, s, m, k + 1)
-        u = (mean.unsqueeze(-1) - self._heights.unsqueeze(2)) / spread.unsqueeze(-1)  # (b, s, m, k + 1)
-        plain = (_h(u).clamp_min_(0).mul_(width).sum(-1) * spread).mean((0, 1))  # (m,)
+        parts = [
+            _gains(stairs.right_of(float(cost[0])), mean[member], spread[member], cost)
+            for member, stairs in enumerate(self._stairs)
+        ]
+        n_terms = mean.shape[0] * mean.shape[1]
+        plain = torch.stack([(h * width).sum(0) for h, width, _ in parts]).mul_(spread[:, 0]).sum(0) / n_terms
         result = torch.log(plain)
         # The logarithm of a sum that has underflowed says nothing about which candidate is better, and most are that
         # bad.
         lost = (plain < _TINY) & (cost < self._worst_cost)
         if lost.any():
-            terms = log_h(u[:, :, lost]) + torch.log(width[:, :, lost]) + torch.log(spread[..., lost]).unsqueeze(-1)
-            n_terms = terms.shape[0] * terms.shape[1]
-            result[lost] = torch.logsumexp(terms.movedim(2, 0).flatten(1), -1) - math.log(n_terms)
+            terms = [
+                log_h(u[:, lost]) + torch.log(width[:, lost]) + torch.log(wide[:, lost])
+                for (_, width, u), wide in zip(parts, spread, strict=True)
+            ]
+            result[lost] = torch.logsumexp(torch.cat(terms), 0) - math.log(n_terms)
         return result
 
     def _values_given_samples(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the value at `x` given each sample of the baseline."""
-        n = self.n_baseline
-        mean, covariance = joint(self._model, torch.cat([self._x, x]))
-        variance = covariance.diagonal(dim1=-2, dim2=-1)[:, n:]
-        if n == 0:
-            return mean.unsqueeze(1), variance.clamp_min(1e-14).sqrt().unsqueeze(1)
-        pull = torch.linalg.solve_triangular(self._root, covariance[:, :n, n:], upper=False)  # (b, n, m)
+        points = self._posterior.at(x)
+        mean, variance = points.mean.unsqueeze(1), self._posterior.variance(points)
+        if self.n_baseline:
+            shared = self._posterior.covariance(self._baseline, points)
+            pull = torch.linalg.solve_triangular(self._root, shared, upper=False)  # (b, n, m)
+            mean, variance = mean + self._normal @ pull, variance - pull.square().sum(1)
         # Rounding can take a variance below nothing at a point that was measured already.
-        left = (variance - pull.square().sum(1)).clamp_min(1e-14)
-        return mean[:, n:].unsqueeze(1) + self._normal @ pull, left.sqrt().unsqueeze(1)
+        return mean, variance.clamp_min(1e-14).sqrt().unsqueeze(1)
 
-    def _widths(self, cost: Tensor) -> Tensor:
-        """Length of every stair that lies to the right of each candidate, ``(b, s, m, k + 1)``."""
-        begins = torch.maximum(self._left.unsqueeze(2), cost[:, None])
-        return (self._right.unsqueeze(2) - begins).clamp_min_(0)
+
+@dataclass(frozen=True)
+class _Stairs:
+    """The stairs of all samples of one process, one after the other, by where they end.
+
+    Few points of the baseline are on the front of one sample, many on that of some: steps of no height are left out,
+    for integrating is most of what a proposal takes.
+
+    Args:
+        sample: whose stair it is, ``(j,)``.
+        height: above which a value improves upon it, ``(j,)``.
+        left, right: where it begins and ends, ``(j,)``; `right` increases.
+    """
+
+    sample: Tensor
+    height: Tensor
+    left: Tensor
+    right: Tensor
+
+    def right_of(self, cost: float) -> _Stairs:
+        """Those that do not end before `cost`."""
+        first = int(torch.searchsorted(self.right, cost, right=True))
+        return _Stairs(*(part[first:] for part in (self.sample, self.height, self.left, self.right)))
+
+
+def _stairs(levels: Tensor, cost: Tensor, worst: float) -> _Stairs:
+    """From the best value so far before and at every point, ``(s, n + 1)``, and the points' increasing costs."""
+    # A stair begins at the left edge or where its sample rises, and ends where that rises next.
+    edge = torch.ones_like(levels[:, :1], dtype=torch.bool)
+    sample, place = torch.nonzero(torch.cat([edge, levels[:, 1:] > levels[:, :-1]], 1), as_tuple=True)
+    begins = torch.cat([torch.tensor([-math.inf], dtype=cost.dtype), cost])[place]
+    # In this order a stair is followed by the next of its sample, or by the first of another one.
+    ends = torch.cat([begins[1:], begins.new_tensor([worst])])
+    right = torch.where(ends == -math.inf, worst, ends)
+    order = torch.argsort(right, stable=True)
+    return _Stairs(sample[order], levels[sample, place][order], begins[order], right[order])
+
+
+def _gains(stairs: _Stairs, mean: Tensor, spread: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Improvement over every stair in standard deviations, width of the stair to the right of the cost, and what the
+    improvement was computed from; each ``(j, m)``."""
+    u = (mean[stairs.sample] - stairs.height.unsqueeze(-1)).div_(spread)
+    begins = torch.maximum(stairs.left.unsqueeze(-1), cost)
+    return _h(u).clamp_min_(0), (stairs.right.unsqueeze(-1) - begins).clamp_min_(0), u
 
 
 def _root(covariance: Tensor) -> Tensor:

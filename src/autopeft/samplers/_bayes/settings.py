@@ -55,6 +55,9 @@ class BayesSettings:
         acquisition: log-NEHVI or NEHVI.
         integration: "closed": the candidate's value in closed form (needs an exact cost); "sampled": BoTorch.
         mc_samples: quasi-random posterior samples.
+        refit: the hyper-parameters of the surrogate are fitted anew whenever the number of measured trials has grown by
+            this share, and in between the process of before sees the new values; 0: for every proposal, as NUTS
+            does in any case.
         prune_baseline: leave out measured points that are almost surely dominated.
         encoding: of configurations as inputs, see `SearchSpace.encode`.
         neighbourhood: "one-exchange": climb among all points that differ in one choice; "walk": the released
@@ -113,6 +116,7 @@ class BayesSettings:
     band: Share = 0.5
     limit_low: Positive = 0.1
     limit_high: Positive = 8.0
+    refit: Share = 0.0
 
     def __post_init__(self) -> None:
         wrong = violations(self)
@@ -153,6 +157,7 @@ EARLIER: Mapping[str, Any] = MappingProxyType(
         "band": 0.5,
         "limit_low": 0.1,
         "limit_high": 8.0,
+        "refit": 0.0,
     }
 )
 """What every search did before there was a setting for it; left out of what a study stores."""
@@ -161,13 +166,14 @@ PRESETS: Mapping[str, BayesSettings] = {
     "limits": BayesSettings(
         preset="limits", transform="clipped", cost_scale="rank", metric_noise="sampling", inputs="wide",
         floor="constant", reference="constant", goal="limits", mc_samples=32, pareto_starts=5, random_starts=5,
+        refit=0.1,
     ),
     "robust": BayesSettings(
         preset="robust", transform="clipped", cost_scale="rank", metric_noise="sampling", inputs="wide",
         floor="constant", reference="constant", goal="band", mc_samples=32, pareto_starts=5,
-        random_starts=5,
+        random_starts=5, refit=0.1,
     ),
-    "recommended": BayesSettings(),
+    "recommended": BayesSettings(refit=0.1),
     "paper": BayesSettings(
         preset="paper", surrogate="saas-nuts", transform="z-score", cost_model="gp", acquisition="nehvi",
         integration="sampled", random_starts=0, moves=100, evaluations=100,

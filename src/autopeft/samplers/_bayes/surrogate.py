@@ -65,25 +65,31 @@ def fit(
     Raises:
         botorch.exceptions.errors.ModelFittingError: the fit did not converge in five attempts.
     """
-    wanted = None
-    # The cost rides along as a last column for the acquisition function; the process must not learn from it.
-    if n_features < x.shape[-1]:
-        wanted = FilterFeatures(feature_indices=torch.arange(n_features))
     if kind == "saas-nuts":
-        fitted = _fit_nuts(x, y, wanted, seed, nuts)
+        fitted = _fit_nuts(x, y, _wanted(x, n_features), seed, nuts)
         # A chain that fails is no reason to end a search that has run for days: the other fit needs no chain.
         if fitted is not None:
             return fitted
         _log.warning("NUTS failed %d times; this proposal uses the maximum-a-posteriori fit instead.", _NUTS_ATTEMPTS)
-    if kind == "gp":
-        model = SingleTaskGP(x, y, noise, outcome_transform=None, input_transform=wanted)
-    else:
-        taus = _shrinkages(seed)
-        model = EnsembleMapSaasSingleTaskGP(
-            x, y, noise, num_taus=len(taus), taus=taus, outcome_transform=None, input_transform=wanted
-        )
+    model = unfitted(kind, x, y, n_features=n_features, seed=seed, noise=noise)
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model
+
+
+def unfitted(kind: Surrogate, x: Tensor, y: Tensor, *, n_features: int, seed: int, noise: Tensor | None = None) -> Any:
+    """The model that `fit` optimises: SAAS with one of its shrinkages a member unless `kind` is "gp"."""
+    wanted = _wanted(x, n_features)
+    if kind == "gp":
+        return SingleTaskGP(x, y, noise, outcome_transform=None, input_transform=wanted)
+    taus = _shrinkages(seed)
+    return EnsembleMapSaasSingleTaskGP(
+        x, y, noise, num_taus=len(taus), taus=taus, outcome_transform=None, input_transform=wanted
+    )
+
+
+def _wanted(x: Tensor, n_features: int) -> Any:
+    # The cost rides along as a last column for the acquisition function; the process must not learn from it.
+    return FilterFeatures(feature_indices=torch.arange(n_features)) if n_features < x.shape[-1] else None
 
 
 def _shrinkages(seed: int) -> Tensor:
@@ -115,19 +121,3 @@ def run_nuts(x: Tensor, y: Tensor, wanted: Any, *, seed: int, nuts: Nuts) -> Any
     from autopeft.samplers._bayes import saas_nuts
 
     return saas_nuts.fit(x, y, wanted, seed=seed, nuts=nuts)
-
-
-def joint(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior of the noise-free function at all of `x` jointly, for every member of the ensemble.
-
-    Args:
-        x: ``(n, d)``.
-
-    Returns:
-        Means ``(b, n)`` and covariances ``(b, n, n)``; b is 1 for a plain process.
-    """
-    with torch.no_grad():
-        distribution = model.posterior(x).distribution
-        mean, covariance = distribution.mean, distribution.covariance_matrix
-    n = x.shape[0]
-    return mean.reshape(-1, n), covariance.reshape(-1, n, n)
