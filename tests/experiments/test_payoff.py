@@ -285,6 +285,10 @@ def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None
         ({"rivals": {"ours": {"how": "search", "settings": {}, "budget": 1}}}, "`budget` is not known"),
         ({"rivals": {"ours": {"how": "lora-tpe", "finals": 1}}}, "`finals` is a share below 1"),
         ({"rivals": {"ours": {"how": "search", "settings": {"samplr": "random"}}}}, "samplr"),
+        (
+            {"rivals": {"ours": {"how": "search", "settings": {}, "first": [{"baseline": "lora"}]}}},
+            "an entry of `first`",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_run(
@@ -312,8 +316,20 @@ def test_a_grid_may_have_several_numbers_of_examples_a_step(case: Case, tmp_path
     # Smaller batches make more steps and cost no more: the recipe has one step of eight examples.
     assert {one["examples"] for one in spent} == {8}
     wrong = read(write(case, tmp_path / "wrong.yaml", rivals={"ours": {**grid, "batch_factors": [0.25, 0.5, 1]}}))
-    with pytest.raises(SettingsError, match="1 baselines with 3 batches each at 2 rates are more than the 4 trainings"):
+    with pytest.raises(SettingsError, match="1 baselines trained in 3 ways each at 2 rates are more than the 4"):
         run(wrong, tmp_path / "r", tmp_path / "w", lambda text: None)
+
+
+def test_a_grid_and_what_is_known_may_be_without_dropout(case: Case, tmp_path: Path) -> None:
+    grid = {"how": "grid", "baselines": ["serial:1"], "rates": [1e-2], "dropout_factors": [0, 1], "finals": 0.6}
+    known = {"baseline": "serial:1", "rates": [1e-2], "batch_factor": 0.5, "dropout_factor": 0}
+    ours = {"how": "search", "first": [known], "settings": {"sampler": "random", "initial": 1}, "finals": 0}
+    experiment = read(write(case, tmp_path / "dry.yaml", rivals={"grid": grid, "ours": ours}))
+    run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
+    cells = Results(tmp_path / "results" / "dry").read()
+    told = [one["name"] for one in cells["grid-seed4"]["cost"]["spent"] if one["stage"] == "rates"]
+    assert told == ["serial:1 at 0.01 without dropout", "serial:1 at 0.01"]
+    assert cells["ours-seed4"]["cost"]["spent"][0]["name"] == "serial:1 at 0.01 batch×0.5 without dropout"
 
 
 def test_what_is_known_is_trained_before_a_search_paid_for_and_meets_its_trials(case: Case, tmp_path: Path) -> None:

@@ -63,11 +63,13 @@ class Known:
         name: of a baseline, perhaps with a size, see `autopeft.training.retraining.baseline`.
         rate: its learning rate; None for the recipe's.
         batch_factor: what the examples a step are multiplied by.
+        dropout_factor: 0 for none, 1 for that of the recipe.
     """
 
     name: str
     rate: float | None = None
     batch_factor: float = 1.0
+    dropout_factor: float = 1.0
 
     def on(self, evaluator: Evaluator) -> Candidate:
         """What is trained.
@@ -75,12 +77,13 @@ class Known:
         Raises:
             SettingsError: there is no such baseline.
         """
-        changes = Changes(learning_rate=self.rate, batch_factor=self.batch_factor)
+        changes = Changes(learning_rate=self.rate, batch_factor=self.batch_factor, dropout_factor=self.dropout_factor)
         return Candidate(baseline(self.name, evaluator.backbone), changes)
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f" at {self.rate:g}"
-        return self.name + rate + ("" if self.batch_factor == 1 else f" batch×{self.batch_factor:.3g}")
+        batch = "" if self.batch_factor == 1 else f" batch×{self.batch_factor:.3g}"
+        return self.name + rate + batch + ("" if self.dropout_factor == 1 else " without dropout")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ All of them train with the same seed at first and pay from the same purse; what 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +43,7 @@ class Grid:
         widen: how many rates beyond them each may try while its best is the smallest or the largest.
         finals: see `Rival`.
         batch_factors: what the examples a step are multiplied by, each at every rate, see `autopeft.candidate.Changes`.
+        dropout_factors: 0 for none, 1 for that of the recipe, each at every rate.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"baselines", "rates"})
@@ -51,13 +53,17 @@ class Grid:
     widen: int = 0
     finals: float = 0.25
     batch_factors: tuple[float, ...] = (1.0,)
+    dropout_factors: tuple[float, ...] = (1.0,)
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
         """The grid that `raw` describes."""
-        rates = tuple(float(rate) for rate in raw["rates"])  # YAML reads 1e-3 as text
-        batches = tuple(float(factor) for factor in raw.get("batch_factors", (1.0,)))
-        return cls(tuple(raw["baselines"]), rates, int(raw.get("widen", 0)), float(raw.get("finals", 0.25)), batches)
+        rates, batches, dropouts = (
+            tuple(float(one) for one in raw.get(name, (1.0,)))  # YAML reads 1e-3 as text
+            for name in ("rates", "batch_factors", "dropout_factors")
+        )
+        widen, finals = int(raw.get("widen", 0)), float(raw.get("finals", 0.25))
+        return cls(tuple(raw["baselines"]), rates, widen, finals, batches, dropouts)
 
     def check_settings(self, asked: Asked) -> None:
         """Nothing: it has none."""
@@ -68,9 +74,10 @@ class Grid:
         for name in self.baselines:
             baseline(name, session.backbone)
         if len(self._all()) * len(self.rates) > int(asked.share * asked.settings.trials):
-            batches = "" if len(self.batch_factors) == 1 else f" with {len(self.batch_factors)} batches each"
+            ways = len(self.batch_factors) * len(self.dropout_factors)
+            each = "" if ways == 1 else f" trained in {ways} ways each"
             raise SettingsError(
-                f"{len(self.baselines)} baselines{batches} at {len(self.rates)} rates are more than the "
+                f"{len(self.baselines)} baselines{each} at {len(self.rates)} rates are more than the "
                 f"{int(asked.share * asked.settings.trials)} trainings that a rival has before its finals."
             )
 
@@ -78,21 +85,21 @@ class Grid:
         """Every baseline at every rate, with each number of examples a step."""
         evaluator = Session.build(asked.settings).evaluator
         found: list[Entrant] = []
-        for place, (name, batch) in enumerate(self._all()):
+        for place, known in enumerate(self._all()):
             # What the baselines to come need at least.
             rest = len(self.rates) * (len(self._all()) - place)
             # Rates beyond the edge must leave enough for the baselines to come.
             widen = min(self.widen, purse.left(evaluator, asked.share) - rest)
             if widen < 0:
                 raise SettingsError(f"{len(self._all())} baselines at {len(self.rates)} rates cost more than allowed.")
-            known = Known(name, batch_factor=batch)
             tried = try_rates(self.rates, widen, partial(self._value, known, evaluator, asked, purse))
             pairs = ((replace(known, rate=rate), value) for rate, value in tried if value is not None)
             found += [Entrant(str(one), one.on(evaluator), evaluator, value, [value], "grid") for one, value in pairs]
         return found
 
-    def _all(self) -> list[tuple[str, float]]:
-        return [(name, batch) for name in self.baselines for batch in self.batch_factors]
+    def _all(self) -> list[Known]:
+        ways = itertools.product(self.baselines, self.batch_factors, self.dropout_factors)
+        return [Known(name, batch_factor=batch, dropout_factor=dropout) for name, batch, dropout in ways]
 
     @staticmethod
     def _value(known: Known, evaluator: Evaluator, asked: Asked, purse: Purse, rate: float) -> float | None:

@@ -46,8 +46,12 @@ class Search:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
-        """The search that `raw` describes: of `first` names, each with a rate, several, or rates by batch factor."""
-        first = tuple(one for name, asked in dict(raw.get("first", {})).items() for one in _known_at(str(name), asked))
+        """The search that `raw` describes.
+
+        `first` has names, each with a rate, several, or rates by batch factor; or is a list of mappings of a
+        `baseline`, its `rates`, and perhaps a `batch_factor` and a `dropout_factor`.
+        """
+        first = tuple(_known(raw.get("first", {})))
         smoothed, challenge = bool(raw.get("smoothed", False)), bool(raw.get("challenge", False))
         return cls(raw["settings"], smoothed, float(raw.get("finals", 0.25)), first, challenge)
 
@@ -133,6 +137,20 @@ class Search:
             entrant = Entrant(name, trial.candidate, evaluator, scores[trial.number], [value], trial.origin)
             found.setdefault(trial.candidate, entrant)
         return list(found.values())
+
+
+def _known(asked: Any) -> Iterator[Known]:
+    if isinstance(asked, Mapping):
+        for name, rates in asked.items():
+            yield from _known_at(str(name), rates)
+        return
+    for one in asked:
+        keys = {"baseline", "rates", "batch_factor", "dropout_factor"}
+        if not isinstance(one, Mapping) or not {"baseline", "rates"} <= set(one) <= keys:
+            raise ValueError(f"an entry of `first` has `baseline`, `rates` and perhaps factors, but is {one!r}")
+        batch, dropout = float(one.get("batch_factor", 1)), float(one.get("dropout_factor", 1))
+        for rate in one["rates"]:
+            yield Known(str(one["baseline"]), float(rate), batch, dropout)
 
 
 def _known_at(name: str, asked: Any) -> Iterator[Known]:
