@@ -385,6 +385,21 @@ def test_a_challenge_searches_around_the_champion_at_its_rate(case: Case, tmp_pa
     assert cell["chosen"]["name"] == best["name"]
 
 
+def test_a_challenge_trains_as_its_champion_where_the_space_leaves_no_choice(case: Case, tmp_path: Path) -> None:
+    known = {"baseline": "serial:1", "rates": [1e-2], "batch_factor": 0.5, "dropout_factor": 0}
+    space = {**CHANGES["space"], "batch_factors": [], "dropout_factors": []}
+    settings = {"sampler": "random", "initial": 1, "space": space}
+    rival = {"how": "search", "challenge": True, "first": [known], "settings": settings, "finals": 0}
+    experiment = read(write(case, tmp_path / "same.yaml", rivals={"ours": rival}))
+    run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
+    with Study.open(next((tmp_path / "work").rglob("study.db"))) as study:
+        recipe, trials = study.settings["recipe"], study.trials()
+    assert (recipe["batch_size"], recipe["dropout"]) == (RECIPE["batch_size"] / 2, 0)
+    assert all(trial.candidate.changes == Changes() for trial in trials)
+    spent = Results(tmp_path / "results" / "same").read()["ours-seed4"]["cost"]["spent"]
+    assert {one["examples"] for one in spent} == {8}
+
+
 def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_may_not(
     case: Case, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from autopeft.candidate import Candidate
+from autopeft.candidate import Candidate, Changes
 from autopeft.experiments._experiment import merged
 from autopeft.experiments._payoff_finals import Asked, Entrant, Known
 from autopeft.experiments._payoff_purse import Purse
@@ -76,14 +76,11 @@ class Search:
 
     def propose(self, asked: Asked, purse: Purse) -> list[Entrant]:
         """Rates, then trial by trial until the share is spent. The study keeps what is done."""
-        settings = self.settings_of(asked)
-        known = list(self._known(Session.build(settings).evaluator, asked.seed, purse)) if self.first else []
+        session = Session.build(self.settings_of(asked))
+        known = list(self._known(session.evaluator, asked.seed, purse)) if self.first else []
         champion = max(known, key=lambda one: one.score).candidate if self.challenge and known else None
         if champion is not None:
-            # Every trial at a rate that is known to be wrong would lose, whatever it trains.
-            rate = champion.changes.learning_rate or settings.recipe.learning_rate
-            settings = settings.with_changes(recipe=replace(settings.recipe, learning_rate=rate))
-        session = Session.build(settings)
+            session = Session.build(_as_champion(session, champion))
         initial = session.initial if champion is None else _around(session, champion)
         with session.begin(asked.folder) as study:
             signal = session.proxy(study, folder=asked.folder)
@@ -160,6 +157,18 @@ def _known_at(name: str, asked: Any) -> Iterator[Known]:
             yield from (replace(one, batch_factor=float(factor)) for one in _known_at(name, rates))
         return
     yield from (Known(name, float(rate)) for rate in (asked if isinstance(asked, list) else [asked]))
+
+
+def _as_champion(session: Session, champion: Candidate) -> Settings:
+    """With the champion's learning rate, and with its batches and dropout where the space leaves no choice of them."""
+    # Every trial at a rate that is known to be wrong would lose, whatever it trains.
+    kept = Changes(learning_rate=champion.changes.learning_rate)
+    dialled = {dial.target for dial in session.space.dials}
+    if "batch" not in dialled:
+        kept = replace(kept, batch_factor=champion.changes.batch_factor)
+    if "dropout" not in dialled:
+        kept = replace(kept, dropout_factor=champion.changes.dropout_factor)
+    return session.settings.with_changes(recipe=kept.recipe_for(session.settings.recipe))
 
 
 def _around(session: Session, champion: Candidate) -> Sequence[Configuration]:
