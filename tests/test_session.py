@@ -245,7 +245,7 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     open_ = Settings(task="mrpc", space=SpaceSettings(budget="1%"))
     assert (resolved(open_).initial, resolved(open_).space.name) == (20, None)
     answering = resolved(open_.with_changes(sampler="bipeft"))
-    fixed: dict[str, Any] = {"batch_factors": (), "dropout_factors": ()}
+    fixed: dict[str, Any] = {"batch_factors": (), "dropout_factors": (), "least_steps": 0}
     assert (answering.initial, answering.space) == (0, SpaceSettings(name="S2", budget="1%", **fixed))
     assert resolved(answering) == answering
     asked = open_.with_changes(sampler="apet", initial=2, space=SpaceSettings(name="S1"))

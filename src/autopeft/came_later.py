@@ -22,6 +22,7 @@ _VALUES: Mapping[str, Any] = MappingProxyType(
         "scales": {},
         "batch_factors": [],
         "dropout_factors": [],
+        "least_steps": 0,
         "bands": None,
         "rungs": [],
         "promotion": "all",

@@ -120,6 +120,9 @@ class SpaceSettings:
             `autopeft list spaces`; empty for no choice.
         dropout_factors: 0 for no dropout and 1 for that of the recipe to choose from, where both are given; None and
             empty as for `batch_factors`.
+        least_steps: steps that a training has at least before a search tries fewer, as far as `batch_factors` allow:
+            baselines and learning rates are tried with the largest batches that leave so many. 0 for the recipe's; None
+            for 150 where there is a choice of batches.
     """
 
     name: Text | None = None
@@ -135,6 +138,7 @@ class SpaceSettings:
     scales: dict[str, Many[Positive]] = field(default_factory=dict)
     batch_factors: Many[Positive] | None = None
     dropout_factors: Many[Natural] | None = None
+    least_steps: Natural | None = None
 
     __pydantic_config__ = CLOSED
 

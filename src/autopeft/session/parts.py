@@ -13,14 +13,14 @@ import numpy as np
 from autopeft import methods, promotions, samplers, tasks
 from autopeft.architecture import ParameterBudget
 from autopeft.backbones import Backbone
-from autopeft.candidate import batch_of
+from autopeft.candidate import Changes, batch_of
 from autopeft.errors import SettingsError
 from autopeft.samplers.random import initial_design as random_design
 from autopeft.settings import FileSettings, Settings, SpaceSettings
 from autopeft.spaces import named
 from autopeft.spaces._named_space import NamedSpace
 from autopeft.spaces.build import BANDS, stands_at
-from autopeft.spaces.dials import with_dials
+from autopeft.spaces.dials import with_dials, with_enough_steps
 from autopeft.spaces.lattice import Axis, Configuration, SearchSpace
 from autopeft.spaces.variations import variations
 from autopeft.tasks import Splits
@@ -43,6 +43,11 @@ def answers_budgets(sampler: str) -> bool:
         UnknownNameError: there is no such sampler.
     """
     return not samplers.lookup(sampler).reads_trials
+
+
+LEAST_STEPS = 150
+"""What `space.least_steps` is where nothing is said: 38 steps were too few and 150 enough for every rank and task that
+`experiments/payoff-minilm.yaml` compares."""
 
 
 def resolved(settings: Settings) -> Settings:
@@ -70,7 +75,8 @@ def resolved(settings: Settings) -> Settings:
     batch_factors, dropout_factors = _whole_factors(space)
     # What makes the same batches is one choice: of two examples a step a half and a quarter are both one.
     distinct = {batch_of(settings.recipe.batch_size, factor): factor for factor in sorted(batch_factors)}
-    space = replace(space, batch_factors=tuple(distinct.values()), dropout_factors=dropout_factors)
+    least = space.least_steps if space.least_steps is not None else LEAST_STEPS if distinct else 0
+    space = replace(space, batch_factors=tuple(distinct.values()), dropout_factors=dropout_factors, least_steps=least)
     workers = max(settings.workers, len(settings.devices))
     if is_answering and workers > 1:
         log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
@@ -164,6 +170,20 @@ def check_promotion(settings: Settings) -> None:
         )
 
 
+def load_backbone(settings: Settings) -> Backbone:
+    """The model of the settings, on its device.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    return Backbone.from_pretrained(
+        settings.model,
+        device=settings.device,
+        quantize=settings.quantize,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
 def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
     """The search space of the settings on `backbone`.
 
@@ -184,6 +204,25 @@ def build_space(backbone: Backbone, wanted: SpaceSettings) -> SearchSpace:
             dropout_factors=dropout_factors,
         )
     return space
+
+
+def with_steps(space: SearchSpace, settings: Settings, n_train: int) -> SearchSpace:
+    """`space`, where what begins a search has as many steps as `space.least_steps` of the settings, resolved, asks for.
+
+    Args:
+        n_train: training examples.
+    """
+
+    def steps_at(factor: float) -> int:
+        return Changes(batch_factor=factor).recipe_for(settings.recipe).n_steps(n_train)
+
+    return with_enough_steps(space, least, steps_at) if (least := settings.space.least_steps) else space
+
+
+def at_rest(space: SearchSpace, recipe: Recipe) -> Recipe:
+    """`recipe` with the examples a step where a search in `space` begins."""
+    at = {dial.target: space.choices[dial.choice].values[space.resting[dial.choice]] for dial in space.dials}
+    return Changes(batch_factor=at.get("batch", 1.0)).recipe_for(recipe)
 
 
 def _whole_factors(wanted: SpaceSettings) -> tuple[tuple[float, ...], tuple[int, ...]]:

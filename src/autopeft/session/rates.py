@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.session.parts import at_rest
 from autopeft.study.study import Study
 from autopeft.training.checkpoint import Checkpoints
 from autopeft.training.rate_card import (
@@ -24,6 +25,7 @@ from autopeft.training.rate_sweep import ProxySignal, middle, sweep
 
 if TYPE_CHECKING:
     from autopeft.session.session import Session
+    from autopeft.training.evaluator import Evaluator
 
 _CARD_RUNS = "rate_card_runs"
 """The fact that keeps the runs of a card that is not done."""
@@ -56,8 +58,14 @@ def _sweep(session: Session, study: Study, kept: Checkpoints | None, say: Callab
         say(f"learning rate {rate:g}: {'failed' if value is None else f'{value:.4f}'}")
 
     settings = session.settings
-    evaluator = session.evaluator.with_checkpoints(kept)
+    evaluator = _at_rest(session).with_checkpoints(kept)
     return sweep(evaluator, middle(session.space), settings.learning_rates, settings.seed, tell)
+
+
+def _at_rest(session: Session) -> Evaluator:
+    # The best rate goes with the number of steps, so rates are tried with the batches that a search begins with.
+    evaluator = session.evaluator
+    return evaluator.with_recipe(**vars(at_rest(session.space, evaluator.recipe)))
 
 
 def _make_card(session: Session, study: Study, kept: Checkpoints | None, say: Callable[[str], None]) -> RateCard:
@@ -68,7 +76,7 @@ def _make_card(session: Session, study: Study, kept: Checkpoints | None, say: Ca
 
     settings = session.settings
     done = list(runs_of(study.fact(_CARD_RUNS, ())))
-    evaluator, parts = session.evaluator.with_checkpoints(kept), alone(session.space)
+    evaluator, parts = _at_rest(session).with_checkpoints(kept), alone(session.space)
     return CardMaker(evaluator, parts, settings.learning_rates, settings.seed, on_run=keep, runs=done).make()
 
 

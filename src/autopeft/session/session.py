@@ -26,9 +26,11 @@ from autopeft.session.parts import (
     check_warm_start,
     in_float32,
     initial_design,
+    load_backbone,
     load_data,
     resolved,
     ruled,
+    with_steps,
 )
 from autopeft.session.rates import find_rates
 from autopeft.session.warm_start import warm_starts
@@ -141,12 +143,7 @@ class Session:
         check_warm_start(settings)
         shared = _shared(settings, like)
         task, splits = load_data(settings, is_begun) if shared.data is None else shared.data
-        backbone = shared.backbone or Backbone.from_pretrained(
-            settings.model,
-            device=settings.device,
-            quantize=settings.quantize,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        backbone = shared.backbone or load_backbone(settings)
         settings = ruled(settings, backbone)
         is_open = settings.recipe.precision == "auto"
         settings = settings.with_changes(recipe=in_float32(settings.recipe))
@@ -154,6 +151,7 @@ class Session:
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
         check_known(evaluator)
+        space = with_steps(space, settings, evaluator.n_train)
         # From the seed and the space alone, and so the same for every sampler: comparisons of samplers are paired.
         warm = () if is_begun else warm_starts(settings.warm_start, backbone, space)
         initial = initial_design(space, settings, warm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autopeft.architecture import Cost
@@ -57,6 +57,8 @@ class Dial:
         methods: whose modules; empty for what acts on everything that is trained, the head too.
         choice: index of the choice whose values are the factors, or the exponents.
         anchor, level: of an exponent: a module of `anchor` units has the scale `level` whatever the exponent is.
+        rest: the factor where a search begins; None for the one that changes least. It is no part of what identifies
+            a space: its points mean the same wherever a search begins.
     """
 
     target: Literal["rate", "batch", "dropout", "scale", "exponent"]
@@ -64,6 +66,7 @@ class Dial:
     choice: int
     anchor: int = 1
     level: float = 1.0
+    rest: float | None = field(default=None, compare=False)
 
     def as_row(self) -> list[Any]:
         """A JSON-ready ``[target, methods, choice]``, of an exponent with its anchor and level behind them."""

@@ -8,7 +8,7 @@ the usual size leaves too few steps to learn in, whatever is trained, and dropou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -67,6 +67,28 @@ def with_dials(
     # Behind all others, in an order that stays: indices of configurations that are stored must keep their meaning.
     space = _with_dial(space, "batch", ALL, (), batch_factors) if batch_factors else space
     return _with_dial(space, "dropout", ALL, (), dropout_factors) if dropout_factors else space
+
+
+def with_enough_steps(space: SearchSpace, least: int, steps_at: Callable[[float], int]) -> SearchSpace:
+    """`space` whose choice of the examples a step rests at the largest batches, up to those of the recipe, that leave
+    at least so many steps; at the smallest where none does. So what begins a search has time to learn.
+
+    Args:
+        steps_at: the steps of a training by the factor on the examples a step.
+
+    Returns:
+        The space as it is where it has no such choice.
+    """
+
+    def rested(dial: Dial) -> Dial:
+        if dial.target != "batch":
+            return dial
+        held = space.choices[dial.choice].values
+        values = [value for value in held if value <= 1] or [min(held)]
+        enough = [value for value in values if steps_at(value) >= least]
+        return replace(dial, rest=max(enough) if enough else min(values))
+
+    return replace(space, dials=tuple(rested(dial) for dial in space.dials))
 
 
 def with_exponents(space: SearchSpace, exponents: Sequence[float], anchor: int, level: float) -> SearchSpace:

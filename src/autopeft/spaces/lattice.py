@@ -282,8 +282,8 @@ class SearchSpace:
 
     @cached_property
     def resting(self) -> Mapping[int, int]:
-        """For every choice of a dial the index at which it changes least."""
-        return {dial.choice: resting(self.choices[dial.choice]) for dial in self.dials}
+        """For every choice of a dial the index where a search begins."""
+        return {dial.choice: _rest(dial, self.choices[dial.choice]) for dial in self.dials}
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the space, JSON-ready: stored with a study and compared when it is resumed."""
@@ -378,3 +378,7 @@ class SearchSpace:
                 row[column] = lower if total > most else higher
                 total += sum(map(cost, self._slots_of[column])) - before
         return row
+
+
+def _rest(dial: Dial, choice: Choice) -> int:
+    return resting(choice) if dial.rest is None else choice.values.index(dial.rest)
