@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -169,6 +170,24 @@ def test_bipefts_baselines_have_the_table_s_ratios() -> None:
     for cell, row in {"adapter": "Adapter (copied)", "lora": "LoRA r=8 (copied)"}.items():
         stored = percent(count(own, part.architecture(cell, own, Place(FOLDER, "x")), 0), "stored")
         assert round(100 * stored, 2) == printed[row]
+
+
+def test_the_ablation_takes_away_one_part_at_a_time_and_repeats_it_enough() -> None:
+    from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
+
+    parts = read(FOLDER / "bipeft-ablation.yaml").parts
+    assert set(parts) == {"sst2", "mrpc", "cola"}
+    whole, seen = PRESETS["recommended"], set[BipeftSettings]()
+    for part in parts.values():
+        assert isinstance(part, Contest)
+        assert (part.control, len(part.seeds), len(part.retraining_seeds)) == ("bipeft", 5, 3)
+        own = {name: replace(whole, **change.get("sampler_options", {})) for name, change in part.samplers.items()}
+        assert own["bipeft"] == whole
+        assert len(set(own.values())) == len(own) == 14  # every row is another search
+        seen |= set(own.values())
+    assert {one.variant for one in seen} == {
+        "full", "entangled", "binary_then_size", "size_then_binary", "no_selection"
+    }  # fmt: skip
 
 
 def test_bipeft_is_built_on_a_small_model() -> None:
