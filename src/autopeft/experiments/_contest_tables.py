@@ -111,14 +111,20 @@ def results_table(rows: Sequence[Row]) -> Table:
     return Table(("rival", "budget", *numbers, *times), tuple(told), caption, frozenset((*numbers, *times)))
 
 
+def examples_of(row: Row) -> tuple[float, float] | None:
+    """Mean examples of a search and of one retraining; None where a cell has not counted them."""
+    counts = [cell["search"].get("examples") for cell in row.cells], [one.get("examples") for one in row.found]
+    search, once = ([float(one) for one in own if one is not None] for own in counts)
+    is_counted = len(search) == len(counts[0]) and len(once) == len(counts[1])
+    return (fmean(search), fmean(once)) if is_counted else None
+
+
 def examples_table(rows: Sequence[Row]) -> Table:
     """What searches and retrainings took in examples, which no other load moves; of those that counted."""
     told = []
     for row in rows:
-        counts = [cell["search"].get("examples") for cell in row.cells], [one.get("examples") for one in row.found]
-        counted, again = ([float(one) for one in own if one is not None] for own in counts)
-        if len(counted) == len(counts[0]) and len(again) == len(counts[1]):
-            search, once = fmean(counted), fmean(again)
+        if (spent := examples_of(row)) is not None:
+            search, once = spent
             told.append((row.rival, row.budget, f"{search:,.0f}", f"{once:,.0f}", f"{search / once:.2f}"))
     numbers = ("search", "one retraining", "search / retraining")
     caption = "Training examples that went through the model, repetitions counted, as means over searches and runs."
@@ -130,8 +136,7 @@ def differences_table(rows: Sequence[Row], n_seeds: int, control: str) -> Table:
 
     Retrainings of one search are no independent draws: where there are several search seeds, these are the pairs.
     """
-    runs_of = _by_search if n_seeds > 1 else _by_run
-    found = {(row.rival, row.budget): runs_of(row.cells) for row in rows}
+    found = {(row.rival, row.budget): runs_of(row.cells, n_seeds) for row in rows}
     told = []
     for name, budget in found:
         if name != control and (control, budget) in found:
@@ -201,6 +206,11 @@ def _proposer(cell: Result, found: Mapping[str, Any]) -> str:
     initial = int(cell["settings"].get("initial") or 0)
     is_initial = found["origin"] == "initial" if "origin" in found else found.get("trial", initial) < initial
     return "initial design" if is_initial else "the search"
+
+
+def runs_of(cells: Sequence[Result], n_seeds: int) -> dict[int, float]:
+    """What is paired: means by search seed, or by seed of retraining where one search seed alone was asked for."""
+    return _by_search(cells) if n_seeds > 1 else _by_run(cells)
 
 
 def _by_search(found: Sequence[Result]) -> dict[int, float]:
