@@ -1,7 +1,7 @@
 """Samplers: they read the trials so far and propose the next configurations.
 
-A sampler is a pure function of the trials and its seed: it keeps no state between calls, so a resumed study
-proposes what the uninterrupted one would have. To add one, add a file here that exports
+A sampler is a pure function of the trials and its seed: what it keeps between calls changes no proposal, so a resumed
+study proposes what the uninterrupted one would have. To add one, add a file here that exports
 ``MEMBERS = {"its-name": SamplerSpec(...)}``.
 """
 
