@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "interruption",
         "collecting",
         "caches",
+        "sizes",
     ),
     (
         "kinds",

@@ -5,7 +5,7 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from autopeft.rules import (
     read,
     violations,
 )
+from autopeft.sizes import bytes_of
 from autopeft.training.recipe import Recipe
 from autopeft.writing import write_whole
 
@@ -160,8 +161,8 @@ RecipeOfASearch = Annotated[Recipe, Written(_with_auto, also=lambda _: {"type": 
 class Settings:
     """A whole search.
 
-    A resumed one may have other `trials`, `trainings`, `max_retries`, `workers`, `batch`, `trackers`, `device` and
-    `devices`.
+    A resumed one may have other `trials`, `trainings`, `max_retries`, `workers`, `batch`, `trackers`, `device`,
+    `devices` and `memory`.
 
     Args:
         model: a folder, a name on the Hub, or "minilm" (packaged weights).
@@ -211,6 +212,9 @@ class Settings:
         batch: trials that a process trains in one pass over the backbone at most.
         device: where everything is computed, such as "cpu" or "cuda".
         devices: one for each worker in turn, such as "cuda:0" and "cuda:1"; empty lets all use `device`.
+        memory: what a training may need at its peak, such as "10GB" or "512MiB": of a GPU its memory, on a CPU what of
+            the process lies in memory. A trial that is predicted to need more, or does, fails as "oom". None for no
+            limit.
         trackers: experiment trackers that are told of every trial, such as "tensorboard" or "wandb".
         trust_remote_code: whether code that the model brings is run. No file can say so, and none is written that does:
             whoever runs the program does, with ``--trust-remote-code``.
@@ -250,6 +254,7 @@ class Settings:
     trackers: Many[Text] = ()
     device: Text = "cpu"
     devices: Many[Text] = ()
+    memory: Text | None = None
     trust_remote_code: Flag = False
 
     __pydantic_config__ = CLOSED
@@ -262,7 +267,9 @@ class Settings:
             wrong.append("either `task` or `files` must be given, and not both")
         if self.files is not None and self.metrics:
             wrong.append("`metrics` are of a named task: say `files.metrics` of files")
-        wrong += _rungs_wrong(self.rungs)
+        wrong += _wrong_with(rungs_of, "rungs", self.rungs)
+        # What is no text has been told above.
+        wrong += _wrong_with(bytes_of, "memory", self.memory) if isinstance(self.memory, str) else []
         raise_if_any("The settings cannot be used", wrong)
 
     def as_dict(self) -> dict[str, Any]:
@@ -274,7 +281,17 @@ class Settings:
         """What must not differ when a study is resumed."""
         found = self.as_dict()
         # How long, how fast and where it is searched may change between two calls.
-        for name in ("trials", "trainings", "max_retries", "workers", "batch", "trackers", "device", "devices"):
+        for name in (
+            "trials",
+            "trainings",
+            "max_retries",
+            "workers",
+            "batch",
+            "trackers",
+            "device",
+            "devices",
+            "memory",
+        ):
             del found[name]
         found["recipe"] = without_later(found["recipe"])
         found["space"] = without_later(found["space"])
@@ -286,6 +303,11 @@ class Settings:
     def with_changes(self, **changes: Any) -> Settings:
         """A copy with some settings replaced."""
         return replace(self, **changes)
+
+    @property
+    def most_memory(self) -> int | None:
+        """Bytes that a training may need at its peak; None for no limit."""
+        return None if self.memory is None else bytes_of(self.memory)
 
     def inputs(self) -> dict[str, str | None]:
         """The files and folders that are read, by what a message calls them; the model may be a name of the Hub."""
@@ -299,11 +321,11 @@ class Settings:
         return {"the base model": self.model, "the data": self.data, **named, **begun}
 
 
-def _rungs_wrong(rungs: Sequence[str]) -> list[str]:
+def _wrong_with(read: Callable[[Any], Any], name: str, value: Any) -> list[str]:
     try:
-        rungs_of(rungs)
+        read(value)
     except SettingsError as error:
-        return [f"`rungs`: {str(error).removesuffix('.')}"]
+        return [f"`{name}`: {str(error).removesuffix('.')}"]
     return []
 
 

@@ -14,6 +14,7 @@ from autopeft.objective import replaced, shares
 from autopeft.session import Session, answers_budgets
 from autopeft.settings import Settings
 from autopeft.tasks._protocols import data_lines
+from autopeft.training.peak import predict_peak
 from autopeft.training.rate_sweep import middle
 from autopeft.training.recipe import Recipe
 from autopeft.training.tokens import token_lines
@@ -97,7 +98,9 @@ def _share(session: Session) -> float:
 
 def _times(session: Session, steps: int, total: Total) -> dict[str, float]:
     # The time is that of real steps on this machine, forward, backward and update, and not a guess from sizes.
-    evaluator = session.evaluator.with_recipe(steps=steps)
+    # Without a limit on memory, as it is told here what one has to be.
+    evaluator = session.evaluator.with_recipe(steps=steps).with_memory(None)
+    peak = predict_peak(evaluator, [middle(session.space)])
     found = evaluator(middle(session.space), session.settings.seed)
     per_step = found.extra["train_seconds"] / steps
     evaluation = found.seconds - found.extra["train_seconds"]
@@ -113,6 +116,7 @@ def _times(session: Session, steps: int, total: Total) -> dict[str, float]:
     # Rates are tried before there are workers to share it, one run after the other; at the most as many as are told.
     hours = (total.rates[1] + total.trials) * trial / session.settings.workers / 3600
     found_times = {"seconds_a_step": per_step, "seconds_a_trial": trial, "hours_of_training": hours}
+    found_times |= {"peak_memory_predicted": peak.total, "peak_memory_of_these_steps": found.peak_memory}
     if total.after is None:
         return found_times
     final = run(total.after.recipe, total.n_train, len(session.evaluator.splits.test))

@@ -58,6 +58,9 @@ PrecisionName = Annotated[
     str | None, typer.Option(help="float32, bf16, or auto (the default): bf16 where it is faster and keeps the loss.")
 ]
 Quantized = Annotated[str | None, typer.Option(help="8bit or 4bit: keep the model's linear maps so, by bitsandbytes.")]
+MemoryLimit = Annotated[
+    str | None, typer.Option(help="What a trial may need at its peak, such as 10GB; one that needs more fails.")
+]
 TruncationSide = Annotated[
     str | None, typer.Option(help="Where texts that are too long are cut: right (the default) or left.")
 ]
@@ -102,6 +105,7 @@ def asked(
     batch: Annotated[int | None, typer.Option(help="Trials trained in one pass over the model at most.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     devices: Annotated[str | None, typer.Option(help="One for each worker in turn: cuda:0,cuda:1.")] = None,
+    memory: MemoryLimit = None,
     trust_remote_code: TrustRemoteCode = False,
     sets: Sets = [],  # noqa: B006
 ) -> Settings:
@@ -110,24 +114,28 @@ def asked(
     Raises:
         SettingsError: the file or an option cannot be used, or two of them exclude each other.
     """
-    plain = {
+    plain = {  # metrics are those of files where no task is named
         "model": model, "quantize": quantize, "task": task, "data": data, "sampler": sampler, "cost": cost,
         "trials": trials, "trainings": trainings, "promotion": promotion, "initial": initial, "start": start,
         "rates": rates, "warm_start": warm_start or None, "train_limit": train_limit, "seed": seed,
-        "max_retries": max_retries, "workers": workers, "batch": batch, "device": device,
+        "max_retries": max_retries, "workers": workers, "batch": batch, "device": device, "memory": memory,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "recipe.truncation_side": truncation_side, "recipe.precision": precision,
         "files.train": train[0] if len(train) == 1 else train or None, "files.validation": validation,
         "files.test": test, "files.text": text or None, "files.label": label, "files.kind": kind,
-        "files.encoding": encoding, ("metrics" if task else "files.metrics"): metric or None,  # of files without a task
+        "files.encoding": encoding, ("metrics" if task else "files.metrics"): metric or None,
         "files.class_weights": options.class_weights(class_weights), "sampler_options.preset": preset,
         "files.label_separator": label_separator, "space.methods": methods.split(",") if methods else None,
     }  # fmt: skip
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
+    _check_methods(settings, methods)
+    return _with_budgets(settings, budget)
+
+
+def _check_methods(settings: Settings, methods: str | None) -> None:
     if methods and (name := settings.space.name) and not _takes_methods(name):
         raise SettingsError(f"--methods {methods} and the named space {name!r} exclude each other.")
-    return _with_budgets(settings, budget)
 
 
 def _takes_methods(name: str) -> bool:

@@ -150,6 +150,7 @@ class Session:
         space = build_space(backbone, settings.space)
         more: dict[str, Any] = {"data_seed": settings.data_seed, "answer": settings.answer, "cost": cost}
         evaluator = Evaluator(backbone, task, splits, settings.recipe, **more).with_rungs(rungs_of(settings.rungs))
+        evaluator = evaluator.with_memory(settings.most_memory)
         check_known(evaluator)
         space = with_steps(space, settings, evaluator.n_train)
         # From the seed and the space alone, and so the same for every sampler: comparisons of samplers are paired.

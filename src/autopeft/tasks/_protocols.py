@@ -275,6 +275,15 @@ def draw_subset(examples: Examples, size: int, generator: np.random.Generator) -
     return examples.subset(np.sort(generator.permutation(len(examples))[:size]))
 
 
+def nested_fraction(examples: Examples, fraction: float, seed: int) -> Examples:
+    """A random share of `examples` in their order, one at least; a larger share of one seed contains the smaller."""
+    if fraction >= 1:
+        return examples
+    # The beginning of one permutation, so that fidelities are nested.
+    n = max(1, round(fraction * len(examples)))
+    return examples.subset(np.sort(np.random.default_rng(seed).permutation(len(examples))[:n]))
+
+
 def _from_train(
     task: Task, source: Source, seed: int, name: str, fraction: float, size: int | None, *, stratify: bool
 ) -> Splits:

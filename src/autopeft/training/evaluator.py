@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from autopeft.architecture import Architecture, Counts
@@ -27,6 +26,7 @@ from autopeft.objective import Measurement, Objective
 from autopeft.objectives import NOMINAL
 from autopeft.tasks import Splits
 from autopeft.tasks._examples import Examples
+from autopeft.tasks._protocols import nested_fraction
 from autopeft.tasks._task import Task
 from autopeft.training.batches import Encoded, collate, evaluation_order
 from autopeft.training.checkpoint import Checkpoints, RunFile, identity_of
@@ -34,6 +34,7 @@ from autopeft.training.layer_drop import LayerDrop
 from autopeft.training.learners import Answer, Learner, learner_for
 from autopeft.training.loop import EVALUATION_FACTOR, fit
 from autopeft.training.memory import Memory, checkpointing, let_go, memory_given_back, shortage_told
+from autopeft.training.peak import within
 from autopeft.training.precision import autocast, check_precision
 from autopeft.training.recipe import Recipe
 from autopeft.training.run import Run
@@ -54,11 +55,13 @@ class Evaluator:
         learner: how the task is put to the backbone.
         checkpoints: where training runs are written down; None for nowhere, which `with_checkpoints` changes.
         rungs: points of every run at which it is measured besides, see `with_rungs`.
+        memory: bytes that no run may need at its peak, see `autopeft.training.peak`; None for no limit.
         cost: what is minimised; every measurement says it.
         trunks: hidden states that trials have in common, see `Recipe.trunk_dropout`.
     """
 
     checkpoints: Checkpoints | None = None
+    memory: int | None = None
     rungs: tuple[Fidelity, ...] = ()
 
     def __init__(
@@ -86,7 +89,7 @@ class Evaluator:
         self.data_seed, self.answer, self.cost = data_seed, answer, cost
         # One subset for all trials: with one of its own each, candidates would differ by the luck of their examples,
         # too.
-        train = _fraction(splits.train, recipe.data_fraction, data_seed)
+        train = nested_fraction(splits.train, recipe.data_fraction, data_seed)
         self.learner: Learner = learner_for(backbone, task, answer, train)
         _check(recipe, backbone, self.learner)
         self.trunks = Trunks()
@@ -135,7 +138,7 @@ class Evaluator:
         if recipe.reading != self.recipe.reading:
             more: dict[str, Any] = {"data_seed": self.data_seed, "answer": self.answer, "cost": self.cost}
             other = Evaluator(self.backbone, self.task, self.splits, recipe, **more)
-            return other._with(checkpoints=self.checkpoints, rungs=self.rungs)
+            return other._with(checkpoints=self.checkpoints, memory=self.memory, rungs=self.rungs)
         return self._with(recipe=recipe)
 
     def _with(self, **changes: Any) -> Evaluator:
@@ -147,6 +150,10 @@ class Evaluator:
     def with_checkpoints(self, checkpoints: Checkpoints | None) -> Evaluator:
         """The same, with runs written down there: one that was interrupted goes on from what is found of it."""
         return self._with(checkpoints=checkpoints)
+
+    def with_memory(self, limit: int | None) -> Evaluator:
+        """The same with another limit on memory: what is predicted to need more, or does, fails as "oom"."""
+        return self._with(memory=limit)
 
     def with_rungs(self, rungs: Sequence[Fidelity]) -> Evaluator:
         """The same, with every run measured at `rungs`, too, where `up_to` can pause it.
@@ -237,9 +244,11 @@ class Evaluator:
     def _measured_in_one_pass(
         self, candidates: Sequence[Candidate], seed: int, on_step: Progress | None
     ) -> list[Measurement | TrialFailure]:
-        evaluators, memory = [self._under(candidate) for candidate in candidates], Memory(self.backbone.device)
+        evaluators = [self._under(candidate) for candidate in candidates]
+        architectures = [candidate.architecture for candidate in candidates]
         found: list[Measurement | TrialFailure] = []
-        with Together(evaluators, [candidate.architecture for candidate in candidates], seed) as together:
+        with within(evaluators[0], architectures, self.memory), Together(evaluators, architectures, seed) as together:
+            memory = Memory(self.backbone.device)
             for place, fitted in enumerate(together.train(on_step)):
                 if isinstance(fitted, TrialFailure):
                     found.append(fitted)
@@ -282,16 +291,15 @@ class Evaluator:
         Raises:
             TrialFailure: NaN or a memory shortage; the backbone is as before.
         """
-        memory, evaluator = Memory(self.backbone.device), self._under(Candidate.of(candidate))
-        architecture = Candidate.of(candidate).architecture
+        evaluator, architecture = self._under(Candidate.of(candidate)), Candidate.of(candidate).architecture
         with ExitStack() as stack:
             # Entered first and so left last: memory is given back when what was attached is gone.
             stack.enter_context(memory_given_back())
             stack.enter_context(shortage_told())
-            file = None
+            stack.enter_context(within(evaluator, [architecture], self.memory))
+            memory, file = Memory(self.backbone.device), None
             if self.checkpoints is not None:
-                identity = evaluator._identity(architecture, seed)
-                file = stack.enter_context(self.checkpoints.of_run(identity))
+                file = stack.enter_context(self.checkpoints.of_run(evaluator._identity(architecture, seed)))
             yield stack.enter_context(evaluator._trained(architecture, seed, on_step, memory, until, file))
 
     def _identity(self, architecture: Architecture, seed: int) -> str:
@@ -390,11 +398,3 @@ def _check(recipe: Recipe, backbone: Backbone, learner: Learner) -> None:
         lookup(name)
     check_precision(recipe)
     check_trunk(recipe, backbone, learner)
-
-
-def _fraction(examples: Examples, fraction: float, seed: int) -> Examples:
-    if fraction >= 1:
-        return examples
-    # The beginning of one permutation: a larger fraction contains the smaller one, so that fidelities are nested.
-    n = max(1, round(fraction * len(examples)))
-    return examples.subset(np.sort(np.random.default_rng(seed).permutation(len(examples))[:n]))
