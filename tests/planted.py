@@ -65,6 +65,7 @@ class Planted:
         self.model, self.seed, self.noise = model, seed, noise
         self.head: Sequence[nn.Parameter] = ()
         self.steps_per_epoch = 20
+        self.examples: int | None = None
         generator = torch.Generator().manual_seed(seed)
         self.changes = {model.site(site).exit: _change(rank, generator) for site in sites}
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}

@@ -253,7 +253,7 @@ def test_what_depends_on_the_sampler_is_resolved(case: Case) -> None:
     assert resolved(asked) == asked.with_changes(rates="sweep", start="random", space=space)
     new = resolved(open_.with_changes(space=SpaceSettings(name="recommended")))
     assert (new.rates, new.start, new.initial) == ("card", "baselines", 30)
-    assert (new.space.batch_factors, new.space.dropout_factors) == ((0.25, 0.5, 1.0), (0, 1))
+    assert (new.space.batch_factors, new.space.dropout_factors) == ((0.125, 0.25, 0.5, 1.0), (0, 1))
     few = resolved(open_.with_changes(space=new.space, recipe=Recipe(batch_size=2)))
     assert few.space.batch_factors == (0.5, 1.0)  # a quarter of two examples is one as well
     # What the settings say stands, "no choice" included.

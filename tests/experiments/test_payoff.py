@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
 from autopeft.experiments._payoff_finals import Entrant, settle
 from autopeft.experiments._payoff_purse import Purse
-from autopeft.experiments._payoff_tables import differences_table
+from autopeft.experiments._payoff_tables import differences_table, overview
 from autopeft.experiments._results import Results
 from autopeft.objective import Measurement
 from autopeft.session import Session
@@ -154,6 +155,20 @@ def test_tasks_and_seeds_make_the_pairs_of_the_overview(case: Case, done: Path, 
     assert "| ours | 0.6500 | 0.8500 | 0.7500 |" in text
 
 
+def test_several_may_be_compared_with_all_others() -> None:
+    def cell(rival: str, seed: int, value: float) -> dict[str, Any]:
+        return {"rival": rival, "seed": seed, "tested": {"values": [value]}}
+
+    values = {"a": 0.5, "b": 0.6, "c": 0.8}
+    cells = {task: [cell(name, seed, of) for name, of in values.items() for seed in (0, 1)] for task in ("one", "two")}
+    text = "\n".join(overview(cells, tuple(values), ("c", "b")))
+    assert re.findall(r"\| (\w) less", text) == ["c", "b"]
+    assert [found[0] for found in re.findall(r"\| ([+-]0\.\d{4}) \|( [^|]*\|){5}", text)] == [
+        "+0.3000", "+0.2000", "+0.1000", "-0.2000",
+    ]  # fmt: skip
+    assert overview(cells, tuple(values), ("nobody",)) == []
+
+
 # -- the finals, with metrics put by hand -------------------------------------------------------------------------
 
 
@@ -278,6 +293,8 @@ def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None
     ("changes", "message"),
     [
         ({"ours": "nobody"}, "`ours` is one of the rivals"),
+        ({"ours": ["ours", "nobody"]}, "`ours` is one of the rivals"),
+        ({"ours": []}, "`ours` is one of the rivals"),
         ({"cost": 0}, "`cost` is a whole number of full trainings"),
         ({"retraining": {}}, "`retraining` is a mapping of `seeds`"),
         ({"rivals": {"ours": {"how": "luck"}}}, "`how` is one of grid, lora-tpe, search, zero-shot"),

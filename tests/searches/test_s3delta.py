@@ -162,6 +162,7 @@ class Bilinear:
     """
 
     steps_per_epoch = 4
+    examples: int | None = None
 
     def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet

@@ -27,19 +27,19 @@ EXPLAINED = (
 Cells = Sequence[Result]
 
 
-def page(cells: Cells, rivals: Sequence[str], ours: str, title: str) -> Page:
+def page(cells: Cells, rivals: Sequence[str], ours: Sequence[str], title: str) -> Page:
     """The page of the cells that are done.
 
     Args:
         rivals: all, in the order of the file.
-        ours: the rival whose differences to the others are told.
+        ours: the rivals whose differences to the others are told.
         title: of the picture.
     """
     by_rival = {name: own for name in rivals if (own := [cell for cell in cells if cell["rival"] == name])}
     lines = [EXPLAINED, "", "## Numbers", "", markdown_table(results_table(by_rival)), ""]
-    if ours in by_rival and len(by_rival) > 1:
-        grain = 1 / int(cells[0]["splits"]["test"]["size"])
-        lines += [markdown_table(_differences(by_rival, ours, grain)), ""]
+    grain = 1 / int(cells[0]["splits"]["test"]["size"])
+    for one in (name for name in ours if name in by_rival and len(by_rival) > 1):
+        lines += [markdown_table(_differences(by_rival, one, grain)), ""]
     lines += [markdown_table(chosen_table(by_rival)), "", *_written(by_rival)]
     points = [_point(name, own) for name, own in by_rival.items()]
     return Page(lines, {"results": results_data(points, [], metric=str(cells[0]["objective"]), title=title)})
@@ -148,8 +148,8 @@ def chosen_table(by_rival: Mapping[str, Cells]) -> Table:
     return Table(header, tuple(rows), caption, frozenset({"seed", "nominal", "chosen at", "test"}))
 
 
-def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: str) -> list[str]:
-    """Means over tasks and ours less each other over all pairs of task and search seed; none where ours is missing.
+def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """Means over tasks and ours less each other over all pairs of task and search seed; none where ours are missing.
 
     Args:
         cells: by task.
@@ -162,12 +162,14 @@ def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: str) -> li
             keyed[cell["rival"]][numbers[task, int(cell["seed"])]] = _mean(cell)
     keyed = {name: own for name, own in keyed.items() if own}
     # Of one task its own table says the same.
-    if ours not in keyed or len(keyed) < 2 or len(cells) < 2:
+    told = [name for name in ours if name in keyed]
+    if not told or len(keyed) < 2 or len(cells) < 2:
         return []
     # Tasks have other grains, and pairs enough to have a spread of their own.
-    table = differences_table(keyed, ours, "task and search seed, each the mean of its retrainings", 0.0)
+    by = "task and search seed, each the mean of its retrainings"
+    tables = (differences_table(keyed, name, by, 0.0) for name in told)
     means = markdown_table(_means_table(cells, keyed, {n: pair for pair, n in numbers.items()}))
-    return ["## Over all tasks", "", means, "", markdown_table(table), ""]
+    return ["## Over all tasks", "", means, "", *(line for one in tables for line in (markdown_table(one), ""))]
 
 
 def _means_table(

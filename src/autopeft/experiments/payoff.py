@@ -61,7 +61,7 @@ class Payoff:
         origin: where this was read.
         settings: shared by all; their recipe is that of a full training.
         rivals: by name.
-        ours: the rival whose differences to the others are told.
+        ours: the rivals, a name or a list of names, whose differences to the others are told.
         cost: full trainings that each may spend, everything included.
         seeds: of the searches.
         retraining_seeds: with which the chosen is trained again.
@@ -76,7 +76,7 @@ class Payoff:
     origin: Origin
     settings: Settings
     rivals: Mapping[str, Rival]
-    ours: str
+    ours: tuple[str, ...]
     cost: int
     seeds: tuple[int, ...]
     retraining_seeds: tuple[int, ...]
@@ -94,7 +94,7 @@ class Payoff:
             origin=origin,
             settings=origin.settings(raw["settings"]),
             rivals={str(name): read_rival(str(name), own, origin) for name, own in raw["rivals"].items()},
-            ours=str(raw["ours"]),
+            ours=_names(raw["ours"]),
             cost=int(raw["cost"]),
             seeds=tuple(raw["seeds"]),
             retraining_seeds=tuple(raw["retraining"]["seeds"]),
@@ -190,9 +190,14 @@ def _wrong_payoff(raw: Mapping[str, Any]) -> list[str]:
         wrong.append(f"`cost` is a whole number of full trainings, at least 1, but got {raw['cost']!r}")
     if not isinstance(after, Mapping) or set(after) != {"seeds"} or wrong_seeds(after["seeds"]):
         wrong.append(f"`retraining` is a mapping of `seeds` (a list), but got {after!r}")
-    if not isinstance(raw["rivals"], Mapping) or raw["ours"] not in raw["rivals"]:
-        wrong.append(f"`ours` is one of the rivals, but got {raw['ours']!r}")
+    known = raw["rivals"] if isinstance(raw["rivals"], Mapping) else {}
+    if not raw["ours"] or not set(_names(raw["ours"])) <= set(known):
+        wrong.append(f"`ours` is one of the rivals, or several in a list, but got {raw['ours']!r}")
     return wrong
+
+
+def _names(ours: Any) -> tuple[str, ...]:
+    return tuple(map(str, ours)) if isinstance(ours, list) else (str(ours),)
 
 
 MEMBERS = {"payoff": Payoff}

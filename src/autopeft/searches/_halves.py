@@ -51,7 +51,7 @@ class HalvedTask:
     Which examples form the batch of a step depends on the seed and the number of the step alone.
 
     Attributes:
-        examples: that went through the model so far, repetitions counted.
+        examples: see `Problem`.
     """
 
     def __init__(self, evaluator: Evaluator, batch_size: int, seed: int, *, is_whole: bool = False) -> None:
@@ -70,11 +70,11 @@ class HalvedTask:
         self._orders: dict[int, tuple[int, list[NDArray[np.int64]]]] = {}  # the present epoch of each half
         self.head: Sequence[nn.Parameter] = evaluator.learner.reset(seed)
         self.steps_per_epoch = self._batches(TRAIN)
-        self.examples = 0
+        self.examples: int | None = 0
 
-    def told(self, earlier: float = 0.0) -> dict[str, int]:
-        """What a search tells of its examples: nothing where it took `earlier` seconds in another process."""
-        return {} if earlier else {"examples": self.examples}
+    def told(self) -> dict[str, int]:
+        """What a search tells of its examples; nothing where their number is not known."""
+        return {} if self.examples is None else {"examples": self.examples}
 
     def _batches(self, half: int) -> int:
         return math.ceil(len(self._halves[half]) / self._size)
@@ -98,7 +98,8 @@ class HalvedTask:
         evaluator, part = self._evaluator, self._evaluator.train_part
         device = evaluator.backbone.device
         chosen = self.indices(half, step)
-        self.examples += len(chosen)
+        # A checkpoint of before they were counted does not say how many there were.
+        self.examples = None if self.examples is None else self.examples + len(chosen)
         batch = collate(part, chosen, evaluator.learner.pad, device)
         with autocast(evaluator.recipe, device):
             return evaluator.learner.forward(batch).loss

@@ -41,7 +41,11 @@ class Problem(Protocol):
     Attributes:
         head: parameters that are trained besides the supernet's.
         steps_per_epoch: batches of the first half.
+        examples: that went through the model so far, repetitions counted, those of processes before this one too; None
+            where that is not known.
     """
+
+    examples: int | None
 
     @property
     def head(self) -> Sequence[nn.Parameter]: ...

@@ -226,7 +226,7 @@ class PruneYuSearch:
             supernet.remove(int(index) for index in np.flatnonzero(~alive[pruned.groups.module]))
             found = measured(supernet, problem, settings, plan, pruned.columns)
         self._trained += steps
-        self._examples += problem.examples
+        self._examples += problem.examples or 0
         return found
 
 

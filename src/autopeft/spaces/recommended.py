@@ -3,7 +3,7 @@
 AutoPEFT's three methods (arXiv 2301.12132, section 3.1) with LoRA beside them, at the query and value maps and, by a
 size of its own, at all other linear maps; DoRA, BitFit and LNFit. So every uniform baseline is a point of the space.
 One size a method, shared by the layers that are on, one Boolean a layer, and one factor on all learning rates. And how
-it is trained, which on few data decides more than all of these: half or a quarter of the examples a step, and dropout
+it is trained, which on few data decides more than all of these: an eighth to all of the examples a step, and dropout
 or none.
 
 Sizes are powers of 2: the cost of a module is proportional to its size, and twice the size is the least step that a
@@ -100,7 +100,7 @@ MEMBERS = {
         start="baselines",
         rates="card",
         rate_factors={"all": (1 / 3, 1.0, 3.0)},
-        batch_factors=(0.25, 0.5, 1.0),
+        batch_factors=(0.125, 0.25, 0.5, 1.0),
         dropout_factors=(0, 1),
     )
 }

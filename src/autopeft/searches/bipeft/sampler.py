@@ -45,7 +45,7 @@ class BipeftSearch:
         found = self._search(limit, problem)
         self.earlier_seconds = found.earlier
         told = {"steps": found.steps, "triggers": len(found.history), "gates": asdict(found.movement)}
-        self.told = {**told, **problem.told(found.earlier)}
+        self.told = {**told, **problem.told()}
         return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> BipeftResult:

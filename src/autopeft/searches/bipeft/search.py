@@ -351,6 +351,7 @@ class BilevelSearch:
         for name, parameter in (("keep", self.gates.keep), ("size", self.gates.size)):
             tensors |= {f"adam/{name}/{key}": value for key, value in self._adam.state[parameter].items()}
         facts = {"identity": self.identity, "done": self.done, "seconds": self._watch.seconds, "selector": None}
+        facts["examples"] = self.problem.examples
         if self.selector is not None:
             selector = self.selector.state()
             tensors |= {f"selector/{name}": value for name, value in selector.tensors.items()}
@@ -365,6 +366,7 @@ class BilevelSearch:
             StudyMismatchError: it belongs to another search.
         """
         found.check(self.identity)
+        self.problem.examples = found.facts.get("examples")
         parts = found.tensors
         self.done, self._watch.earlier = int(found.facts["done"]), float(found.facts["seconds"])
         for name, parameter in (("keep", self.gates.keep), ("size", self.gates.size)):

@@ -53,7 +53,7 @@ class S3DeltaSearch:
         """What the search for `limit` ended at."""
         problem = self._problem()
         found = self._search(limit, problem)
-        self.earlier_seconds, self.told = found.earlier, problem.told(found.earlier)
+        self.earlier_seconds, self.told = found.earlier, problem.told()
         return (found.architecture,)
 
     def search(self, limit: ParameterBudget) -> S3DeltaResult:

@@ -218,6 +218,7 @@ class SparseSearch:
         for name, _, parameter, moments in self._parts():
             tensors |= {name: parameter, **{f"{name}/{key}": value for key, value in moments.items()}}
         facts = {"identity": self.identity, "done": self.done, "seconds": self._watch.seconds, "best": self._best}
+        facts["examples"] = self.problem.examples
         return Checkpoint(tensors, facts)
 
     @torch.no_grad()
@@ -228,6 +229,7 @@ class SparseSearch:
             StudyMismatchError: it belongs to another search.
         """
         found.check(self.identity)
+        self.problem.examples = found.facts.get("examples")
         self.done, self._best = int(found.facts["done"]), float(found.facts["best"])
         self._watch.earlier = float(found.facts["seconds"])
         self._kept = found.tensors["kept"].numpy()
