@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-import traceback
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,9 +21,6 @@ from autopeft.study.read_only import for_reading, may_write
 from autopeft.study.study import Study
 from formulas import SPACE, Blind, formula, made
 from small_case import call
-
-# These tests become another user in a process of their own; a library with threads warns of any fork.
-pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 # Of `capset(2)`: the third version of the header, and a set of 64 bits in two halves.
 CAPABILITY_VERSION = 0x20080522
@@ -48,22 +45,45 @@ def give_up_capabilities() -> None:
 
 
 def without_rights(act: Callable[[], None]) -> None:
-    """Call `act` as somebody whom the permissions of files bind; root, whom they do not, gives that up in a child."""
+    """Call `act` as somebody whom the permissions of files bind; root, whom they do not, gives that up in a thread."""
     if os.getuid() != 0:
         act()
         return
-    child = os.fork()
-    if not child:
-        code = 1
+    wrong: list[BaseException] = []
+
+    def acting() -> None:
         try:
             give_up_capabilities()
             act()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        except BaseException as error:
+            wrong.append(error)
+
+    # Capabilities are a thread's own. A child instead would be a copy of all that libraries have reserved in this
+    # process, which may be more than the machine has.
+    thread = threading.Thread(target=acting)
+    thread.start()
+    thread.join()
+    if wrong:
+        raise wrong[0]
+
+
+def test_who_acts_without_rights_is_bound(folder: Path) -> None:
+    path = folder / "kept"
+    path.write_text("")
+    path.chmod(0o444)
+
+    def refused() -> None:
+        with pytest.raises(PermissionError):
+            path.write_text("more")
+
+    without_rights(refused)
+    with pytest.raises(AssertionError, match="by hand"):
+        without_rights(_wrong)
+    assert os.getuid() or os.access(path, os.W_OK)
+
+
+def _wrong() -> None:
+    raise AssertionError("by hand")
 
 
 @pytest.fixture
