@@ -12,11 +12,11 @@ import yaml
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
+from autopeft.experiments._contest_answers import better_table, columns_of, near_table
 from autopeft.experiments._contest_tables import (
     Row,
     differences_table,
     found_table,
-    overview,
     page,
     repeats_table,
     results_table,
@@ -247,6 +247,7 @@ def row_of(rival: str, budget: str, *values: float, sizes: tuple[dict[str, int],
             "found": [
                 {
                     "values": list(values),
+                    "seeds": list(range(len(values))),
                     "counts": counts,
                     "trial": 1 + seed,
                     "architecture": Architecture(
@@ -260,20 +261,21 @@ def row_of(rival: str, budget: str, *values: float, sizes: tuple[dict[str, int],
     return Row(rival, budget, cells)
 
 
-def test_means_over_all_columns_come_first_and_count_who_is_near_the_best() -> None:
+def test_means_over_all_columns_count_who_is_above_and_near_the_best() -> None:
     rows = {
         "a": [row_of("own", "1%", 0.6, 0.8), row_of("apet", "1%", 0.5, 0.7), row_of("third", "1%", 0.1, 0.1)],
         "b": [row_of("own", "1%", 0.3, 0.3), row_of("apet", "1%", 0.6, 0.6), row_of("third", "1%", 0.5, 0.9)],
     }
-    lines = overview(rows, "apet", ["c"])
-    assert lines[0] == "## Over all columns"
-    table = lines[2].splitlines()
-    # own: +0.1 and -0.3; in "a" it is the best, in "b" 0.4 below a best with a standard error of 0.2.
-    assert "| own | -0.1000 | 0.2000 | 1 | 1 |" in table
-    # apet is 0.1 below own in "a", whose standard error is 0.1, and 0.1 below third in "b".
-    assert "| apet |  |  |  | 2 |" in table
-    assert "Not all cells of c are done" in lines[4]
-    assert overview({"a": rows["a"], "b": rows["b"][:2]}, "apet", []) == []  # another set of rivals
+    columns = columns_of(rows)
+    # own: +0.1 and -0.3, so that its standard error over columns is 0.2; t of one degree is 12.7062.
+    own = better_table(columns, ["own", "third"], "apet", 1).rows[0]
+    assert own[:2] == ("own", "-0.1000")
+    assert own[3] == f"{-0.1 - 12.7062 * 0.2:+.4f} to {-0.1 + 12.7062 * 0.2:+.4f}"
+    assert own[5:7] == ("1", "2 of 2")
+    # In "a" own is the best, in "b" 0.4 below a best with a standard error of 0.2; apet is 0.1 below own in "a", whose
+    # standard error is 0.1, and 0.1 below third in "b".
+    near = {name: told for name, _, told, *_ in near_table(columns, ["own", "apet", "third"]).rows}
+    assert (near["own"], near["apet"]) == ("1 of 2", "2 of 2")
 
 
 def test_what_was_found_says_who_proposed_it_and_whether_a_search_repeats_itself() -> None:

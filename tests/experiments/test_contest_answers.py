@@ -67,18 +67,18 @@ def test_better_than_the_control_on_average_with_two_intervals_and_the_number_of
     reach = float(student.ppf(0.975, freedom)) * sum(parts) ** 0.5 / 2
     assert own[2] == f"{0.055 - reach:+.4f} to {0.055 + reach:+.4f}"
     assert own[3] == f"{0.055 - 12.7062 * 0.055:+.4f} to {0.055 + 12.7062 * 0.055:+.4f}"
-    assert own[4:] == ("better" if reach < 0.055 else "no difference shown", "2 of 2", "5")
+    assert own[4:] == ("better" if reach < 0.055 else "no difference shown", "1", "2 of 2", "5")
     # A rival that lacks the cells of "b" is told to have one column, and has no interval over columns; that its three
     # differences are equal is no certainty.
-    assert rival == ("rival", "+0.1100", "", "", "too few pairs", "1 of 2", "3")
+    assert rival == ("rival", "+0.1100", "", "", "too few pairs", "1", "1 of 2", "3")
     assert wide[1] == "+0.0500"
 
 
 def test_one_pair_in_a_column_allows_no_interval() -> None:
     assert interval_of([Paired((0, 1), (0.1, 0.2)), Paired((0,), (0.3,))]) is None
     rows = {"a": [row_of("apet", 0.5), row_of("own", 0.6)]}
-    ((*_, verdict, columns, pairs),) = better_table(columns_of(rows), ["own"], "apet", 3).rows
-    assert (verdict, columns, pairs) == ("too few pairs", "1 of 1", "1")
+    ((*_, verdict, above, columns, pairs),) = better_table(columns_of(rows), ["own"], "apet", 3).rows
+    assert (verdict, above, columns, pairs) == ("too few pairs", "1", "1 of 1", "1")
 
 
 def test_near_the_best_other_search_leaves_uniform_controls_out_and_names_where_it_is_not() -> None:
@@ -127,7 +127,7 @@ def test_the_page_answers_from_what_there_is_and_names_what_is_missing(case: Cas
     assert "speak of further search seeds on the same tasks" in text
     assert "Better than apet on average over all columns?" in text
     # Two differences, 0.10 and 0.12: 0.11 and 12.7062 standard errors of 0.01.
-    assert "| own | +0.1100 | -0.0171 to +0.2371 |  | no difference shown | 1 of 1 | 2 |" in text
+    assert "| own | +0.1100 | -0.0171 to +0.2371 |  | no difference shown | 1 | 1 of 1 | 2 |" in text
     assert "Better than every uniform control (wide) at the same budget?" in text
 
 

@@ -20,7 +20,7 @@ from autopeft.candidate import Candidate, Changes
 from autopeft.errors import BudgetError, NonFiniteFailure, SettingsError
 from autopeft.finals import Band, Entry, Finalist, Heats, Plan, bands, invite, judge
 from autopeft.finals.finalists import resized
-from autopeft.finals.heats import Result
+from autopeft.finals.heats import Result, examples_of_a_run, examples_of_a_trial
 from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.objectives import lookup as lookup_cost
@@ -213,6 +213,14 @@ def test_finals_go_on_where_they_were_and_other_data_is_another_run(tmp_path: Pa
     other.splits = SimpleNamespace(describe=lambda: {"data": "other"}, test=range(100))
     _hold(other, tmp_path)
     assert len(other.trained_runs) == len(first.trained_runs)
+
+
+def test_a_trial_is_charged_what_it_has_processed_and_one_that_failed_in_full() -> None:
+    whole = cast(Evaluator, SimpleNamespace(recipe=Recipe(epochs=2, batch_size=8), n_train=20))
+    counts = Counts(1, 1, 1, 100)
+    stopped = Measurement({"f1": 0.5}, "f1", counts, 1.0, 0, 0.0, "validation", extra={"n_processed": 12})
+    assert (examples_of_a_trial(whole, stopped), examples_of_a_trial(whole, None)) == (12, 40)
+    assert examples_of_a_run(whole) == 40
 
 
 def test_one_that_fails_is_last_and_leaves_the_others_as_they_were() -> None:

@@ -96,12 +96,13 @@ def better_table(columns: Sequence[Column], names: Sequence[str], control: str, 
             over = Paired(tuple(range(len(pairs))), tuple(one.mean for one in pairs)).interval
             told.append(
                 (name, f"{fmean(one.mean for one in pairs):+.4f}", _told(here), _told(over), _verdict(here),
-                 f"{len(pairs)} of {len(columns)}", str(sum(len(one.values) for one in pairs)))
+                 str(sum(one.mean > 0 for one in pairs)), f"{len(pairs)} of {len(columns)}",
+                 str(sum(len(one.values) for one in pairs)))
             )  # fmt: skip
-    header = ("rival", "mean difference", "in these columns", "over columns", "verdict", "columns", "pairs")
+    header = ("rival", "mean difference", "in these columns", "over columns", "verdict", "above", "columns", "pairs")
     caption = (
         f"Better than {control} on average over all columns? The mean over columns of the test metric less that of "
-        f"{control}; the verdict is by the interval in these columns."
+        f"{control}; the verdict is by the interval in these columns; above in so many of them."
     )
     return Table(header, tuple(told), caption, frozenset(header[1:]) - {"verdict"})
 

@@ -14,7 +14,7 @@ from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, BudgetError
 from autopeft.experiments._provenance import provenance
 from autopeft.finals.finalists import resized
-from autopeft.finals.heats import examples_of_a_run
+from autopeft.finals.heats import examples_of_a_run, examples_of_a_trial
 from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.reports.rows import search_seconds
@@ -114,7 +114,7 @@ def run_search(asked: Contest, session: Session, folder: Path) -> dict[str, Any]
 def _examples(session: Session, trials: Sequence[Trial], told: Mapping[str, Mapping[str, Any]] | None) -> int | None:
     """Examples of a search: what it tells itself, or those of its trials."""
     if told is None:
-        return len(trials) * examples_of_a_run(session.evaluator)
+        return sum(examples_of_a_trial(session.evaluator, trial.measurement) for trial in trials)
     counts = [int(one["examples"]) for one in told.values() if "examples" in one]
     # A search that was interrupted, or is a stranger's, does not tell.
     return sum(counts) if counts and len(counts) == len(told) else None

@@ -218,47 +218,6 @@ def _by_search(found: Sequence[Result]) -> dict[int, float]:
     return {int(cell["settings"]["seed"]): fmean(v for one in cell["found"] for v in one["values"]) for cell in found}
 
 
-def overview(rows: Mapping[str, Sequence[Row]], control: str, left_out: Sequence[str]) -> list[str]:
-    """Lines and a table of means over all columns, a column a task and budget; none where rivals or budgets differ.
-
-    Args:
-        rows: by task.
-        control: the rival that the others are compared with.
-        left_out: tasks that are not complete.
-    """
-    values = {(task, row.budget, row.rival): row.values for task, own in rows.items() for row in own}
-    columns = list(dict.fromkeys((task, budget) for task, budget, _ in values))
-    rivals = list(dict.fromkeys(rival for *_, rival in values))
-    # A mean over other columns than a rival's would compare tasks and not searches.
-    if len(values) != len(columns) * len(rivals):
-        return []
-    told = []
-    for rival in rivals:
-        others = [name for name in rivals if name != rival]
-        differences = [fmean(values[*column, rival]) - fmean(values[*column, control]) for column in columns]
-        near = sum(_is_near(values[*column, rival], [values[*column, name] for name in others]) for column in columns)
-        error = f"{stdev(differences) / len(columns) ** 0.5:.4f}" if len(columns) > 1 and rival != control else ""
-        mean = "" if rival == control else f"{fmean(differences):+.4f}"
-        higher = "" if rival == control else str(sum(value > 0 for value in differences))
-        told.append((rival, mean, error, higher, str(near)))
-    header = ("rival", "mean difference", "standard error", f"above {control}", "near the best other")
-    caption = (
-        f"Over {len(columns)} columns (tasks {', '.join(rows)}; each budget): test metric less that of {control}, its "
-        "mean and standard error over the columns, the number of columns in which it is higher, and that in which its "
-        "mean is at least that of the best other rival less one standard error of the latter."
-    )
-    more = [f"Not all cells of {', '.join(left_out)} are done, so that it is left out here.", ""] if left_out else []
-    table = markdown_table(Table(header, tuple(told), caption, frozenset(header[1:])))
-    return ["## Over all columns", "", table, "", *more]
-
-
-def _is_near(values: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-    """Whether the mean is within one standard error of the best of the others, by that one's standard error."""
-    best = max(others, key=fmean)
-    error = stdev(best) / len(best) ** 0.5 if len(best) > 1 else 0.0
-    return fmean(values) >= fmean(best) - error
-
-
 def _by_run(found: Sequence[Result]) -> dict[int, float]:
     """The mean over what the one search ended at, by seed of retraining."""
     runs: dict[int, list[float]] = {}

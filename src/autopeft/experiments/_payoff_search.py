@@ -10,7 +10,7 @@ from autopeft.candidate import Candidate, Changes
 from autopeft.experiments._experiment import merged
 from autopeft.experiments._payoff_finals import Asked, Entrant, Known
 from autopeft.experiments._payoff_purse import Purse
-from autopeft.finals.heats import examples_of_a_run
+from autopeft.finals.heats import examples_of_a_run, examples_of_a_trial
 from autopeft.objective import Measurement
 from autopeft.samplers._bayes.smoothing import smooth
 from autopeft.session import Session
@@ -197,5 +197,5 @@ def _charge_rates(purse: Purse, signal: Any, evaluator: Evaluator, seed: int) ->
 def _charge_trial(purse: Purse, trial: Trial, evaluator: Evaluator) -> None:
     found = trial.measurement
     value, seconds = (None, 0.0) if found is None else (found.value, found.seconds)
-    examples = examples_of_a_run(evaluator) if found is None else int(found.extra["n_processed"])
+    examples = examples_of_a_trial(evaluator, found)
     purse.charge("search", f"trial {trial.number} ({trial.origin})", trial.seed, value, examples, seconds)

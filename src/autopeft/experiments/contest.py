@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from autopeft.experiments._contest_answers import answers
 from autopeft.experiments._contest_runs import Searched, limit_of, result_of, run_search, uniform
-from autopeft.experiments._contest_tables import Row, overview, page
+from autopeft.experiments._contest_tables import Row, page
 from autopeft.experiments._experiment import (
     Origin,
     Page,
@@ -178,11 +178,7 @@ class Contest:
 
     @classmethod
     def overview(cls, done: Mapping[str, tuple[Contest, Mapping[str, Result]]]) -> Sequence[str]:
-        """Means over all columns, a column a task and budget, of the tasks that are complete, and what is answered."""
-        return [*cls._means(done), *cls._answers(done)]
-
-    @classmethod
-    def _answers(cls, done: Mapping[str, tuple[Contest, Mapping[str, Result]]]) -> Sequence[str]:
+        """What the cells answer over all columns, a column a task and budget."""
         parts = [part for part, _ in done.values()]
         controls, n_seeds = {part.control for part in parts}, {len(part.seeds) for part in parts}
         # Differences to several controls have no mean, and pairs of searches are none of retrainings.
@@ -191,17 +187,6 @@ class Contest:
         rows = {task: part.rows(found) for task, (part, found) in done.items()}
         uniform = {name for part in parts for name in part.controls}
         return answers(rows, controls.pop(), uniform, n_seeds.pop())
-
-    @classmethod
-    def _means(cls, done: Mapping[str, tuple[Contest, Mapping[str, Result]]]) -> Sequence[str]:
-        complete = {task: (part, found) for task, (part, found) in done.items() if len(found) == len(part.cells())}
-        controls = {part.control for part, _ in complete.values()}
-        # A mean over tasks that lack cells would compare rivals on different tasks, and one over different controls
-        # nothing.
-        if len(complete) < 2 or len(controls) > 1:
-            return ()
-        rows = {task: part.rows(found) for task, (part, found) in complete.items()}
-        return overview(rows, controls.pop(), [task for task in done if task not in complete])
 
     @property
     def control(self) -> str:

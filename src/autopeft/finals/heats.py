@@ -17,6 +17,7 @@ from typing import Any
 from autopeft.candidate import Candidate
 from autopeft.errors import SettingsError, TrialFailure
 from autopeft.finals.finalists import Finalist
+from autopeft.objective import Measurement
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.kept_runs import KeptRuns, name_of
 from autopeft.training.rate_sweep import best_rate, try_rates
@@ -253,6 +254,11 @@ class Heats:
 def examples_of_a_run(evaluator: Evaluator) -> int:
     """Training examples that a run of the evaluator's recipe processes when nothing stops it."""
     return evaluator.recipe.n_processed(evaluator.n_train)
+
+
+def examples_of_a_trial(evaluator: Evaluator, measurement: Measurement | None) -> int:
+    """Those that a trial has processed; one that failed is charged in full, as how far it came is not known."""
+    return examples_of_a_run(evaluator) if measurement is None else int(measurement.extra["n_processed"])
 
 
 def _groups(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
