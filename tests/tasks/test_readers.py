@@ -6,8 +6,10 @@ import bz2
 import codecs
 import contextlib
 import csv
+import gzip
 import json
 import lzma
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from autopeft.errors import DataError, InputError, SettingsError
-from autopeft.tasks._bytes import check_encoding
+from autopeft.tasks import _bytes
+from autopeft.tasks._bytes import check_encoding, text_of
 from autopeft.tasks._files import from_files
 from autopeft.tasks._tables import SUFFIXES, Table, files_of, read
 from fuzzing import N_CASES, at_once
@@ -79,6 +82,28 @@ def test_parquet_that_python_cannot_hold_is_refused(tmp_path: Path, column: Any)
 )
 def test_damaged_files_are_refused_at_once(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     assert expected in refused(tmp_path / name, content)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the address space is read from Linux's /proc")
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst", ""])
+def test_damaged_files_leave_nothing_reserved(tmp_path: Path, ending: str) -> None:
+    def reserved() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    refused(tmp_path / f"a.jsonl{ending}", b"damaged")
+    before = reserved()
+    for _ in range(4):  # a process that reserves more than the machine has can start no other
+        refused(tmp_path / f"a.jsonl{ending}", b"damaged")
+    assert reserved() - before < 2**30
+
+
+def test_a_file_of_several_parts_is_read_whole(tmp_path: Path) -> None:
+    many = lines(200_000)
+    assert len(many.encode()) > 2 * _bytes._AT_ONCE
+    for ending, packed in ((".gz", gzip.compress(many.encode(), 1)), ("", many.encode())):
+        path = tmp_path / f"a.csv{ending}"
+        path.write_bytes(packed)
+        assert text_of(path) == many
 
 
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ _MARKS = (
 _NOT_FOR_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem")
 _LOOKED_AT = 4096
 _WIDE_SHARE = 0.3
+_AT_ONCE = 2**20
 _NOT_BY_CHANCE = 3  # characters beyond ASCII, every one of them well-formed UTF-8
 
 
@@ -94,13 +95,23 @@ def text_of(path: Path, encoding: str | None = None) -> str:
     return text
 
 
+def _at_most(stream: Any, most: int) -> bytes:
+    """The first `most` bytes of a stream, and what lies behind them is not unpacked.
+
+    Asked for all at once, a library reserves as much before it reads, and pyarrow keeps it reserved where it fails.
+    """
+    found = bytearray()
+    while len(found) < most and (part := stream.read(min(_AT_ONCE, most - len(found)))):
+        found += part
+    return bytes(found)
+
+
 def _unpacked(path: Path) -> bytes:
     import pyarrow
 
     try:
         with _OPENERS.get(path.suffix.lower(), _open_as_is)(path) as stream:
-            # One byte more than is allowed tells a file that unpacks to too much without unpacking the rest.
-            raw: bytes = stream.read(MOST_BYTES + 1)
+            raw = _at_most(stream, MOST_BYTES + 1)  # one more than is allowed tells that there is too much
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException, ValueError) as error:
         raise DataError(f"The data file {str(path)!r} cannot be read: {error}.") from error
     if len(raw) > MOST_BYTES:
