@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import machine
@@ -35,7 +35,7 @@ class Side:
 
     k: int = 1
     keeps_trunk: bool = False
-    precision: str = "float32"
+    precision: Literal["float32", "bf16"] = "float32"
     peer: Callable[[argparse.Namespace], list[Any]] | None = None
 
 

@@ -208,7 +208,7 @@ class Settings:
             space; read when the search begins, and not when it goes on.
         seed: of the search and of every training run in it.
         max_retries: how often a trial whose worker was lost is tried again.
-        workers: processes on this machine.
+        workers: processes on this machine; "auto" measures on a CPU whether one a core trains more than one alone.
         batch: trials that a process trains in one pass over the backbone at most.
         device: where everything is computed, such as "cpu" or "cuda".
         devices: one for each worker in turn, such as "cuda:0" and "cuda:1"; empty lets all use `device`.
@@ -249,7 +249,7 @@ class Settings:
     warm_start: Many[Text] = ()
     seed: Natural = 42
     max_retries: Natural = 3
-    workers: Count = 1
+    workers: Literal["auto"] | Count = 1
     batch: Count = 1
     trackers: Many[Text] = ()
     device: Text = "cpu"
@@ -271,6 +271,11 @@ class Settings:
         # What is no text has been told above.
         wrong += _wrong_with(bytes_of, "memory", self.memory) if isinstance(self.memory, str) else []
         raise_if_any("The settings cannot be used", wrong)
+
+    @property
+    def n_workers(self) -> int:
+        """Processes on this machine; one as long as that is left to a measurement."""
+        return 1 if self.workers == "auto" else self.workers
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping ready for YAML and JSON; `from_dict` is its inverse."""

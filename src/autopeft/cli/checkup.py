@@ -223,9 +223,9 @@ def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Itera
         )
     if settings.device == "cpu" and machine["gpus"]:
         yield Advice("better", f"There is a GPU that is not used ({machine['gpus'][0]}): --device cuda.")
-    if settings.workers == 1 and settings.device == "cpu" and machine["threads of torch"] < machine["cores"]:
+    if settings.n_workers == 1 and settings.device == "cpu" and machine["threads of torch"] < machine["cores"]:
         threads, cores = machine["threads of torch"], machine["cores"]
-        yield Advice("better", f"PyTorch uses {threads} of {cores} cores: unset OMP_NUM_THREADS, or --workers {cores}.")
+        yield Advice("better", f"PyTorch uses {threads} of {cores} cores: unset OMP_NUM_THREADS, or --workers auto.")
     if settings.recipe.precision == "float32" and machine.get(_PRODUCTS, 0) > _WORTH_IT:
         yield Advice("better", "bf16 may be faster here: --precision auto measures it and whether it keeps the loss.")
     if model["family"] != "described":

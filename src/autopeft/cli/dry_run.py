@@ -59,6 +59,8 @@ def forecast(session: Session, steps: int = 5, total: Total | None = None) -> di
         facts["finals"] = total.finals_told
     if steps:
         facts.update(_times(session, steps, total))
+    if settings.workers == "auto":
+        facts["workers"] = "chosen by a measurement; the time is that of one process, at the most"
     if settings.promotion != "all":
         facts["promotion"] = f"{settings.promotion}; the time is that without it, at the most"
     if steps and answers_budgets(settings.sampler):
@@ -114,7 +116,7 @@ def _times(session: Session, steps: int, total: Total) -> dict[str, float]:
     n_validation = len(session.evaluator.splits.validation)
     trial = run(session.settings.recipe, evaluator.n_train, 0)
     # Rates are tried before there are workers to share it, one run after the other; at the most as many as are told.
-    hours = (total.rates[1] + total.trials) * trial / session.settings.workers / 3600
+    hours = (total.rates[1] + total.trials) * trial / session.settings.n_workers / 3600
     found_times = {"seconds_a_step": per_step, "seconds_a_trial": trial, "hours_of_training": hours}
     found_times |= {"peak_memory_predicted": peak.total, "peak_memory_of_these_steps": found.peak_memory}
     if total.after is None:

@@ -58,6 +58,9 @@ PrecisionName = Annotated[
     str | None, typer.Option(help="float32, bf16, or auto (the default): bf16 where it is faster and keeps the loss.")
 ]
 Quantized = Annotated[str | None, typer.Option(help="8bit or 4bit: keep the model's linear maps so, by bitsandbytes.")]
+Workers = Annotated[
+    str | None, typer.Option(help="Processes on this machine, or auto: one a core where a measurement says it pays.")
+]
 MemoryLimit = Annotated[
     str | None, typer.Option(help="What a trial may need at its peak, such as 10GB; one that needs more fails.")
 ]
@@ -101,7 +104,7 @@ def asked(
     train_limit: Annotated[int | None, typer.Option(help="Use at most so many training examples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     max_retries: MaxRetries = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
+    workers: Workers = None,
     batch: Annotated[int | None, typer.Option(help="Trials trained in one pass over the model at most.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     devices: Annotated[str | None, typer.Option(help="One for each worker in turn: cuda:0,cuda:1.")] = None,
@@ -118,7 +121,7 @@ def asked(
         "model": model, "quantize": quantize, "task": task, "data": data, "sampler": sampler, "cost": cost,
         "trials": trials, "trainings": trainings, "promotion": promotion, "initial": initial, "start": start,
         "rates": rates, "warm_start": warm_start or None, "train_limit": train_limit, "seed": seed,
-        "max_retries": max_retries, "workers": workers, "batch": batch, "device": device, "memory": memory,
+        "max_retries": max_retries, "workers": _number(workers), "batch": batch, "device": device, "memory": memory,
         "devices": None if devices is None else [name.strip() for name in devices.split(",") if name.strip()],
         "space.name": space, "space.budget": budget[0] if len(budget) == 1 else None, "recipe.epochs": epochs,
         "recipe.truncation_side": truncation_side, "recipe.precision": precision,
@@ -131,6 +134,14 @@ def asked(
     settings = options.read(file, plain, sets, trust_remote_code=trust_remote_code)
     _check_methods(settings, methods)
     return _with_budgets(settings, budget)
+
+
+def _number(text: str | None) -> int | str | None:
+    """A number where the text is one; anything else is judged where settings are read."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _check_methods(settings: Settings, methods: str | None) -> None:

@@ -55,7 +55,7 @@ def search(
     import_for_good("autopeft.session", "autopeft.cli.console")
     from autopeft.cli.console import SearchProgress, progress_bar
     from autopeft.cli.fronts import front_table
-    from autopeft.session import carry_out
+    from autopeft.session import carry_out, with_workers
     from autopeft.study.opening import check_storage
 
     # The same settings name the same folder, so that the command without one goes on as well.
@@ -78,8 +78,9 @@ def search(
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
             # One process says what it does trial by trial; of several only the ends are seen.
-            if session.settings.workers > 1:
-                show.say(f"{session.settings.workers} workers")
+            session = with_workers(session, study, progress.console.print)
+            if session.settings.n_workers > 1:
+                show.say(f"{session.settings.n_workers} workers")
             try:
                 carry_out(session, study, signal, folder, show, storage)
             except ProposalFailure:

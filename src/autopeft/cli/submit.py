@@ -48,6 +48,8 @@ def submit(
     check_folder("--out", folder, STUDY, settings.inputs())
     check_storage(storage, folder, settings.inputs())
     jobs.check(where, storage)
+    if settings.workers == "auto":
+        raise SettingsError("--workers auto measures this machine, and jobs run on others: say how many jobs.")
     # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
     built = Session.build(settings, is_begun=has_begun(folder))
     # The jobs run on other machines than this one, so that steps that are timed here say nothing of theirs.
@@ -55,7 +57,7 @@ def submit(
     session.begin(folder, storage).close()
     command = worker_command(followed(folder), trust_remote_code=settings.trust_remote_code)
     environment = worker_environment(storage, os.environ)
-    ids = jobs.submit(command, session.settings.workers, followed(folder) / "jobs", options, environment, where)
+    ids = jobs.submit(command, session.settings.n_workers, followed(folder) / "jobs", options, environment, where)
     say(f"Study: {folder}. Jobs: {', '.join(ids)}. Logs: {folder / 'jobs'}.")
 
 

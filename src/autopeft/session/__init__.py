@@ -10,6 +10,7 @@ from autopeft.session.parts import answers_budgets, build_space, resolved
 from autopeft.session.precision import settled
 from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
 from autopeft.session.session import STUDY, Session, has_begun
+from autopeft.session.worker_number import with_workers
 
 __all__ = [
     "STUDY",
@@ -22,6 +23,7 @@ __all__ = [
     "resolved",
     "search",
     "settled",
+    "with_workers",
     "worker_command",
     "worker_environment",
 ]

@@ -77,10 +77,7 @@ def resolved(settings: Settings) -> Settings:
     distinct = {batch_of(settings.recipe.batch_size, factor): factor for factor in sorted(batch_factors)}
     least = space.least_steps if space.least_steps is not None else LEAST_STEPS if distinct else 0
     space = replace(space, batch_factors=tuple(distinct.values()), dropout_factors=dropout_factors, least_steps=least)
-    workers = max(settings.workers, len(settings.devices))
-    if is_answering and workers > 1:
-        log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
-        workers = 1
+    workers = _workers(settings, is_answering=is_answering)
     device = settings.devices[0] if settings.devices else settings.device
     return settings.with_changes(
         initial=initial,
@@ -91,6 +88,18 @@ def resolved(settings: Settings) -> Settings:
         device=device,
         recipe=_stated(settings),
     )
+
+
+def _workers(settings: Settings, *, is_answering: bool) -> Literal["auto"] | int:
+    """The workers that are asked for: one at least for every device, and one alone where each would search anew."""
+    asked, devices = settings.workers, len(settings.devices)
+    if asked == "auto" and not devices and not is_answering:
+        return "auto"
+    workers = max(1 if asked == "auto" else asked, devices)
+    if is_answering and workers > 1:
+        log.warning("One process, not %d: each would repeat the search that %r does.", workers, settings.sampler)
+        return 1
+    return workers
 
 
 _PAPERS = ("paper", "released")

@@ -13,6 +13,7 @@ from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
 from autopeft.session.precision import settled
 from autopeft.session.session import Session, has_begun, place_of_study
+from autopeft.session.worker_number import with_workers
 from autopeft.settings import Settings
 from autopeft.study.events import Event, Failed, Told
 from autopeft.study.study import Study
@@ -46,7 +47,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
     signal = session.proxy(study, folder=folder)
     if signal is not None:
         log.info("%s", signal)
-    carry_out(session, study, signal, folder, on_event)
+    carry_out(with_workers(session, study, log.info), study, signal, folder, on_event)
     return study
 
 
@@ -59,13 +60,13 @@ def carry_out(
     storage: str | None = None,
 ) -> None:
     """Do the trials that `study` lacks: in this process, or in as many as the settings say. See `search`."""
-    if session.settings.workers == 1:
+    if session.settings.n_workers == 1:
         session.run(study, signal, on_event, folder)
         return
     ends = _Ends(study, on_event or _ignore)
     run_workers(
         worker_command(folder, trust_remote_code=session.settings.trust_remote_code),
-        session.settings.workers,
+        session.settings.n_workers,
         Path(folder) / "logs",
         environment=worker_environment(storage, os.environ),
         devices=session.settings.devices,
