@@ -39,6 +39,11 @@ _VALUES: Mapping[str, Any] = MappingProxyType(
 """Settings that studies written before them lack, with the value that they then had."""
 
 
+def value_before(name: str) -> Any:
+    """The value that a setting had before it could be set; None where studies have always kept it."""
+    return _VALUES.get(name)
+
+
 def without_later(found: Mapping[str, Any]) -> dict[str, Any]:
     """`found` without what came later, where that has the value that it then had."""
     # Only a default is left out: a study that asks for another value is another study.

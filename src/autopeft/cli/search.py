@@ -228,12 +228,12 @@ def check(
 @contextmanager
 def _study(settings: Settings, folder: Path, storage: str | None) -> Iterator[tuple[Session, Study]]:
     """A session and its study; what the search sees is told first."""
-    from autopeft.session import Session, has_begun, settled
+    from autopeft.session import Session, as_begun, has_begun, settled
     from autopeft.tasks._protocols import data_lines
     from autopeft.training.precision_choice import choice_from
     from autopeft.training.tokens import token_lines
 
-    built = Session.build(settings, is_begun=has_begun(folder))
+    built = Session.build(as_begun(settings, folder), is_begun=has_begun(folder))
     session = settled(built, folder, storage, tell=lambda line: say(f"precision: {line}", err))
     with session.begin(folder, storage) as study:
         for part, told in {**data_lines(study.fact("data")), **token_lines(session.evaluator)}.items():

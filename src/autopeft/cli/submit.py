@@ -36,7 +36,7 @@ def submit(
 ) -> None:
     """Begin a search, or continue one, with its workers as jobs of Slurm; needs the extra `slurm`."""
     from autopeft import slurm as jobs
-    from autopeft.session import Session, has_begun, settled, worker_command, worker_environment
+    from autopeft.session import Session, as_begun, has_begun, settled, worker_command, worker_environment
     from autopeft.study.opening import check_storage
 
     options = _options(slurm)
@@ -51,7 +51,7 @@ def submit(
     if settings.workers == "auto":
         raise SettingsError("--workers auto measures this machine, and jobs run on others: say how many jobs.")
     # Built here, so that a mistake is told at the prompt and not in the log of a job that waited for hours.
-    built = Session.build(settings, is_begun=has_begun(folder))
+    built = Session.build(as_begun(settings, folder), is_begun=has_begun(folder))
     # The jobs run on other machines than this one, so that steps that are timed here say nothing of theirs.
     session = settled(built, folder, storage, measures=False)
     session.begin(folder, storage).close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autopeft import settings as settings_module
 from autopeft.masking import STORAGE_VARIABLE
+from autopeft.session.begun import as_begun
 from autopeft.session.precision import settled
 from autopeft.session.session import Session, has_begun, place_of_study
 from autopeft.session.worker_number import with_workers
@@ -39,7 +40,7 @@ def search(settings: Settings, folder: str | Path, on_event: Callable[[Event], N
         InputError: the settings cannot be used; nothing has been written.
         ProposalFailure: a sampler that trains ran into NaN or out of memory; the study keeps what was measured.
     """
-    session = settled(Session.build(settings, is_begun=has_begun(folder)), folder, tell=log.info)
+    session = settled(Session.build(as_begun(settings, folder), is_begun=has_begun(folder)), folder, tell=log.info)
     study = session.begin(folder)
     if session.precision is not None:
         log.info("precision %s", session.precision)
@@ -140,6 +141,7 @@ def join(
         SettingsError: the folder holds no settings.
     """
     settings = settings_module.load(Path(folder) / "settings.yaml", trust_remote_code=trust_remote_code)
+    settings = as_begun(settings, folder)  # those of an earlier version lack what came later
     # A storage that was mistyped would get a study of its own, on which this worker alone would work.
     Study.open(*place_of_study(Path(folder), storage)).close()
     # Which worker has which device was settled by whoever started it, so that none is looked for here.

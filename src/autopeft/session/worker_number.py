@@ -10,6 +10,7 @@ import psutil
 from autopeft.session.session import Session
 from autopeft.study.study import Study
 from autopeft.training.chosen_precision import StepBench
+from autopeft.training.precision_choice import Precision
 from autopeft.training.rate_sweep import middle
 from autopeft.training.worker_choice import WORKERS, StepWorkerBench, WorkerBench, WorkerChoice, choose_workers
 from autopeft.workers import available_cores
@@ -46,7 +47,7 @@ def _measured(session: Session, study: Study, tell: Callable[[str], None], bench
     left = session.total - sum(trial.counts_as_finished for trial in study.trials(with_history=False))
     if bench is None:
         steps = StepBench(evaluator, middle(session.space), settings.seed)
-        precision = "bf16" if recipe.precision == "bf16" else "float32"
+        precision: Precision = "bf16" if recipe.precision == "bf16" else "float32"
         backbone = evaluator.backbone
         bench = StepWorkerBench(steps, precision, backbone.device, backbone.hidden_size)
     return choose_workers(
