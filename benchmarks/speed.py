@@ -125,24 +125,26 @@ def ours(options: argparse.Namespace, work: str, side: Side) -> dict[str, Any]:
             member.metrics = {"accuracy": 0.0, "f1": 0.0}
             member.run.evaluate_now()
 
-    def trained(counter: Any = None) -> tuple[Any, int]:
-        with Together([evaluator] * side.k, [made] * side.k, options.seed) as together:
+    def trained(k: int) -> tuple[Any, int]:
+        with Together([evaluator] * k, [made] * k, options.seed) as together:
             modules = sum(p.numel() for p in together.shares.members[0].parameters())
             with mock.patch.object(Together, "_evaluate", nothing):
                 found = together.train(lambda done, planned: marks.append(time.perf_counter()))
         return found, modules
 
     rates = [matrix_rate(rows, width)]
-    found, modules = trained()
+    found, modules = trained(side.k)
     rates.append(matrix_rate(rows, width))
-    seconds = (marks[-1] - marks[options.warmup - 1]) / (len(marks) - options.warmup)
+    steps, seconds = len(marks), (marks[-1] - marks[options.warmup - 1]) / (len(marks) - options.warmup)
+    # Those of one candidate by itself, where nothing is shared but a trunk that is kept: what is computed once for all
+    # where it is not kept is counted for each.
     with FlopCounterMode(display=False) as counter:
-        trained()
-    operations = counter.get_total_flops() / (len(marks) // 2)
+        trained(1)
+    operations = side.k * counter.get_total_flops() / steps
     rate = statistics.fmean(rates)
     return {
         "seconds_per_step": seconds / side.k,
-        "steps": len(marks) // 2 - options.warmup,
+        "steps": steps - options.warmup,
         "parameters_of_modules": modules,
         "train_loss": statistics.fmean(entry.loss for entry in found[0].history),
         "operations_per_step": operations / side.k,
