@@ -45,6 +45,12 @@ def test_workers_that_gain_less_than_a_tenth_are_not() -> None:
     assert found.tried == 2
 
 
+def test_what_is_gained_in_all_must_be_worth_their_start() -> None:
+    found = choose_workers(Bench(0.5, 0.8), cores=2, free_bytes=20 * GIB, planned=300)
+    assert found.workers == 1
+    assert "1.25 times as many steps, which saves 30 s of this search" in found.why
+
+
 def test_a_short_search_has_one_and_measures_nothing_else() -> None:
     bench = Bench(0.5, 0.5)
     assert choose_workers(bench, cores=2, free_bytes=20 * GIB, planned=100).workers == 1

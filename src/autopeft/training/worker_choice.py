@@ -118,8 +118,13 @@ def _measured(bench: WorkerBench, cores: int, free_bytes: int, planned: float) -
     told = (
         f"a step takes {alone:.3g} s in one process and {beside:.3g} s in each of {n}, {gain:.2f} times as many steps"
     )
-    pays = math.isfinite(gain) and gain > _PAYS and planned * alone * (1 - 1 / gain) >= _SAVED_SECONDS
-    return WorkerChoice(n if pays else 1, told, alone, beside, n)
+    if not (math.isfinite(gain) and gain > _PAYS):
+        return WorkerChoice(1, told, alone, beside, n)
+    saved = planned * alone * (1 - 1 / gain)
+    if saved < _SAVED_SECONDS:
+        told += f", which saves {saved:.0f} s of this search, less than their start is worth"
+        return WorkerChoice(1, told, alone, beside, n)
+    return WorkerChoice(n, told, alone, beside, n)
 
 
 def _ignore(line: str) -> None:
