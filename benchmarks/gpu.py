@@ -32,6 +32,7 @@ from autopeft.training.evaluator import Evaluator
 from autopeft.training.memory import Memory
 from autopeft.training.recipe import Recipe
 from autopeft.training.together import Together
+from together import nothing
 
 PRECISIONS = ("float32", "bf16")
 
@@ -53,12 +54,6 @@ def _ready(device: torch.device) -> float:
 def ours(evaluator: Evaluator, k: int, warmup: int) -> dict[str, float]:
     """Seconds a candidate and step with `k` in one pass, and the peak memory of the pass."""
     device, marks = evaluator.backbone.device, list[float]()
-
-    def nothing(self: Together) -> None:
-        for member in self._active:
-            member.metrics = {"accuracy": 0.0, "f1": 0.0}
-            member.run.evaluate_now()
-
     memory = Memory(device)
     with Together([evaluator] * k, [lora(evaluator.backbone)] * k, 1) as together:
         with mock.patch.object(Together, "_evaluate", nothing):

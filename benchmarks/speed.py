@@ -3,7 +3,8 @@
     python benchmarks/speed.py --data FOLDER --peer-python .venv-peer/bin/python
 
 Every side trains one epoch of the same first pairs of MRPC in a process of its own, in float32 with as many threads,
-and the sides of a work take turns, round after round. A ratio is the peer's seconds a candidate and step over ours,
+and the sides of a work take turns, round after round. (`adapters` takes as many steps of all pairs, each padded to the
+same length, so that any are as long.) A ratio is the peer's seconds a candidate and step over ours,
 each the median over the rounds. Beside it stands what the arithmetic allows: the operations of our step, counted by
 PyTorch, at the speed of a matrix product of these shapes, measured in the same process before and after the steps.
 """
@@ -12,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +23,9 @@ from typing import Any, Literal
 from unittest import mock
 
 import machine
-from throughput import LAYERS, MAX_LENGTH, PREFIX, WIDTH, _folder
+import sides
+from throughput import PREFIX, WIDTH
+from together import MAX_LENGTH, lora_everywhere, nothing, upper_three
 
 HERE = Path(__file__).parent
 
@@ -73,15 +74,13 @@ TOLD = {
 
 def architecture(work: str, backbone: Any) -> Any:
     """What a work trains, of ours."""
-    from autopeft.architecture import Architecture, Placement
+    from autopeft.training.retraining import baseline
 
     if work == "upper":
-        sizes = {"parallel": ("ffn", WIDTH), "prefix": ("kv", PREFIX)}
-        return Architecture(
-            tuple(Placement(f"encoder.{n}.{role}", name, size) for name, (role, size) in sizes.items() for n in LAYERS)
-        )
-    linear = ("q", "v") if work == "lora-qv" else ("q", "k", "v", "o", "up", "down")
-    return Architecture(tuple(Placement(key, "lora", 8) for key, site in backbone.sites.items() if site.role in linear))
+        return upper_three(backbone)
+    if work == "lora-qv":
+        return lora_everywhere(backbone)
+    return baseline("lora_all:8", backbone)
 
 
 def matrix_rate(rows: int, width: int) -> float:
@@ -120,17 +119,13 @@ def ours(options: argparse.Namespace, work: str, side: Side) -> dict[str, Any]:
     width, rows = backbone.model.config.hidden_size, options.batch * side.k * 54  # the mean pair of MRPC has 54 tokens
     marks = list[float]()
 
-    def nothing(self: Together) -> None:
-        for member in self._active:
-            member.metrics = {"accuracy": 0.0, "f1": 0.0}
-            member.run.evaluate_now()
-
-    def trained(k: int) -> tuple[Any, int]:
+    def trained(k: int) -> tuple[Any, dict[str, int]]:
         with Together([evaluator] * k, [made] * k, options.seed) as together:
             modules = sum(p.numel() for p in together.shares.members[0].parameters())
+            modules_and_head = modules + evaluator.learner.n_head
             with mock.patch.object(Together, "_evaluate", nothing):
                 found = together.train(lambda done, planned: marks.append(time.perf_counter()))
-        return found, modules
+        return found, {"parameters_of_modules": modules, "trained_parameters": modules_and_head}
 
     rates = [matrix_rate(rows, width)]
     found, modules = trained(side.k)
@@ -145,7 +140,7 @@ def ours(options: argparse.Namespace, work: str, side: Side) -> dict[str, Any]:
     return {
         "seconds_per_step": seconds / side.k,
         "steps": steps - options.warmup,
-        "parameters_of_modules": modules,
+        **modules,
         "train_loss": statistics.fmean(entry.loss for entry in found[0].history),
         "operations_per_step": operations / side.k,
         "matrix_operations_per_second": rate,
@@ -156,34 +151,35 @@ def ours(options: argparse.Namespace, work: str, side: Side) -> dict[str, Any]:
 def run_side(work: str, name: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One process of one side; its last line is JSON."""
     side = WORKS[work][name]
-    model = options.mpnet if work.startswith("mpnet") else _folder(options.model)
+    model = options.mpnet if work.startswith("mpnet") else sides.model_folder(options.model)
     shared = ["--batch", options.batch, "--warmup", options.warmup, "--threads", options.threads, "--seed", seed]
     shared += ["--model", model]
     if side.peer is not None:
-        folder = next(f for f in (options.data / "glue" / "mrpc", options.data / "mrpc", options.data) if f.is_dir())
-        words = [*side.peer(options), *shared, "--data", folder]
+        words = [*side.peer(options), *shared, "--data", sides.mrpc_folder(options.data)]
     else:
         words = [sys.executable, __file__, "--one", work, name, *shared, "--data", options.data]
         words += ["--examples", options.examples]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
-    if name == "adapters":
-        environment.pop("PYTHONPATH", None)
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{work}: {name} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return sides.run(f"{work}: {name}", words, options.threads, is_elsewhere=name == "adapters")
 
 
-def summary(sides: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def check(work: str, rounds_of: dict[str, list[dict[str, Any]]]) -> None:
+    """Refuse to compare sides that train different numbers of parameters; a peer tells those with or without a head."""
+    for key in ("parameters_of_modules", "trained_parameters"):
+        told = {name: rounds[0][key] for name, rounds in rounds_of.items() if key in rounds[0]}
+        if len(set(told.values())) > 1:
+            raise SystemExit(f"{work}: the sides trained different numbers of parameters: {told}.")
+
+
+def summary(rounds_of: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Medians over the rounds, ratios to the first side, and what the arithmetic allows."""
-    seconds = {name: statistics.median(r["seconds_per_step"] for r in rounds) for name, rounds in sides.items()}
-    first = next(iter(sides))
+    seconds = {name: statistics.median(r["seconds_per_step"] for r in rounds) for name, rounds in rounds_of.items()}
+    first = next(iter(rounds_of))
     told = dict[str, Any]()
-    for name, rounds in sides.items():
+    for name, rounds in rounds_of.items():
         told[name] = {"seconds": seconds[name], f"times_as_fast_as {first}": seconds[first] / seconds[name]}
         told[name]["by_round"] = [
-            one["seconds_per_step"] / other["seconds_per_step"] for one, other in zip(sides[first], rounds, strict=True)
+            one["seconds_per_step"] / other["seconds_per_step"]
+            for one, other in zip(rounds_of[first], rounds, strict=True)
         ]
         if "operations_per_step" in rounds[0]:
             least = statistics.median(r["operations_per_step"] / r["matrix_operations_per_second"] for r in rounds)
@@ -222,15 +218,16 @@ def main() -> None:
     for work in options.works:
         if work.startswith("mpnet") and options.mpnet is None:
             continue
-        sides: dict[str, list[dict[str, Any]]] = {
+        rounds_of: dict[str, list[dict[str, Any]]] = {
             name: [] for name in WORKS[work] if name != "adapters" or options.peer_python
         }
         for number in range(options.rounds):
-            for name, rounds in sides.items():
+            for name, rounds in rounds_of.items():
                 rounds.append(run_side(work, name, options, options.seed + number))
                 seconds = rounds[-1]["seconds_per_step"]
                 print(f"{work}: round {number + 1}: {name}: {seconds:.4f} s a candidate and step", flush=True)
-        works[work] = {"work": TOLD[work], **summary(sides), "rounds": sides}
+            check(work, rounds_of)
+        works[work] = {"work": TOLD[work], **summary(rounds_of), "rounds": rounds_of}
         setting = {name: getattr(options, name) for name in ("rounds", "examples", "warmup", "batch", "threads")}
         path = machine.write(options.name, {"setting": {"task": "mrpc", **setting}, "works": works}, before)
         print(json.dumps({name: told for name, told in works[work].items() if name != "rounds"}, indent=1), flush=True)

@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import sides
 
 PEERS = ("peer", "peer-bf16")
 SIDES = (*PEERS, "ours", "ours-bf16", "ours-padded")
@@ -126,23 +125,15 @@ def products(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_side(side: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One process of one side; its last line is JSON."""
-    model = str(_folder(options.model))
+    model = sides.model_folder(options.model)
     shared = ["--steps", options.steps, "--warmup", options.warmup, "--batch", options.batch]
     shared += ["--threads", options.threads, "--seed", seed, "--model", model]
     if side in PEERS:
-        folder = next(f for f in (options.data / "glue" / "mrpc", options.data / "mrpc", options.data) if f.is_dir())
-        words = [options.peer_python, HERE / "peer_adapters.py", *shared, "--data", folder]
+        words = [options.peer_python, HERE / "peer_adapters.py", *shared, "--data", sides.mrpc_folder(options.data)]
         words += ["--bf16"] if side.endswith("bf16") else []
     else:
         words = [sys.executable, __file__, "--side", side, *shared, "--data", options.data]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
-    if side in PEERS:
-        environment.pop("PYTHONPATH", None)
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return sides.run(side, words, options.threads, is_elsewhere=side in PEERS)
 
 
 def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -156,15 +147,6 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     }
     by_round = {name: [r[peer][keys[1]] / r[side][keys[1]] for r in rounds] for name, (side, peer) in pairs.items()}
     return {"seconds": medians, "times_as_fast": ratios, "times_as_fast_by_round": by_round}
-
-
-def _folder(model: str) -> Path:
-    from autopeft.backbones import PACKAGED
-
-    if model not in PACKAGED:
-        return Path(model)
-    package = __import__(PACKAGED[model])
-    return Path(package.__file__).parent / "model"
 
 
 def parse() -> argparse.Namespace:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.cli.console import report_of
 from autopeft.errors import SettingsError
 from autopeft.session import Session, search, with_workers
 from autopeft.settings import from_dict
 from autopeft.study.study import Study
-from autopeft.training import worker_choice
-from autopeft.training.worker_choice import WORKERS
+from autopeft.training.worker_choice import WORKERS, WorkerChoice
+from autopeft.workers import threads_of_workers
 from small_case import Case, call
 
 
@@ -55,6 +56,7 @@ def test_a_short_search_by_the_command_line_has_one_and_says_why(case: Case, tmp
     assert "too few for workers to save" in found.err or "there is one core" in found.err
     with Study.open(tmp_path / "run" / "study.db") as study:
         assert study.fact(WORKERS)["workers"] == 1
+        assert report_of(study, tmp_path / "run").facts["workers"] == study.fact(WORKERS)
     # It goes on with workers that are said, and with those of a session that was built for it.
     assert call("search", asked, "--workers", 1, "--out", tmp_path / "run").code == 0
 
@@ -62,9 +64,9 @@ def test_a_short_search_by_the_command_line_has_one_and_says_why(case: Case, tmp
 def test_the_call_of_a_program_measures_too(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = list[float]()
 
-    def measured(*args: object, planned: float, **more: object) -> worker_choice.WorkerChoice:
+    def measured(*args: object, planned: float, **more: object) -> WorkerChoice:
         asked.append(planned)
-        return worker_choice.WorkerChoice(1, "given")
+        return WorkerChoice(1, "given")
 
     monkeypatch.setattr("autopeft.session.worker_number.choose_workers", measured)
     settings = case.settings(workers="auto", trials=2)
@@ -91,3 +93,30 @@ def test_jobs_on_other_machines_are_not_measured_here(case: Case, tmp_path: Path
     found = call("submit", asked, "--workers", "auto", "--cluster", "local", "--out", tmp_path / "run")
     assert found.code != 0
     assert "say how many jobs" in found.err or "slurm" in found.err
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, 4), ({"OMP_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "4,2"}, 4)]
+)
+def test_workers_are_measured_with_the_threads_that_they_get(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("autopeft.workers.available_cores", lambda: 8)
+    assert threads_of_workers(2, given) == expected
+
+
+def test_what_a_search_may_train_at_most_is_what_it_has_before_it(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[float]()
+
+    def measured(*args: object, planned: float, **more: object) -> WorkerChoice:
+        asked.append(planned)
+        return WorkerChoice(1, "given")
+
+    monkeypatch.setattr("autopeft.session.worker_number.choose_workers", measured)
+    for number, changes in enumerate(({}, {"trainings": 4})):
+        session = Session.build(case.settings(workers="auto", trials=8, **changes))
+        with session.begin(tmp_path / str(number)) as study:
+            with_workers(session, study, print)
+    assert asked[0] == 2 * asked[1]

@@ -202,6 +202,13 @@ def environment_of_workers(n: int, base: Mapping[str, str]) -> dict[str, str]:
     return {**dict.fromkeys(_THREAD_LIMITS, share), "TOKENIZERS_PARALLELISM": "false", **base}
 
 
+def threads_of_workers(n: int, base: Mapping[str, str]) -> int:
+    """The threads that each of `n` processes computes with, as `environment_of_workers` limits them."""
+    limit = environment_of_workers(n, base)[_THREAD_LIMITS[0]]
+    # Whatever else stands there, such as a number for each level of nesting, PyTorch reads in a way of its own.
+    return int(limit) if limit.isdecimal() and int(limit) else max(1, available_cores() // n)
+
+
 def environment_of_device(device: str, base: Mapping[str, str]) -> dict[str, str]:
     """What tells a worker its device: the variable `DEVICE_VARIABLE`, and of several GPUs none but its own is seen.
 

@@ -30,6 +30,7 @@ from autopeft.study.events import Claimed, Event, Failed, Told
 from autopeft.study.reading import Readable
 from autopeft.training.precision_choice import choice_from
 from autopeft.training.rate_card import RateCard, Signal, signal_from
+from autopeft.training.worker_choice import WORKERS
 from autopeft.trial import TrialState
 
 if TYPE_CHECKING:
@@ -154,5 +155,7 @@ def _facts(study: Readable, settings: Settings, signal: Signal | None) -> Mappin
     }
     if (measured := choice_from(study.fact)) is not None:
         facts["precision"] = measured.as_dict()
+    if (workers := study.fact(WORKERS)) is not None:
+        facts["workers"] = workers
     data = study.fact("data")
     return {**facts, "data": dict(data)} if data else facts

@@ -77,8 +77,8 @@ def search(
                 show.say(f"learning rate {session.settings.recipe.learning_rate:g}, by the rule for this width")
             if signal is not None:
                 progress.console.print(str(signal), style="" if signal.has_signal else "bold yellow")
-            # One process says what it does trial by trial; of several only the ends are seen.
             session = with_workers(session, study, progress.console.print)
+            # One process says what it does trial by trial; of several only the ends are seen.
             if session.settings.n_workers > 1:
                 show.say(f"{session.settings.n_workers} workers")
             try:

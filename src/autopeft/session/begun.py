@@ -29,20 +29,21 @@ def as_begun(settings: Settings, folder: str | Path) -> Settings:
         return settings
     try:
         stored = read_yaml(Path(folder) / "settings.yaml")
-        begun = from_dict(stored, trust_remote_code=True)  # nothing is loaded here
+        begun = from_dict(stored, trust_remote_code=settings.trust_remote_code)
     except InputError:
         # Whatever is wrong with the folder is told by who opens the study in it.
         return settings
     if any(_what(settings, name) != _what(begun, name) for name in ("model", "sampler", "space.name")):
         return settings
-    whole = _kept(settings, stored, _OF_A_SEARCH)
-    space = _kept(settings.space, stored.get("space") or {}, _OF_A_SPACE)
+    whole = _kept(settings, begun, stored, _OF_A_SEARCH)
+    space = _kept(settings.space, begun.space, stored.get("space") or {}, _OF_A_SPACE)
     return settings.with_changes(**whole, space=replace(settings.space, **space))
 
 
-def _kept(asked: object, stored: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """What is open in `asked`, as it is stored, or was where it is not."""
-    found = {name: stored.get(name, value_before(name)) for name in names if getattr(asked, name) is None}
+def _kept(asked: object, begun: object, stored: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """What is open in `asked`, as `begun` has it, or as it was where nothing of it is stored."""
+    opened = (name for name in names if getattr(asked, name) is None)
+    found = {name: getattr(begun, name) if name in stored else value_before(name) for name in opened}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,10 +11,11 @@ import psutil
 from autopeft.session.session import Session
 from autopeft.study.study import Study
 from autopeft.training.chosen_precision import StepBench
+from autopeft.training.chosen_workers import StepWorkerBench, WorkerBench, choose_workers
 from autopeft.training.precision_choice import Precision
 from autopeft.training.rate_sweep import middle
-from autopeft.training.worker_choice import WORKERS, StepWorkerBench, WorkerBench, WorkerChoice, choose_workers
-from autopeft.workers import available_cores
+from autopeft.training.worker_choice import WORKERS, WorkerChoice
+from autopeft.workers import available_cores, threads_of_workers
 
 
 def with_workers(
@@ -44,7 +46,8 @@ def _measured(session: Session, study: Study, tell: Callable[[str], None], bench
     """What a measurement on an architecture of middle size chooses."""
     settings, evaluator = session.settings, session.evaluator
     recipe = settings.recipe
-    left = session.total - sum(trial.counts_as_finished for trial in study.trials(with_history=False))
+    done = sum(trial.counts_as_finished for trial in study.trials(with_history=False))
+    left = min(settings.trainings or session.total, session.total) - done
     if bench is None:
         steps = StepBench(evaluator, middle(session.space), settings.seed)
         precision: Precision = "bf16" if recipe.precision == "bf16" else "float32"
@@ -53,6 +56,7 @@ def _measured(session: Session, study: Study, tell: Callable[[str], None], bench
     return choose_workers(
         bench,
         cores=available_cores(),
+        threads=lambda n: threads_of_workers(n, os.environ),
         free_bytes=psutil.virtual_memory().available,
         planned=max(0, left) * recipe.n_steps(evaluator.n_train),
         tell=tell,

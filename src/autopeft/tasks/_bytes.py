@@ -28,7 +28,7 @@ _MARKS = (
 _NOT_FOR_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem")
 _LOOKED_AT = 4096
 _WIDE_SHARE = 0.3
-_AT_ONCE = 2**20
+_AT_ONCE = 2**20  # bytes that are unpacked at a time
 _NOT_BY_CHANCE = 3  # characters beyond ASCII, every one of them well-formed UTF-8
 
 
