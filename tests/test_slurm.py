@@ -58,7 +58,11 @@ def test_a_job_is_told_its_database_by_the_environment_alone(tmp_path: Path, mon
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
-    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['AUTOPEFT_STORAGE'])"
+    # Renamed when it is written whole: a file that is there may be empty yet.
+    code = (
+        "import os, pathlib, sys; part = pathlib.Path(sys.argv[1] + '.part'); "
+        "part.write_text(os.environ['AUTOPEFT_STORAGE']); part.rename(sys.argv[1])"
+    )
     environment = {**os.environ, "AUTOPEFT_STORAGE": URL}
     command = [sys.executable, "-c", code, str(tmp_path / "told")]
     ids = submit(command, 1, tmp_path / "jobs", {"timeout_min": 5}, environment, "local")
