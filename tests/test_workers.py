@@ -135,17 +135,16 @@ def test_none_is_started_again_once_the_work_is_done(tmp_path: Path) -> None:
         f"try: pathlib.Path({str(tmp_path / 'first')!r}).mkdir()\n"
         "except FileExistsError: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    began = time.monotonic()
-    ends = run_workers(python(code), 2, tmp_path, pauses=(60.0,))
+    # Whoever waits for the pause to end is stopped by the time that a test may take.
+    ends = run_workers(python(code), 2, tmp_path, pauses=(3600.0,))
     assert sorted(end.code for end in ends) == [-9, 0]
-    assert time.monotonic() - began < 30
 
 
 def test_a_signal_ends_the_pause_too(tmp_path: Path) -> None:
     code = "import os; print('ready', flush=True); os.kill(os.getpid(), 9)"
-    launcher = launch(tmp_path, code, 30.0, "pauses=(60.0,)")
+    launcher = launch(tmp_path, code, 30.0, "pauses=(3600.0,)")
     launcher.send_signal(signal.SIGTERM)
-    launcher.communicate(timeout=30)
+    launcher.communicate(timeout=120)
     assert launcher.returncode == 143
 
 
@@ -215,10 +214,8 @@ def test_a_failing_launcher_leaves_no_process(tmp_path: Path) -> None:
     def broken() -> None:
         raise RuntimeError("the progress bar broke")
 
-    began = time.monotonic()
     with pytest.raises(RuntimeError, match="progress bar"):
-        run_workers(python("import time; time.sleep(60)"), 2, tmp_path, on_poll=broken)
-    assert time.monotonic() - began < 30
+        run_workers(python("import time; time.sleep(3600)"), 2, tmp_path, on_poll=broken)
 
 
 WAITING = """
@@ -229,7 +226,7 @@ def leave(number, frame):
 signal.signal(signal.SIGINT, leave)
 signal.signal(signal.SIGTERM, leave)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 DEAF = """
@@ -237,7 +234,7 @@ import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -269,7 +266,7 @@ PASSED_ON = [
 def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals, code: int, name: str) -> None:
     launcher = launch(tmp_path, WAITING, 30.0)
     launcher.send_signal(number)
-    launcher.communicate(timeout=30)
+    launcher.communicate(timeout=120)
     assert launcher.returncode == code
     for index in range(2):
         assert (tmp_path / f"worker-{index}.log").read_text() == f"ready\nreceived {name}\n"
@@ -278,7 +275,7 @@ def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals, code: int
 def test_what_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:
     launcher = launch(tmp_path, DEAF, 0.3)
     launcher.send_signal(signal.SIGTERM)
-    launcher.communicate(timeout=30)
+    launcher.communicate(timeout=120)
     assert launcher.returncode == 143
 
 

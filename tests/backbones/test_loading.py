@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from autopeft.backbones import Backbone
 from autopeft.errors import BackboneError
+from fuzzing import at_once
 from small_case import Case, call
 
 WEIGHTS = "model.safetensors"
@@ -166,10 +166,8 @@ def test_a_configuration_that_cannot_be_meant_is_refused_at_once(
     model: Path, changes: dict[str, object], message: str
 ) -> None:
     configured(model, "config.json", **changes)
-    began = time.process_time()
-    with pytest.raises(BackboneError) as caught:
+    with at_once(), pytest.raises(BackboneError) as caught:
         Backbone.from_pretrained(model)
-    assert time.process_time() - began < 2
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -25,8 +25,6 @@ from autopeft.objectives import NOMINAL
 from fuzzing import N_CASES, SEED, at_once
 from small_case import Case
 
-SECONDS = 1.0
-
 COMMANDS: Mapping[str, Any] = typer.main.get_command(add_commands()).commands  # type: ignore[attr-defined]
 
 OPTIONS = sorted({option for command in COMMANDS.values() for one in command.params for option in one.opts})
@@ -83,7 +81,7 @@ def _understand(file: Path, command: str, words: list[str]) -> None:
 
 def _is_understood_or_refused(file: Path, command: str, words: list[str]) -> None:
     told = "a message"
-    with at_once(SECONDS):
+    with at_once():
         try:
             _understand(file, command, words)
         except InputError as error:

@@ -31,7 +31,6 @@ from small_case import call
 from tiny import backbone, everywhere, fill, inputs, tokenizer
 
 ABOUT = Described("classification", ("bad", "good"), ("text",), {"task": "x", "recipe": {"max_length": 16}})
-A_SECOND = 1.0
 
 
 @cache
@@ -73,7 +72,7 @@ def write(folder: Path, record: Any) -> None:
 def opened(folder: Path) -> str | None:
     """Load from `folder`; the message of the error that it ends in, or None. Anything but a typed error fails."""
     own = base()
-    with at_once(A_SECOND):
+    with at_once():
         try:
             found = load(folder, backbone=own)
         except InputError as error:

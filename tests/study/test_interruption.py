@@ -94,7 +94,7 @@ def test_a_search_that_is_terminated_again_and_again_loses_nothing(tmp_path: Pat
             with Study.open(path) as study:
                 running = [trial for trial in study.trials() if trial.state is TrialState.RUNNING]
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
         assert worker.returncode == 143
         with Study.open(path) as study:
             failures = [trial.failure for trial in study.trials()]
