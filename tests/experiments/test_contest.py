@@ -13,6 +13,7 @@ from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
 from autopeft.experiments._contest_answers import better_table, columns_of, near_table
+from autopeft.experiments._contest_runs import limit_of, uniform
 from autopeft.experiments._contest_tables import (
     Row,
     differences_table,
@@ -24,6 +25,7 @@ from autopeft.experiments._contest_tables import (
 from autopeft.experiments._results import Results
 from autopeft.experiments.contest import Contest, ContestCell
 from autopeft.session import Session
+from autopeft.training.evaluator import Evaluator
 from small_case import Case
 
 SAMPLERS: dict[str, Any] = {
@@ -31,6 +33,7 @@ SAMPLERS: dict[str, Any] = {
     "prune": {"sampler": "prunepeft", "space": {"name": "S2"}, "initial": 0, "recipe": {"clip": 0.5}},
     "random": {"sampler": "random", "trials": 3, "initial": 2},
 }
+AT_A_RATE = {"steps": 2, "batch_size": 8, "max_length": 16, "learning_rate": 1e-3}
 CELLS = tuple(f"{name}-at{at}-seed4" for at in ("4", "9") for name in SAMPLERS)
 
 
@@ -125,10 +128,54 @@ def test_a_uniform_control_fills_the_budget_without_a_search_and_chooses_its_rat
     assert "nobody: uniform" in text
 
 
+def test_one_of_several_is_chosen_by_validation_and_trained_again(case: Case, tmp_path: Path) -> None:
+    after = {"seeds": [0, 1], "learning_rates": [1e-3, 0.1], "choose": True}
+    asked = {"samplers": {"apet": SAMPLERS["apet"]}, "controls": {"wide": ["serial", "lora"]}, "budgets": ["9%"]}
+    found = read(write(case, tmp_path / "three.yaml", retraining=after, **asked))
+    run(found, tmp_path / "results", tmp_path / "work", lambda text: None)
+    done = Results(tmp_path / "results" / "three").read()
+    for name in ("apet-at9-seed4", "wide-at9-seed4"):
+        given, (one,) = done[name]["chosen_of"], done[name]["found"]
+        assert len({item["described"] for item in given}) == 2
+        best = max(given, key=lambda item: item["validation"])
+        assert (one["described"], one["learning_rate"]) == (best["described"], best["learning_rate"])
+    # What is told is what training at that rate, with the seed of the search, measures on the validation part.
+    session = Session.build(contest(found).settings_of(ContestCell("wide", "9%", 4)))
+    for item in done["wide-at9-seed4"]["chosen_of"]:
+        ended = uniform(item["name"].partition(":")[0], session.backbone, limit_of(session))
+        rate = item["learning_rate"]
+        assert item["validation"] == session.evaluator.with_recipe(learning_rate=rate)(ended.candidate, 4).value
+    text = write_summary(found, tmp_path / "results").read_text()
+    assert "among, with the metric on the validation part" in text
+
+
+def test_what_the_study_has_trained_is_not_trained_again(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"samplers": {"apet": SAMPLERS["apet"]}, "budgets": ["9%"], "settings": case.data(recipe=AT_A_RATE)}
+    runs: list[float] = []
+    known = Evaluator.__call__
+
+    def counted(self: Evaluator, *given: Any, **more: Any) -> Any:
+        runs.append(self.recipe.learning_rate)
+        return known(self, *given, **more)
+
+    monkeypatch.setattr(Evaluator, "__call__", counted)
+    for rates, n in (([1e-3, 0.1], 4), ([2e-3, 0.1], 6)):
+        runs.clear()
+        after = {"seeds": [0], "learning_rates": rates, "choose": True}
+        experiment = read(write(case, tmp_path / f"n{n}.yaml", retraining=after, **asked))
+        run(experiment, tmp_path / "results", tmp_path / "work", lambda text: None)
+        assert len(runs) == n  # two draws, each by the search at 1e-3 and then at what is left of the rates
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"controls": {"wide": "serail"}}, r"`controls.wide` is one of serial, .* but got 'serail'"),
+        ({"controls": {"wide": ["serial", 3]}}, r"`controls.wide` is one of .*, or several in a list, but got"),
+        ({"controls": {"wide": []}}, r"`controls.wide` is one of .*, or several in a list, but got \[\]"),
+        ({"retraining": {"seeds": [0], "choose": "yes"}}, r"`retraining.choose` is true or false, but got 'yes'"),
         ({"controls": ["serial"]}, r"`controls` is a mapping of names to baselines, but got \['serial'\]"),
         ({"controls": {"apet": "serial"}}, "'apet' is among `samplers` and among `controls`"),
         ({"retraining": {"seeds": [0], "learning_rates": [0]}}, r"list of numbers above 0, but got \[0\]"),

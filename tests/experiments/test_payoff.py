@@ -20,7 +20,7 @@ from autopeft.errors import NonFiniteFailure, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
 from autopeft.experiments._payoff_finals import Entrant, settle
 from autopeft.experiments._payoff_purse import Purse
-from autopeft.experiments._payoff_tables import differences_table, overview
+from autopeft.experiments._payoff_tables import Outcome, differences_table, overview, sizes_table
 from autopeft.experiments._results import Results
 from autopeft.objective import Measurement
 from autopeft.session import Session
@@ -157,7 +157,7 @@ def test_tasks_and_seeds_make_the_pairs_of_the_overview(case: Case, done: Path, 
 
 def test_several_may_be_compared_with_all_others() -> None:
     def cell(rival: str, seed: int, value: float) -> dict[str, Any]:
-        return {"rival": rival, "seed": seed, "tested": {"values": [value]}}
+        return {"rival": rival, "seed": seed, "tested": {"values": [value]}, "counts": {"nominal": 5}}
 
     values = {"a": 0.5, "b": 0.6, "c": 0.8}
     cells = {task: [cell(name, seed, of) for name, of in values.items() for seed in (0, 1)] for task in ("one", "two")}
@@ -278,6 +278,35 @@ def test_half_of_those_that_go_on_are_known() -> None:
 def test_without_a_second_seed_what_is_known_stays() -> None:
     assert settle(Purse(cast(Any, Told({})), 9), incumbents([0.5, 0.9], "1"), range(3)).name == "1"
     assert settle(Purse(cast(Any, Told({})), 9), incumbents([0.5, 0.9], "2"), range(3)).name == "2"
+
+
+def test_where_parameters_have_a_price_the_smaller_is_chosen_unless_the_larger_earns_it() -> None:
+    def chosen(price: float, gain: float) -> str:
+        found = entrants([0.8, 0.8 + gain, 0.1, 0.8 + gain])
+        for one in found:
+            one.price = price
+        return settle(Purse(cast(Any, Told({})), 9), found, range(3)).name
+
+    # Size 2 costs one price more than size 1, size 4 two.
+    assert (chosen(0.0, 0.01), chosen(0.02, 0.01), chosen(0.009, 0.01)) == ("2", "1", "2")
+
+
+def test_a_challenger_that_is_larger_has_to_earn_its_size() -> None:
+    def chosen(price: float) -> str:
+        values = {(size, seed): 0.6 + 0.1 * (size == 2) for size in (1, 2) for seed in (100, 101)}
+        found = incumbents([0.6, 0.7], "1")
+        for one in found:
+            one.price = price
+        return settle(Purse(cast(Any, Told(values)), 40), found, range(100, 110)).name
+
+    assert (chosen(0.0), chosen(0.09), chosen(0.11)) == ("2", "2", "1")
+
+
+def test_sizes_are_told_beside_each_other_rival() -> None:
+    ours = {0: Outcome(0.7, 10), 1: Outcome(0.5, 10), 2: Outcome(0.9, 30)}
+    keyed = {"ours": ours, "a": {0: Outcome(0.7, 40), 1: Outcome(0.6, 50), 2: Outcome(0.1, 60)}, "none": {}}
+    assert sizes_table(keyed, "ours").rows == (("a", "0.25", "3", "2", "1"),)
+    assert sizes_table({"ours": ours, "zero": {0: Outcome(0.2, 0)}}, "ours").rows == ()
 
 
 def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None:

@@ -220,3 +220,26 @@ def test_one_example_cannot_be_halved(evaluator: Evaluator) -> None:
     alone = Evaluator(evaluator.backbone, tiny.SENTIMENT, parts, replace(evaluator.recipe))
     with pytest.raises(SettingsError, match="two halves, but it has 1 examples"):
         build(alone, space(alone), budgets=2000)
+
+
+def test_a_search_takes_no_more_than_its_share_of_a_training(evaluator: Evaluator) -> None:
+    """A training has 40 steps and 320 examples, and as many steps of searching take 1.7 times as many passes."""
+    over = space(evaluator)
+    for options, most in (({}, 0.6), ({"most_of_a_training": 0.2}, 0.2), ({"most_of_a_training": None}, 1.7)):
+        sampler = samplers.build("bipeft", over, 3, {"evaluator": evaluator, "budgets": 3000, **options})
+        assert isinstance(sampler, BudgetedSampler)
+        sampler.ask([])
+        (told,) = sampler.told.values()
+        assert 0.5 * most < told["examples"] / 320 <= most
+
+
+@pytest.mark.parametrize("name", ["bipeft", "oneshot"])
+def test_several_answers_to_a_budget_are_different_and_all_within_it(evaluator: Evaluator, name: str) -> None:
+    over = space(evaluator)
+    sampler = samplers.build(name, over, 3, {"evaluator": evaluator, "budgets": 3000, "answers": 3, "steps": 14})
+    found = [over.decode(one) for one in sampler.ask([], 3)]
+    assert len(set(found)) == 3
+    assert [len({item.method for item in one}) for one in found[1:]] == [1, 1]
+    assert all(0 < count(evaluator.backbone, one).stored <= 3000 for one in found)
+    first = samplers.build(name, over, 3, {"evaluator": evaluator, "budgets": 3000, "steps": 14}).ask([])
+    assert over.decode(first[0]) == found[0]

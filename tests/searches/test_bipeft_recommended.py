@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from autopeft.errors import SettingsError
 from autopeft.searches._candidates import Candidates, Floats, Ints
 from autopeft.searches._problem import Plan, facts_of
 from autopeft.searches._supernet import Supernet
-from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
+from autopeft.searches._worth import fill, kinds_of, several, sizes_at, within_kinds
 from autopeft.searches.bipeft.averages import Averages, least_agreement
 from autopeft.searches.bipeft.movement import Movement
+from autopeft.searches.bipeft.sampler import Pace
 from autopeft.searches.bipeft.search import BilevelSearch, BipeftResult
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, scaled
 from autopeft.searches.bipeft.settings import PRESETS, BipeftSettings
@@ -82,6 +84,21 @@ def test_what_was_removed_still_counts_in_the_mean_of_its_kind() -> None:
     after = within_kinds(scores / 2, kinds, alive, np.where(alive, 0.0, before))
     assert after.tolist() == pytest.approx(before.tolist())
     assert within_kinds(np.zeros(4), kinds, everyone, np.zeros(4)).tolist() == [1, 1, 1, 1]
+
+
+def test_further_answers_are_of_one_method_each_and_the_method_that_had_most_comes_first() -> None:
+    keys = (("a", "bias"), ("a", "lora"), ("b", "bias"), ("b", "lora"))
+    sizes, counts = np.array([[1, 0], [1, 2]] * 2), np.array([[10, 0], [30, 60]] * 2)
+    candidates = Candidates(keys, sizes, counts)
+    scores = np.array([1.0, 1.0, 0.5, 2.0])
+    first = sizes_at(candidates, fill(scores, candidates, 70, np.ones(4, dtype=bool)))
+    assert first.tolist() == [1, 0, 1, 1]
+    found = [one.tolist() for one in several(scores, candidates, 70, first, 9)]
+    assert found == [[1, 0, 1, 1], [0, 1, 0, 1], [1, 0, 1, 0]]
+    assert [len(several(scores, candidates, 70, first, n)) for n in (1, 2)] == [1, 2]
+    # What is too large for the budget is no answer, and neither is what was answered already.
+    small = sizes_at(candidates, fill(scores, candidates, 20, np.ones(4, dtype=bool)))
+    assert [one.tolist() for one in several(scores, candidates, 20, small, 9)] == [[1, 0, 1, 0]]
 
 
 def test_the_kinds_are_the_methods() -> None:
@@ -237,3 +254,27 @@ def test_paper_stops_where_the_paper_says_and_the_release_goes_on() -> None:
     """What does not fit ends the indicator (equation 5) and the removal (equation 6)."""
     for preset, rule in (("paper", "stop"), ("released", "skip")):
         assert (PRESETS[preset].indicator_misfits, PRESETS[preset].removal_misfits) == (rule, rule)
+
+
+# -- how long a search is, and how many answers it gives -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "changes", "expected"),
+    [
+        (3000, {}, (300, 8)),  # nothing has to give way
+        (1500, {}, (300, 5)),  # smaller batches
+        (800, {}, (200, 4)),  # and then fewer steps
+        (800, {"batch_size": 8}, (100, 8)),
+        (800, {"steps": 300}, (300, 4)),
+        (1, {}, (1, 4)),
+    ],
+)
+def test_batches_give_way_before_steps(most: float, changes: dict[str, Any], expected: tuple[int, int]) -> None:
+    found = Pace(300, 8).within(most, replace(RECOMMENDED, **changes))
+    assert (found.steps, found.batch_size) == expected
+
+
+def test_several_answers_need_sizes_by_worth() -> None:
+    with pytest.raises(SettingsError, match="answers 2 need sizes_by 'worth'"):
+        BipeftSettings(answers=2)

@@ -28,7 +28,7 @@ def test_planted_places_are_found(score: Literal["gradient", "fisher"]) -> None:
     with Supernet(model, space_of(model)) as supernet:
         settings = OneShotSettings(score=score, is_within_kinds=False)
         found = OneShot(supernet, Planted(model, PLANTED, 0), settings, Plan(60, 0.01, None, 0)).run()
-        architecture = chosen(found, supernet.candidates, 256, is_within_kinds=False)
+        (architecture,) = chosen(found, supernet.candidates, 256, is_within_kinds=False)
     assert set(PLANTED) <= {p.site for p in architecture if p.method == "lora"}
 
 

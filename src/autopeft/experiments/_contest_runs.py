@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,8 @@ from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.reports.rows import search_seconds
 from autopeft.session import Session, answers_budgets
-from autopeft.training.rate_sweep import sweep
+from autopeft.training.evaluator import Evaluator
+from autopeft.training.rate_sweep import best_rate, try_rates, value_at
 from autopeft.training.retraining import BASELINES, retrain
 from autopeft.trial import Trial, front_of
 
@@ -122,7 +125,8 @@ def _examples(session: Session, trials: Sequence[Trial], told: Mapping[str, Mapp
 
 def result_of(asked: Contest, session: Session, ended: Sequence[Ended], searched: Searched) -> dict[str, Any]:
     """What a cell keeps: what was `ended` at, trained again, and what it took."""
-    found = _retrained(ended, session, asked)
+    rated = _rated(ended, session, asked)
+    found = _retrained(_best(rated) if asked.is_choosing else rated, session, asked)
     first = found[0]
     ratio = searched.seconds / mean(one["seconds"] for one in found)
     spread = "single run" if first["summary"]["std"] is None else f"± {first['summary']['std']:.4f}"
@@ -135,6 +139,7 @@ def result_of(asked: Contest, session: Session, ended: Sequence[Ended], searched
             "seeds": list(asked.seeds_after(session.settings.seed)),
             "recipe": dict(asked.recipe),
             **({"learning_rates": list(asked.rates)} if asked.rates else {}),
+            **({"choose": True} if asked.is_choosing else {}),
         },
         "sampler_settings": dict(searched.sampler),
         "budget": {"text": session.settings.space.budget, "most": limit.most, "count": limit.count},
@@ -145,6 +150,7 @@ def result_of(asked: Contest, session: Session, ended: Sequence[Ended], searched
             "examples": searched.examples,
         },
         "found": found,
+        **({"chosen_of": [one.as_dict() for one in rated]} if asked.is_choosing else {}),
         "counts": first["counts"],
         "objective": first["objective"],
         "split": first["split"],
@@ -166,28 +172,75 @@ def _chosen(trials: Sequence[Trial], is_answering: bool) -> list[Trial]:
     return found
 
 
-def _rated(ended: Sequence[Ended], search: Session, asked: Contest) -> list[float | None]:
+@dataclass(frozen=True)
+class Rated:
+    """What a rival ended at, with the learning rate that it chose.
+
+    Args:
+        rate: None for the recipe's.
+        value: the metric on the validation part that it was chosen by; None where nothing had to be chosen.
+    """
+
+    ended: Ended
+    rate: float | None = None
+    value: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {
+            "name": self.ended.name,
+            "described": str(self.ended.candidate),
+            "learning_rate": self.rate,
+            "validation": self.value,
+        }
+
+
+def _rated(ended: Sequence[Ended], search: Session, asked: Contest) -> list[Rated]:
     """The learning rate that each chooses, on the cut of the search, whose validation part chose the architecture."""
-    if not asked.rates:
-        return [None for _ in ended]
-    evaluator = search.evaluator.with_recipe(**asked.recipe)
-    return [sweep(evaluator, one.candidate, asked.rates, search.settings.seed, widen=0).chosen for one in ended]
+    if not asked.rates and not (asked.is_choosing and len(ended) > 1):
+        return [Rated(one) for one in ended]
+    evaluator, found = search.evaluator.with_recipe(**asked.recipe), []
+    own = evaluator.recipe.learning_rate
+    rates = asked.rates or (own,)
+    # What the study has trained by the very recipe is not trained again.
+    is_same = not asked.recipe and not search.settings.learning_rates
+    for one in ended:
+        known = [(own, one.value)] if is_same and own in rates and one.value is not None else []
+        left = [rate for rate in rates if not (known and rate == own)]
+        tried = [*known, *try_rates(left, 0, partial(_value, evaluator, one, search.settings.seed))]
+        chosen = best_rate(tried)
+        if chosen is None and not asked.is_choosing:
+            raise AutopeftError(f"Training {one.name} failed at every learning rate: {', '.join(map(str, rates))}.")
+        if chosen is not None:
+            found.append(Rated(one, chosen if asked.rates else None, dict(tried)[chosen]))
+    if not found:
+        raise AutopeftError(f"Nothing could be trained at any learning rate: {', '.join(map(str, rates))}.")
+    return found
 
 
-def _retrained(ended: Sequence[Ended], search: Session, asked: Contest) -> list[dict[str, Any]]:
-    rates, seeds = _rated(ended, search, asked), asked.seeds_after(search.settings.seed)
-    runs: list[list[tuple[Measurement, float]]] = [[] for _ in ended]
+def _value(evaluator: Evaluator, one: Ended, seed: int, rate: float) -> float | None:
+    return value_at(evaluator, one.candidate, rate, seed)
+
+
+def _best(rated: Sequence[Rated]) -> list[Rated]:
+    """The best of them on the validation part; of equals the first, whose place is the rival's own order."""
+    return [max(rated, key=lambda one: -inf if one.value is None else one.value)]
+
+
+def _retrained(rated: Sequence[Rated], search: Session, asked: Contest) -> list[dict[str, Any]]:
+    seeds = asked.seeds_after(search.settings.seed)
+    runs: list[list[tuple[Measurement, float]]] = [[] for _ in rated]
     # Seeds are the outer loop, for each has a cut of the data of its own, which is read and tokenised once for all.
     for seed in seeds:
         evaluator = asked.evaluator(search, seed)
-        for one, rate, own in zip(ended, rates, runs, strict=True):
-            used = evaluator if rate is None else evaluator.with_recipe(learning_rate=rate)
-            once = retrain(used, one.name, one.candidate, (seed,))
+        for one, own in zip(rated, runs, strict=True):
+            used = evaluator if one.rate is None else evaluator.with_recipe(learning_rate=one.rate)
+            once = retrain(used, one.ended.name, one.ended.candidate, (seed,))
             own.append((once.test[0], once.validation[0]))
     spent = examples_of_a_run(search.evaluator.with_recipe(**asked.recipe))
     return [
-        {**_told(one, own, seeds), "examples": spent, **({} if rate is None else {"learning_rate": rate})}
-        for one, rate, own in zip(ended, rates, runs, strict=True)
+        {**_told(one.ended, own, seeds), "examples": spent} | ({} if one.rate is None else {"learning_rate": one.rate})
+        for one, own in zip(rated, runs, strict=True)
     ]
 
 

@@ -80,6 +80,9 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
     if table.rows:
         lines += [markdown_table(table), ""]
     lines += [markdown_table(found_table(rows)), ""]
+    choices = choices_table(rows)
+    if choices.rows:
+        lines += [markdown_table(choices), ""]
     examples = examples_table(rows)
     if examples.rows:
         lines += [markdown_table(examples), ""]
@@ -162,6 +165,21 @@ def found_table(rows: Sequence[Row]) -> Table:
         told.append((row.rival, row.budget, sizes, _proposer(row.cells[0], first)))
     caption = "Modules of what each search ended at, with their sizes (first search seed, first architecture)."
     return Table(("rival", "budget", "modules", "proposed by"), tuple(told), caption)
+
+
+def choices_table(rows: Sequence[Row]) -> Table:
+    """What each rival chose among, with the metric on the validation part that decided."""
+    told = []
+    for row in rows:
+        for cell in row.cells:
+            given = cell.get("chosen_of") or []
+            if len(given) > 1:
+                best = cell["found"][0]["described"]
+                among = "; ".join(f"{one['described']}: {one['validation']:.4f}" for one in given)
+                told.append((row.rival, row.budget, str(cell["settings"]["seed"]), best, among))
+    header = ("rival", "budget", "search seed", "chosen", "among, with the metric on the validation part")
+    caption = "What a rival ended at is several; the best on the validation part of its search was trained again."
+    return Table(header, tuple(told), caption, frozenset({"search seed"}))
 
 
 def repeats_table(rows: Sequence[Row]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log2
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
@@ -34,6 +35,7 @@ class Entrant:
         values: the metric on the validation part, one a seed.
         found_by: who proposed it.
         is_incumbent: whether it is what people use, which stays unless something is shown to be better.
+        price: what twice the parameters must add to the metric to be worth it; 0 where size does not matter.
     """
 
     name: str
@@ -43,11 +45,17 @@ class Entrant:
     values: list[float]
     found_by: str
     is_incumbent: bool = False
+    price: float = 0.0
 
     @property
     def mean(self) -> float:
         """Of the values."""
         return fmean(self.values)
+
+    @property
+    def toll(self) -> float:
+        """What is taken off the metric for its size, see `price`; one parameter costs nothing."""
+        return self.price * log2(max(1, self.nominal)) if self.price else 0.0
 
     @property
     def nominal(self) -> int:
@@ -146,6 +154,8 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
     Where there are incumbents the better half of those that go on are incumbents first, and the best of them is chosen
     unless another is better seed by seed, see `beats`: the best of many lucky runs is no reason to leave what is known.
 
+    Where parameters have a price every value is taken less its toll, at every step.
+
     Args:
         seeds: in the order in which they are used.
 
@@ -155,7 +165,7 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
     if not entrants:
         raise SettingsError("Nothing could be trained within the cost that is allowed, so there is nothing to choose.")
     # By one seed there are too many to go on: the value that ranks them is the best of many, and so too good for most.
-    ranked = sorted(entrants, key=lambda one: (-one.score, one.nominal))
+    ranked = sorted(entrants, key=lambda one: (one.toll - one.score, one.nominal))
     left = purse.left(ranked[0].evaluator)
     going = _taken(ranked, max(2, 2 * left // 3) if left > 1 else 1)
     for seed in seeds:
@@ -166,10 +176,14 @@ def settle(purse: Purse, entrants: Sequence[Entrant], seeds: Sequence[int]) -> E
             # A run that fails makes the mean minus infinity, for good.
             value = purse.value(one.evaluator, one.candidate, seed, "finals", one.name)
             one.values.append(FAILED if value is None else value)
-        going = _taken(sorted(going, key=lambda one: (-one.mean, one.nominal)), max(2, (len(going) + 1) // 2))
-    ranked = sorted(going, key=lambda one: (-one.mean, one.nominal))
+        going = _taken(sorted(going, key=_by_worth), max(2, (len(going) + 1) // 2))
+    ranked = sorted(going, key=_by_worth)
     champion = next((one for one in ranked if one.is_incumbent), None)
     return ranked[0] if champion is None else next(one for one in ranked if one is champion or beats(one, champion))
+
+
+def _by_worth(one: Entrant) -> tuple[float, int]:
+    return one.toll - one.mean, one.nominal
 
 
 def _taken(ranked: Sequence[Entrant], n: int) -> list[Entrant]:
@@ -182,12 +196,13 @@ def _taken(ranked: Sequence[Entrant], n: int) -> list[Entrant]:
 
 
 def beats(challenger: Entrant, champion: Entrant) -> bool:
-    """Whether `challenger` is better seed by seed at the level of `CONFIDENCE`, by Student's t on one side.
+    """Whether `challenger` is worth more seed by seed at the level of `CONFIDENCE`, by Student's t on one side.
 
     Never where it failed with a seed, or where there are fewer than two seeds to compare.
     """
     n = min(len(challenger.values), len(champion.values))
-    differences = tuple(a - b for a, b in zip(challenger.values[:n], champion.values[:n], strict=True))
+    spared = champion.toll - challenger.toll
+    differences = tuple(a - b + spared for a, b in zip(challenger.values[:n], champion.values[:n], strict=True))
     if FAILED in challenger.values or n < 2:
         return False
     if FAILED in champion.values:

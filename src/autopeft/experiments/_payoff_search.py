@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, ClassVar, Self
 
 from autopeft.candidate import Candidate, Changes
@@ -34,6 +35,7 @@ class Search:
         first: known architectures, which are trained before the search and meet its trials in the finals.
         challenge: whether the search begins around the best of these, trained as it was, one choice changed at a time,
             and what it finds is chosen only if it is shown to be better than they are, see `settle`.
+        price: what twice the parameters must add to the metric to be worth it, at every choice that is made.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"settings"})
@@ -43,6 +45,7 @@ class Search:
     finals: float = 0.25
     first: tuple[Known, ...] = ()
     challenge: bool = False
+    price: float = 0.0
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
@@ -53,7 +56,10 @@ class Search:
         """
         first = tuple(_known(raw.get("first", {})))
         smoothed, challenge = bool(raw.get("smoothed", False)), bool(raw.get("challenge", False))
-        return cls(raw["settings"], smoothed, float(raw.get("finals", 0.25)), first, challenge)
+        price = float(raw.get("price", 0.0))
+        if not 0 <= price < inf:
+            raise ValueError(f"`price` is a number of at least 0, but is {price:g}")
+        return cls(raw["settings"], smoothed, float(raw.get("finals", 0.25)), first, challenge, price)
 
     def settings_of(self, asked: Asked) -> Settings:
         """The settings of the search.
@@ -78,7 +84,7 @@ class Search:
         """Rates, then trial by trial until the share is spent. The study keeps what is done."""
         session = Session.build(self.settings_of(asked))
         known = list(self._known(session.evaluator, asked.seed, purse)) if self.first else []
-        champion = max(known, key=lambda one: one.score).candidate if self.challenge and known else None
+        champion = max(known, key=lambda one: one.score - one.toll).candidate if self.challenge and known else None
         if champion is not None:
             session = Session.build(_as_champion(session, champion))
         initial = session.initial if champion is None else _around(session, champion)
@@ -95,7 +101,8 @@ class Search:
             value = purse.value(evaluator, one.on(evaluator), seed, "rates", str(one))
             if value is not None:
                 # By what it measured: the surrogate knows no more of it than that.
-                yield Entrant(str(one), one.on(evaluator), evaluator, value, [value], "known", self.challenge)
+                candidate, is_incumbent = one.on(evaluator), self.challenge
+                yield Entrant(str(one), candidate, evaluator, value, [value], "known", is_incumbent, self.price)
 
     def _run(
         self,
@@ -129,10 +136,9 @@ class Search:
         # The first of equal candidates stands for all: dials of a method that is absent make no difference.
         found: dict[Candidate, Entrant] = {}
         for trial in sorted((t for t in trials if t.number in values), key=lambda t: -scores[t.number]):
-            value = values[trial.number]
-            name = f"trial {trial.number}"
-            entrant = Entrant(name, trial.candidate, evaluator, scores[trial.number], [value], trial.origin)
-            found.setdefault(trial.candidate, entrant)
+            name, measured = f"trial {trial.number}", [values[trial.number]]
+            entrant = Entrant(name, trial.candidate, evaluator, scores[trial.number], measured, trial.origin)
+            found.setdefault(trial.candidate, replace(entrant, price=self.price))
         return list(found.values())
 
 

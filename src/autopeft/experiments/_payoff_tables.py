@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
 
 from autopeft.architecture import Counts
 from autopeft.experiments._experiment import Page
@@ -26,6 +27,22 @@ EXPLAINED = (
 
 Cells = Sequence[Result]
 
+SMALL = 0.25
+"""What share of another's parameters counts as far fewer."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rival reached with one search.
+
+    Args:
+        value: the mean of its retrainings on the test part.
+        nominal: parameters.
+    """
+
+    value: float
+    nominal: int
+
 
 def page(cells: Cells, rivals: Sequence[str], ours: Sequence[str], title: str) -> Page:
     """The page of the cells that are done.
@@ -40,6 +57,7 @@ def page(cells: Cells, rivals: Sequence[str], ours: Sequence[str], title: str) -
     grain = 1 / int(cells[0]["splits"]["test"]["size"])
     for one in (name for name in ours if name in by_rival and len(by_rival) > 1):
         lines += [markdown_table(_differences(by_rival, one, grain)), ""]
+        lines += [markdown_table(sizes_table({name: _by_seed(own) for name, own in by_rival.items()}, one)), ""]
     lines += [markdown_table(chosen_table(by_rival)), "", *_written(by_rival)]
     points = [_point(name, own) for name, own in by_rival.items()]
     return Page(lines, {"results": results_data(points, [], metric=str(cells[0]["objective"]), title=title)})
@@ -61,6 +79,14 @@ def _differences(by_rival: Mapping[str, Cells], ours: str, grain: float) -> Tabl
     keyed = {name: _by_retraining(own[0]) for name, own in by_rival.items()}
     by = "seed of retraining: intervals are of what one search chose, and not of how rivals choose"
     return differences_table(keyed, ours, by, grain)
+
+
+def _by_seed(cells: Cells) -> dict[int, Outcome]:
+    return {int(cell["seed"]): _outcome(cell) for cell in cells}
+
+
+def _outcome(cell: Result) -> Outcome:
+    return Outcome(_mean(cell), int(cell["counts"]["nominal"]))
 
 
 def _by_retraining(cell: Result) -> dict[int, float]:
@@ -115,6 +141,28 @@ def differences_table(keyed: Mapping[str, Mapping[int, float]], ours: str, by: s
     return Table(header, rows, caption, frozenset(header[1:-1]))
 
 
+def sizes_table(keyed: Mapping[str, Mapping[int, Outcome]], ours: str) -> Table:
+    """How large what ours chose is beside what each other rival chose.
+
+    Args:
+        keyed: by rival and pair.
+    """
+    rows = []
+    for name, own in keyed.items():
+        pairs = [(keyed[ours][n], own[n]) for n in own if n in keyed[ours] and own[n].nominal]
+        if name == ours or not pairs:
+            continue
+        small = [(one, other) for one, other in pairs if one.nominal <= SMALL * other.nominal]
+        as_good = sum(one.value >= other.value for one, other in small)
+        ratio = median(one.nominal / other.nominal for one, other in pairs)
+        rows.append((name, f"{ratio:.2f}", str(len(pairs)), str(len(small)), str(as_good)))
+    header = (f"{ours} beside", "parameters, median ratio", "pairs", "at most a quarter", "of these no worse")
+    caption = (
+        "Nominal parameters of what was chosen. No worse: a mean on the test part that is no lower, whatever the noise."
+    )
+    return Table(header, tuple(rows), caption, frozenset(header[1:]))
+
+
 def _difference(pair: Paired, corrected: float | None) -> tuple[str, ...]:
     n, p = str(len(pair.values)), pair.p_value
     if pair.interval is None or pair.detectable is None or p is None or corrected is None:
@@ -154,20 +202,21 @@ def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: Sequence[s
     Args:
         cells: by task.
     """
-    keyed: dict[str, dict[int, float]] = {name: {} for name in rivals}
+    found: dict[str, dict[int, Outcome]] = {name: {} for name in rivals}
     # A pair is a task and a search seed; pairs are numbered, for differences are told by number.
     numbers = {pair: n for n, pair in enumerate((task, int(c["seed"])) for task, own in cells.items() for c in own)}
     for task, own in cells.items():
         for cell in own:
-            keyed[cell["rival"]][numbers[task, int(cell["seed"])]] = _mean(cell)
-    keyed = {name: own for name, own in keyed.items() if own}
+            found[cell["rival"]][numbers[task, int(cell["seed"])]] = _outcome(cell)
+    found = {name: own for name, own in found.items() if own}
+    keyed = {name: {n: one.value for n, one in own.items()} for name, own in found.items()}
     # Of one task its own table says the same.
     told = [name for name in ours if name in keyed]
     if not told or len(keyed) < 2 or len(cells) < 2:
         return []
     # Tasks have other grains, and pairs enough to have a spread of their own.
     by = "task and search seed, each the mean of its retrainings"
-    tables = (differences_table(keyed, name, by, 0.0) for name in told)
+    tables = (table for name in told for table in (differences_table(keyed, name, by, 0.0), sizes_table(found, name)))
     means = markdown_table(_means_table(cells, keyed, {n: pair for pair, n in numbers.items()}))
     return ["## Over all tasks", "", means, "", *(line for one in tables for line in (markdown_table(one), ""))]
 

@@ -63,10 +63,12 @@ class Contest:
         retraining_seeds: each is also the seed of the cut of the data; empty for the seed of the search alone, so that
             seeds of searches are whole runs, each on a cut of its own, as BIPEFT's are.
         recipe: entries of the recipe for retraining, in place of the search's.
-        controls: name of a rival without a search to a baseline, which stands everywhere at the largest size that the
-            budget allows.
+        controls: name of a rival without a search to baselines, each of which stands everywhere at the largest size
+            that the budget allows.
         rates: learning rates among which each found architecture chooses by the validation part of the search, once,
             before it is trained again; empty keeps the recipe's for all.
+        is_choosing: whether a rival that ends at several architectures chooses one of them by the same trainings, and
+            only that is trained again; else all are.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"title", "settings", "samplers", "seeds", "budgets", "retraining"})
@@ -80,8 +82,9 @@ class Contest:
     budgets: tuple[str, ...]
     retraining_seeds: tuple[int, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    controls: Mapping[str, str] = field(default_factory=dict)
+    controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
+    is_choosing: bool = False
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], origin: Origin) -> Contest:
@@ -101,8 +104,9 @@ class Contest:
             budgets=tuple(raw["budgets"]),
             retraining_seeds=() if after["seeds"] == _OF_THE_SEARCH else tuple(after["seeds"]),
             recipe=after.get("recipe") or {},
-            controls=raw.get("controls") or {},
+            controls={name: _several(named) for name, named in (raw.get("controls") or {}).items()},
             rates=tuple(float(rate) for rate in after.get("learning_rates") or ()),
+            is_choosing=bool(after.get("choose", False)),
         )
         origin.settings(merged(found.settings.as_dict(), {"recipe": found.recipe}))
         for cell in found.cells():
@@ -158,8 +162,8 @@ class Contest:
         settings = self.settings_of(cell, tuned(self.settings, place))
         session = Session.build(settings)
         if cell.rival in self.controls:
-            ended = uniform(self.controls[cell.rival], session.backbone, limit_of(session))
-            return result_of(self, session, [ended], Searched())
+            ended = [uniform(name, session.backbone, limit_of(session)) for name in self.controls[cell.rival]]
+            return result_of(self, session, ended, Searched())
         return run_search(self, session, place.work / cell.name)
 
     def page(self, found: Mapping[str, Result], place: Place) -> Page:
@@ -202,16 +206,22 @@ def _wrong_contest(raw: Mapping[str, Any]) -> list[str]:
     wrong, budgets, after = [], raw["budgets"], raw["retraining"]
     if not isinstance(budgets, list) or not budgets or not all(isinstance(item, str) for item in budgets):
         wrong.append(f'`budgets` is a list of limits such as "0.2%", but got {budgets!r}')
-    is_known = isinstance(after, Mapping) and not set(after) - {"seeds", "recipe", "learning_rates"}
+    is_known = isinstance(after, Mapping) and not set(after) - {"seeds", "recipe", "learning_rates", "choose"}
     if not is_known or (after.get("seeds") != _OF_THE_SEARCH and wrong_seeds(after.get("seeds"))):
         wrong.append(
             "`retraining` is a mapping of `seeds` (a list, or `search` for that of the search) and perhaps "
-            "`recipe` and `learning_rates`, "
+            "`recipe`, `learning_rates` and `choose`, "
             f"but got {after!r}"
         )
     elif not _are_rates(rates := after.get("learning_rates") or []):
         wrong.append(f"`retraining.learning_rates` is a list of numbers above 0, but got {rates!r}")
+    if is_known and not isinstance(after.get("choose", False), bool):
+        wrong.append(f"`retraining.choose` is true or false, but got {after['choose']!r}")
     return wrong + _wrong_controls(raw.get("controls") or {}, raw["samplers"])
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, list) else (given,)
 
 
 def _are_rates(given: Any) -> bool:
@@ -226,9 +236,9 @@ def _wrong_controls(controls: Any, samplers: Any) -> list[str]:
     if not isinstance(controls, Mapping):
         return [f"`controls` is a mapping of names to baselines, but got {controls!r}"]
     wrong = [
-        f"`controls.{name}` is one of {', '.join(BASELINES)}, but got {baseline!r}"
-        for name, baseline in controls.items()
-        if baseline not in BASELINES
+        f"`controls.{name}` is one of {', '.join(BASELINES)}, or several in a list, but got {given!r}"
+        for name, given in controls.items()
+        if not given or not all(isinstance(one, str) and one in BASELINES for one in _several(given))
     ]
     twice = [name for name in controls if isinstance(samplers, Mapping) and name in samplers]
     return wrong + [f"{name!r} is among `samplers` and among `controls`" for name in twice]

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.architecture import CountKind
+from autopeft.architecture import Architecture, CountKind, Placement
 from autopeft.errors import BudgetError, SettingsError
 from autopeft.spaces.lattice import SearchSpace
 
@@ -78,6 +78,11 @@ class Candidates:
     def least(self) -> int:
         """The count of the smallest module of the space."""
         return int(self.counts[:, 0].min())
+
+    def architecture(self, sizes: Sequence[int] | Ints) -> Architecture:
+        """The architecture of these sizes, one a placement, 0 being absence."""
+        chosen = zip(self.keys, sizes, strict=True)
+        return Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n))
 
     def check_budget(self, most: int) -> None:
         """Raises:

@@ -45,6 +45,20 @@ class Length(Protocol):
     def learning_rate(self) -> float | None: ...
 
 
+def halved_steps(evaluator: Evaluator, batch_size: int, epochs: float | None, steps: int | None) -> int:
+    """How many steps a search in halves takes: what is given of the two, else what the recipe says; at least 1."""
+    return _steps(evaluator, math.ceil((evaluator.n_train + 1) // 2 / batch_size), epochs, steps)
+
+
+def _steps(evaluator: Evaluator, per_epoch: int, epochs: float | None, steps: int | None) -> int:
+    recipe = evaluator.recipe
+    if steps is not None:
+        return steps
+    if epochs is None and recipe.steps is not None:
+        return recipe.steps
+    return max(1, round((epochs or recipe.epochs) * per_epoch))
+
+
 class HalvedTask:
     """The evaluator's training part, cut in two random halves, as an `EvaluatedProblem`.
 
@@ -79,19 +93,11 @@ class HalvedTask:
     def _batches(self, half: int) -> int:
         return math.ceil(len(self._halves[half]) / self._size)
 
-    def _steps(self, epochs: float | None, steps: int | None) -> int:
-        """How many steps a search takes: what is given of the two, else what the recipe says; at least 1."""
-        recipe = self._evaluator.recipe
-        if steps is not None:
-            return steps
-        if epochs is None and recipe.steps is not None:
-            return recipe.steps
-        return max(1, round((epochs or recipe.epochs) * self.steps_per_epoch))
-
     def plan(self, settings: Length, most: int) -> Plan:
         """How a search for at most `most` parameters goes, with what `settings` leaves to the recipe."""
         rate = settings.learning_rate or self._evaluator.recipe.learning_rate
-        return Plan(self._steps(settings.epochs, settings.steps), rate, most, self._seed)
+        steps = _steps(self._evaluator, self.steps_per_epoch, settings.epochs, settings.steps)
+        return Plan(steps, rate, most, self._seed)
 
     def loss(self, half: int, step: int) -> Tensor:
         """The learner's loss on the batch of `half` at `step`."""

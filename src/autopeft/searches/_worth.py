@@ -66,6 +66,28 @@ def fill(scores: Floats, candidates: Candidates, budget: float, allowed: Bools, 
         column[row] = density[row].argmax()
 
 
+def several(scores: Floats, candidates: Candidates, budget: float, first: Ints, n: int) -> list[Ints]:
+    """Up to `n` different answers to `budget`, sizes ``(m,)`` each: `first`, then one of each method by itself.
+
+    Scores are compared within methods, so that they say where a method helps most and hardly which method helps: with
+    answers of one method each, what was trained can decide that. The method with most parameters in `first` comes
+    before the others.
+
+    Args:
+        scores: as for `fill`, ``(m,)``.
+        first: sizes, ``(m,)``, within `budget`.
+    """
+    kinds, found = kinds_of(candidates), [first]
+    spent = np.where(candidates.sizes == first[:, None], candidates.counts, 0).max(axis=1) * (first > 0)
+    ranked = sorted(np.unique(kinds), key=lambda kind: (-int(spent[kinds == kind].sum()), int(kind)))
+    for kind in ranked:
+        sizes = sizes_at(candidates, fill(scores, candidates, budget, kinds == kind))
+        # A method may be too large for the budget, or all that there was.
+        if sizes.any() and not any(np.array_equal(sizes, one) for one in found):
+            found.append(sizes)
+    return found[:n]
+
+
 def sizes_at(candidates: Candidates, columns: Ints) -> Ints:
     """The sizes in these columns, ``(n,)``, 0 where the column is -1."""
     return np.where(columns >= 0, candidates.sizes[np.arange(len(columns)), np.maximum(columns, 0)], 0)

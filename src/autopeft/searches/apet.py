@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.rules import Count, raise_if_any, violations
 from autopeft.searches._candidates import Candidates, Ints
 from autopeft.searches._search import SearchContext, spec
@@ -94,8 +94,7 @@ class ApetSearch:
         found: dict[Architecture, None] = {}
         for _ in range(_ATTEMPTS * self._settings.draws):
             sizes = draw_sizes(candidates, limit.most, rng, self._settings.is_filled)
-            chosen = zip(candidates.keys, sizes, strict=True)
-            found[Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n))] = None
+            found[candidates.architecture(sizes)] = None
             if len(found) == self._settings.draws:
                 break
         return tuple(found)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
 from autopeft.searches._candidates import Candidates, Floats
 from autopeft.searches._halves import HalvedTask
@@ -27,7 +27,7 @@ from autopeft.searches._joint import JointTraining
 from autopeft.searches._problem import LATER, Plan, Problem
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Starts, Supernet
-from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
+from autopeft.searches._worth import fill, kinds_of, several, sizes_at, within_kinds
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class OneShotSettings:
         is_within_kinds: divide scores by the mean of their method before they are compared.
         starts: train modules from the start of their "method", or from "even" ones, from which a step changes about as
             much in all.
+        answers: how many architectures a budget is answered with: beside the one of all methods, those of one method
+            each, see `autopeft.searches._worth.several`.
     """
 
     score: Literal["gradient", "fisher"] = "gradient"
@@ -60,6 +62,7 @@ class OneShotSettings:
     clip: NotNegative = 2.0
     is_within_kinds: bool = True
     starts: Starts = field(default="method", metadata=LATER)
+    answers: Count = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         raise_if_any("The settings of the one-shot selector cannot be used", violations(self))
@@ -102,20 +105,20 @@ class OneShot:
         return sum(sums) / sum(w.numel() for w, _ in pairs)
 
 
-def chosen(scores: Floats, candidates: Candidates, budget: int, is_within_kinds: bool = True) -> Architecture:
-    """The architecture within `budget` that `scores`, ``(n,)``, are filled to."""
+def chosen(
+    scores: Floats, candidates: Candidates, budget: int, is_within_kinds: bool = True, n: int = 1
+) -> list[Architecture]:
+    """Up to `n` architectures within `budget` that `scores`, ``(m,)``, are filled to, that of all methods first."""
     everyone = np.ones(len(candidates), dtype=bool)
     if is_within_kinds:
         scores = within_kinds(scores, kinds_of(candidates), everyone, np.zeros(len(candidates)))
-    sizes = sizes_at(candidates, fill(scores, candidates, budget, everyone))
-    found = zip(candidates.keys, sizes, strict=True)
-    return Architecture(tuple(Placement(site, method, int(size)) for (site, method), size in found if size))
+    first = sizes_at(candidates, fill(scores, candidates, budget, everyone))
+    return [candidates.architecture(sizes) for sizes in several(scores, candidates, budget, first, n)]
 
 
 class OneShotSearch:
     """One short training, at the first budget; every budget is then filled from its scores."""
 
-    per_budget = 1
     earlier_seconds = 0.0
 
     def __init__(self, context: SearchContext, settings: OneShotSettings) -> None:
@@ -123,10 +126,15 @@ class OneShotSearch:
         self.told: Mapping[str, Any] = MappingProxyType({})
         self._scores: Floats | None = None
 
+    @property
+    def per_budget(self) -> int:
+        """The number of answers."""
+        return self._settings.answers
+
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What fills `limit`."""
-        candidates = Candidates.of(self._context.space, limit.count)
-        return (chosen(self.scores(), candidates, limit.most, self._settings.is_within_kinds),)
+        candidates, settings = Candidates.of(self._context.space, limit.count), self._settings
+        return chosen(self.scores(), candidates, limit.most, settings.is_within_kinds, settings.answers)
 
     def scores(self) -> Floats:
         """Of every placement, in canonical order; trained for at most once."""

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.rules import Count, Positive, raise_if_any, violations
 from autopeft.searches._candidates import Bools, Candidates, Floats, Ints, indicator, project
 from autopeft.searches._search import SearchContext, spec, supernet_of
@@ -300,8 +300,7 @@ class PruneSearch:
         """What is left within `limit`."""
         candidates = Candidates.of(self._context.space, limit.count)
         sizes = keep_of(self._settings.variant)(self.importance(), candidates, limit.most)
-        chosen = zip(candidates.keys, sizes, strict=True)
-        return (Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n)),)
+        return (candidates.architecture(sizes),)
 
     def importance(self) -> Sequence[Importance]:
         """Of every placement, in canonical order; trained for at most once."""

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autopeft.architecture import Architecture, ParameterBudget, Placement
+from autopeft.architecture import Architecture, ParameterBudget
 from autopeft.rules import Count, NotNegative, Positive, Share, raise_if_any, violations
 from autopeft.searches._candidates import Bools, Candidates, Floats, Ints
 from autopeft.searches._halves import HalvedTask
@@ -277,8 +277,7 @@ class _Pruned:
             chosen = chosen if (chosen >= 0).any() else fill(worth + 1, candidates, self.most, np.ones_like(left))
         else:
             chosen = fill(worth, candidates, self.most, left, start) if is_grown else start
-        found = zip(candidates.keys, sizes_at(candidates, chosen), strict=True)
-        return Architecture(tuple(Placement(site, method, int(size)) for (site, method), size in found if size))
+        return candidates.architecture(sizes_at(candidates, chosen))
 
 
 _PRESETS = MappingProxyType(

@@ -136,7 +136,7 @@ def sweep(
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
     candidate = Candidate.of(given)
-    values = try_rates(learning_rates, widen, lambda rate: _value(evaluator, candidate, rate, seed), on_value)
+    values = try_rates(learning_rates, widen, lambda rate: value_at(evaluator, candidate, rate, seed), on_value)
     chosen = best_rate(values)
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
@@ -210,7 +210,8 @@ def best_rate(values: Sequence[tuple[float, float | None]]) -> float | None:
     return -max(measured)[1] if measured else None
 
 
-def _value(evaluator: Evaluator, candidate: Candidate, rate: float, seed: int) -> float | None:
+def value_at(evaluator: Evaluator, candidate: Candidate, rate: float, seed: int) -> float | None:
+    """The metric of one training at a rate, with a factor on it that the candidate brings; None where it failed."""
     changed = replace(candidate, changes=replace(candidate.changes, learning_rate=rate))
     try:
         return evaluator(changed, seed).value

@@ -45,6 +45,7 @@ class BipeftResult:
         earlier: seconds of those before.
         history: every trigger.
         movement: of the gates, those of removed placements as they were left.
+        others: further answers, where they were asked for.
     """
 
     architecture: Architecture
@@ -54,6 +55,7 @@ class BipeftResult:
     earlier: float
     history: tuple[Trigger, ...]
     movement: Movement
+    others: tuple[Architecture, ...] = ()
 
 
 class BilevelSearch:
@@ -335,8 +337,15 @@ class BilevelSearch:
             _log.info("BIPEFT: %d triggers in %d of %d steps, at stabilities from %.2f to %.2f.",
                       len(history), self.done, self.plan.steps, min(stable), max(stable))  # fmt: skip
         architecture, movement = self.supernet.architecture(sizes), told(self._beliefs(), self.done)
-        watch = self._watch
-        return BipeftResult(architecture, parameters, self.done, watch.seconds, watch.earlier, history, movement)
+        watch, others = self._watch, self._others(sizes)
+        return BipeftResult(
+            architecture, parameters, self.done, watch.seconds, watch.earlier, history, movement, others
+        )
+
+    def _others(self, sizes: Ints) -> tuple[Architecture, ...]:
+        if self.selector is None or self.settings.answers == 1:
+            return ()
+        return tuple(map(self.candidates.architecture, self.selector.several(sizes, self.settings.answers)[1:]))
 
     # -- state -------------------------------------------------------------------------------------------------
 

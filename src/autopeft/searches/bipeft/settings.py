@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, raise_if_any, violations
+from autopeft.rules import BelowOne, Count, NotNegative, Positive, Share, misfit, raise_if_any, violations
 from autopeft.searches._candidates import Misfits, ScoreRule, StabilityRule
 from autopeft.searches._problem import LATER
 from autopeft.searches._supernet import Starts
@@ -28,6 +28,8 @@ class BipeftSettings:
         epochs: passes over the first half of the training part; None takes the recipe's.
         steps: instead of `epochs`, or None.
         least_steps: that many at the least where `steps` is None, if one training by the recipe has as many.
+        most_of_a_training: share of the examples of one training by the recipe that the search takes at the most, or
+            None; batches become smaller for it, then steps fewer, see `sampler.Pace`.
         batch_size, learning_rate: None takes the recipe's. The learning rate falls linearly to 0.
         weight_decay, clip: of the weights; `clip` limits the gradient norm, 0 does not.
         optimiser_steps: how often one gradient is applied (the release's loop applies it twice).
@@ -81,6 +83,8 @@ class BipeftSettings:
             way to the budget is filled by worth for parameters, a size k being worth √k times the score.
         is_refilled: whether the final projection fills what is left of the budget: with what was left out, then by
             larger sizes.
+        answers: how many architectures a budget is answered with, which needs sizes by worth: beside the one of all
+            methods, those of one method each, see `autopeft.searches._worth.several`.
     """
 
     variant: Variant = "full"
@@ -132,9 +136,13 @@ class BipeftSettings:
     is_window_cleared: bool = field(default=False, metadata=LATER)
     sizes_by: Literal["gates", "worth"] = field(default="gates", metadata=LATER)
     starts: Starts = field(default="method", metadata=LATER)
+    most_of_a_training: Positive | None = field(default=None, metadata=LATER)
+    answers: Count = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         wrong = violations(self)
+        if not misfit("`answers`", Count, self.answers) and self.answers > 1 and not self.is_by_worth:
+            wrong.append(f"answers {self.answers} need sizes_by 'worth' and variant 'full'")
         if self.stability == "split" and self.averages != "halves":
             wrong.append("stability 'split' needs averages 'halves'")
         raise_if_any("The settings of BIPEFT cannot be used", wrong)
@@ -188,6 +196,7 @@ _RELEASED = BipeftSettings(
 
 _RECOMMENDED = BipeftSettings(
     least_steps=300,
+    most_of_a_training=0.6,
     is_scaled=True,
     is_warmup_whole=True,
     warmup=0.3,
