@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import tiny
 from autopeft.architecture import Architecture, Placement
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
@@ -338,3 +340,22 @@ def test_what_was_found_says_who_proposed_it_and_whether_a_search_repeats_itself
     # Trial 1 of two initial ones, as results say that have the number alone.
     assert [row[3] for row in found_table(rows).rows] == ["initial design"] * 2
     assert rows[0].spent == 0.5
+
+
+def test_what_was_written_is_kept_and_shown(case: Case, tmp_path: Path) -> None:
+    made = tiny.backbone("llama", with_tokenizer=True)
+    made.language_model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"w{number}", "completion": ["good", "well"]} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(tmp_path / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
+    settings = {**case.data(), "model": str(tmp_path / "model"), "files": files}
+    samplers = {"apet": {"sampler": "apet", "space": {"name": "S2"}, "initial": 0, "trials": 1}}
+    asked = {"samplers": samplers, "settings": settings, "budgets": ["9%"], "retraining": {"seeds": [0]}}
+    found = read(write(case, tmp_path / "said.yaml", **asked))
+    run(found, tmp_path / "results", tmp_path / "work", lambda text: None)
+    (one,) = Results(tmp_path / "results" / "said").read()["apet-at9-seed4"]["found"]
+    assert [text["references"] for text in one["texts"]] == [["good", "well"]] * 4
+    text = write_summary(found, tmp_path / "results").read_text()
+    assert "| asked | apet 9% | people wrote |" in text
+    assert f"| {one['texts'][0]['prompt']} |" in text

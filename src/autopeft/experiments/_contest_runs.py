@@ -266,4 +266,5 @@ def _told(ended: Ended, runs: Sequence[tuple[Measurement, float]], seeds: Sequen
             "median": median(values),
             "n": len(values),
         },
+        **({"texts": first.extra["texts"]} if "texts" in first.extra else {}),
     }

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from autopeft.architecture import Architecture, Counts
 from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
+from autopeft.experiments._written import written
 from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import paired
 from autopeft.pictures.points import NamedPoint
@@ -89,9 +90,17 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
     repeats = repeats_table(rows)
     if repeats.rows:
         lines += [markdown_table(repeats), ""]
+    lines += _written(rows)
     points = [_point(row) for row in rows]
     picture = results_data(points, [], metric=str(rows[0].cells[0]["objective"]), title=title)
     return Page(lines, {"results": picture})
+
+
+def _written(rows: Sequence[Row]) -> list[str]:
+    """All metrics where texts were written, and texts of each rival's first search at each budget."""
+    metrics = {f"{row.rival} {row.budget}": [run for one in row.found for run in one.get("metrics", ())] for row in rows}
+    # Cells of earlier commits have no texts.
+    return written(metrics, {f"{row.rival} {row.budget}": row.found[0].get("texts", ()) for row in rows})
 
 
 def results_table(rows: Sequence[Row]) -> Table:
