@@ -115,6 +115,7 @@ def retrained(case: Case, folder: Path) -> Retrained:
     return retrain(evaluator, "it", SERIAL, (40, 41), learning_rates=(1e-3, 3e-3), widen=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end_after", [3, 12, 19])
 def test_a_terminated_retraining_trains_nothing_twice(
     end_after: int, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

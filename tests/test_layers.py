@@ -459,3 +459,33 @@ def test_nothing_slow_is_imported_before_it_is_needed() -> None:
         if any(name == late or name.startswith(f"{late}.") for late in LATE)
     ]
     assert not wrong
+
+
+def judged_by_the_clock(path: Path) -> list[int]:
+    """Lines of a test file where the time that something took is compared with a number and asserted."""
+    clocks = {"time", "monotonic", "perf_counter", "process_time"}
+
+    def reads_a_clock(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("time.") in clocks
+
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+        and any(
+            isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) and reads_a_clock(part.left)
+            for part in ast.walk(node.test)
+        )
+    ]
+
+
+def test_no_test_judges_the_machine_by_the_second() -> None:
+    # A runner that is slow or busy would make it fail; what must not hang is held to a bound far above (`fuzzing`).
+    found = {path.name: lines for path in Path(__file__).parent.rglob("*.py") if (lines := judged_by_the_clock(path))}
+    assert found == {}
+
+
+def test_a_test_that_judges_the_machine_would_be_seen(tmp_path: Path) -> None:
+    path = tmp_path / "one.py"
+    path.write_text("began = time.monotonic()\nassert time.monotonic() < limit\nassert time.monotonic() - began < 30\n")
+    assert judged_by_the_clock(path) == [3]

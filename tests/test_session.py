@@ -300,6 +300,7 @@ def test_a_sampler_that_trains_does_so_at_the_learning_rate_that_the_sweep_chose
     assert rates == [7e-3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bipeft", "s3delta"])
 def test_a_sampler_that_trains_keeps_an_interrupted_search_beside_the_study(
     case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str

@@ -112,6 +112,7 @@ def test_the_study_says_what_was_chosen_and_why(case: Case, tmp_path: Path, bf16
     assert found.why in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_who_goes_on_has_the_same_precision(case: Case, tmp_path: Path) -> None:
     """By the same command and as a worker. A measurement would leave float32 here: two trials are too few for one."""
     begun(case, tmp_path / "auto", 0.5)

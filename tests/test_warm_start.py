@@ -46,6 +46,7 @@ def test_the_front_of_a_study_begins_the_search(case: Case, earlier: Path, tmp_p
     assert [trial.origin for trial in found] == ["initial"] * len(best) + ["random"]
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_when_what_it_began_with_is_gone(case: Case, earlier: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(earlier, source)

@@ -12,6 +12,7 @@ from autopeft.settings import load
 from small_case import Case, call, trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_measured", [0, 2])
 def test_missing_trials_are_named_with_the_way_out_and_an_exit_code(
     case: Case, tmp_path: Path, n_measured: int

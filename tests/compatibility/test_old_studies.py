@@ -69,6 +69,7 @@ def test_the_report_holds_the_same_figures(then: Path, name: str, tmp_path: Path
     assert lost(wanted, figures((tmp_path / "now.md").read_text())) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["search", "worker"])
 def test_a_random_search_ends_as_it_would_have_without_the_interruption(
     then: Path, command: str, tmp_path: Path

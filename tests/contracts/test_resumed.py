@@ -69,6 +69,7 @@ def measured(path: Path, name: str, evaluates: list[Evaluate]) -> list[tuple[Any
     return [(trial.configuration, trial.origin, trial.measurement) for trial in complete]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_study_in_three_parts_is_the_one_in_one(name: str, tmp_path: Path) -> None:
     """Interruptions in the initial design and among the sampler's own proposals; each gives a trial back."""
@@ -124,6 +125,7 @@ def is_equal(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_in_three_parts_is_the_one_in_one(name: str, evaluator: Evaluator, tmp_path: Path) -> None:
     """Interruptions after a third and after two thirds of the passes; tensors and answers are the same to the bit."""

@@ -111,6 +111,7 @@ def test_a_random_search_costs_its_trials_and_a_draw_next_to_nothing(done: Path)
     assert searched["found"][0]["searched_value"] is not None
 
 
+@pytest.mark.slow
 def test_a_uniform_control_fills_the_budget_without_a_search_and_chooses_its_rate(case: Case, tmp_path: Path) -> None:
     after = {"seeds": [0, 1], "recipe": {"steps": 3}, "learning_rates": ["1e-3", 0.1]}
     asked = {"samplers": {"apet": SAMPLERS["apet"]}, "controls": {"wide": "serial"}, "budgets": ["9%"]}

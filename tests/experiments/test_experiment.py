@@ -299,6 +299,7 @@ def test_architectures_of_all_cells_are_found_before_the_first_is_trained(case: 
     assert call("experiment", path, "--results", path / "r").code == 2  # no folder
 
 
+@pytest.mark.slow
 def test_a_search_that_measures_nothing_costs_no_other_its_cell(case: Case, tmp_path: Path) -> None:
     wild = {"sampler": "random", "recipe": {"learning_rate": 1e30}}
     samplers = {"wild": wild, "tame": {"sampler": "random"}}

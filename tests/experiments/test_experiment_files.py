@@ -25,6 +25,7 @@ from autopeft.network.build import count
 from autopeft.objective import percent
 from autopeft.session import build_space, resolved
 from autopeft.settings import Settings, load, read_yaml
+from autopeft.spaces.lattice import SearchSpace
 from autopeft.tasks import _protocols as protocols
 from autopeft.training.retraining import baseline
 
@@ -112,8 +113,13 @@ def test_every_file_names_what_there_is(path: Path) -> None:
         task = tasks.lookup(settings.task)
         assert settings.protocol in protocols.PROTOCOLS
         assert settings.protocol in task.protocols
+    built: dict[str, SearchSpace] = {}
     for settings in map(resolved, searched):
-        space = build_space(backbone(settings.model), settings.space)
+        # Hundreds of cells search a handful of spaces.
+        about = f"{settings.model} {settings.space}"
+        if about not in built:
+            built[about] = build_space(backbone(settings.model), settings.space)
+        space = built[about]
         if samplers.lookup(settings.sampler).reads_trials:
             samplers.build(settings.sampler, space, settings.seed, settings.sampler_options)
 

@@ -366,6 +366,7 @@ def test_a_grid_may_have_several_numbers_of_examples_a_step(case: Case, tmp_path
         run(wrong, tmp_path / "r", tmp_path / "w", lambda text: None)
 
 
+@pytest.mark.slow
 def test_a_grid_and_what_is_known_may_be_without_dropout(case: Case, tmp_path: Path) -> None:
     grid = {"how": "grid", "baselines": ["serial:1"], "rates": [1e-2], "dropout_factors": [0, 1], "finals": 0.6}
     known = {"baseline": "serial:1", "rates": [1e-2], "batch_factor": 0.5, "dropout_factor": 0}
@@ -469,6 +470,7 @@ def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_
         run(read(head), tmp_path / "results", tmp_path / "work", lambda text: None)
 
 
+@pytest.mark.slow
 def test_some_of_what_was_written_is_kept(case: Case, tmp_path: Path) -> None:
     made = tiny.backbone("llama", with_tokenizer=True)
     made.language_model.save_pretrained(tmp_path / "model")

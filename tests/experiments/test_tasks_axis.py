@@ -64,6 +64,7 @@ def test_mistakes_in_the_tasks(tmp_path: Path, tasks: Any, expected: str) -> Non
         read(write(tmp_path / "all.yaml", tasks=tasks))
 
 
+@pytest.mark.slow
 def test_tasks_share_a_file_of_results_and_a_page_and_a_retraining_names_its_task(case: Case, tmp_path: Path) -> None:
     searches: dict[str, Any] = {"one": {"settings": {"task": None, "trials": 2}}}
     searches["two"] = {"settings": {"task": None, "seed": 5}, "title": "The second"}

@@ -90,6 +90,7 @@ def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(cas
     assert f" --learning-rates {rate:g} --epochs 0.5 --save MODEL_FOLDER" in found.out
 
 
+@pytest.mark.slow
 def test_finals_keep_the_limit_on_the_data_unless_all_of_it_is_asked_for(
     study: Path, case: Case, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_every_sampler_that_compares_trials_reads_the_cost() -> None:
     assert set(READING) == {"evolution", "gp", "nsga2", "saas-nehvi", "tpe"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READING)
 def test_another_cost_changes_what_is_proposed(name: str) -> None:
     # 30 trials are more than any start-up; the costs of the second history are those of the first, upside down.

@@ -40,6 +40,7 @@ def test_an_adapter_costs_two_products_a_token() -> None:
     assert one == pytest.approx(2 * tokens * (hidden * units + units * hidden))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "method"), covering([(m, method) for m in MODELS for method in tiny.fitting(m)])
 )

@@ -135,6 +135,7 @@ def test_what_points_say_is_escaped() -> None:
     assert evil.count("<script>") == 1
 
 
+@pytest.mark.slow
 def test_a_page_of_thousands_of_trials_stays_small_and_the_json_has_them_all() -> None:
     many = [measured(i, 1000 + (i * 7919) % 3001, 0.5 + 0.3 * ((i * 104729) % 1999) / 1999) for i in range(3000)]
     data = _data(trials=many)

@@ -35,6 +35,7 @@ def _trials(n: int) -> list[Trial]:
     return history(space, initial_design(space, 0, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, SAMPLED, {"preset": "robust"}])
 def test_a_process_that_saw_the_trials_grow_proposes_what_a_new_one_does(options: dict[str, Any]) -> None:
     space, trials = autopeft_space(), _trials(10)

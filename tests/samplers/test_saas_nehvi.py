@@ -164,6 +164,7 @@ def test_with_an_empty_baseline_it_is_the_expected_area() -> None:
     assert got == pytest.approx(math.log(0.2 * improvement), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gp", "saas-map"])
 @pytest.mark.parametrize("n_pending", [0, 2])
 def test_the_closed_form_agrees_with_botorch(kind: str, n_pending: int) -> None:
@@ -397,6 +398,7 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", VARIANTS)
 def test_every_variant_proposes_something_new(options: dict[str, Any]) -> None:
     space = autopeft_space()

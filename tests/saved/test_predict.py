@@ -71,6 +71,7 @@ def test_a_column_of_texts_may_be_called_label(tmp_path: Path) -> None:
     assert sum(right) >= 36  # seeds are fixed; chance would give 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_number", [False, True])
 def test_a_text_to_text_model_says_labels_and_numbers(is_number: bool, tmp_path: Path) -> None:
     found = tiny.backbone("t5", with_tokenizer=True)

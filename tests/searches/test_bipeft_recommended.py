@@ -210,6 +210,7 @@ def is_large_one_found(seed: int) -> bool:
     return [(p.site, p.size) for p in found.architecture] == [("encoder.0.v", 8)]
 
 
+@pytest.mark.slow
 def test_planted_sizes_are_found_in_both_directions() -> None:
     assert are_small_ones_found(0)
     assert is_large_one_found(0)

@@ -43,6 +43,7 @@ def planted_share(found: BipeftResult) -> float:
     return len(sites & {("lora", "encoder.0.q"), ("lora", "encoder.0.v")}) / 2
 
 
+@pytest.mark.slow
 def test_a_planted_architecture_is_found_with_the_first_seeds() -> None:
     """The quick form of the next test: these are fixed seeds, so nothing is random."""
     settings = replace(PRESETS["earlier"], triggers=12, warmup=0.2, learning_rate=0.01)
@@ -82,12 +83,14 @@ def test_with_scores_that_never_move_it_is_not_found() -> None:
     assert sum(planted_share(searched(seed, settings)[0]) == 1 for seed in range(3)) <= 1
 
 
+@pytest.mark.slow
 def test_more_budget_finds_more() -> None:
     counts = [searched(3, budget=budget, steps=60)[0].parameters for budget in (20, 600, 2000)]
     assert counts == sorted(counts)
     assert all(count <= budget for count, budget in zip(counts, (20, 600, 2000), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [16, 17, 40, 10_000])
 def test_the_result_is_within_any_budget_and_never_empty(budget: int) -> None:
     model = backbone()
@@ -136,6 +139,7 @@ VARIANTS: tuple[Literal["entangled", "binary_then_size", "size_then_binary", "no
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gumbel", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ablations_need_no_budget_and_keep_one_if_given(variant: Any, gumbel: bool) -> None:

@@ -283,6 +283,7 @@ def has_planted(sizes: Floats | Any, of: Candidates) -> bool:
     return all(chosen[key] == 8 for key in PLANTED)
 
 
+@pytest.mark.slow
 def test_a_planted_architecture_is_found_and_chance_does_not_find_it() -> None:
     """Eight LoRA and two biases; 600 parameters hold two LoRA of rank 8, of 256 each, and little more.
 

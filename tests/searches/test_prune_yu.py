@@ -83,6 +83,7 @@ def test_rules_see_that_planted_places_matter() -> None:
         assert {keys[index][0] for index in best} == set(PLANTED), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "recommended"])
 def test_every_budget_has_rounds_of_its_own_after_one_warm_up(preset: str, caplog: pytest.LogCaptureFixture) -> None:
     own = searches.evaluator()

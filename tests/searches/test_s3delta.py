@@ -450,6 +450,7 @@ def test_one_example_cannot_be_halved(evaluator: Evaluator) -> None:
         build(alone)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing_but_memory(evaluator: Evaluator) -> None:
     plain = build(evaluator, steps=4).ask([])
     saving = build(evaluator.with_recipe(gradient_checkpointing=True), steps=4).ask([])

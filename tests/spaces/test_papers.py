@@ -142,6 +142,7 @@ def test_scaling_is_ten_points_with_one_size_for_all(bert_base: Backbone) -> Non
     assert sizes == [1, 3, 6, 12, 24, 48, 96, 192, 384, 768]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(families()))
 @pytest.mark.parametrize("name", spaces.NAMES)
 def test_every_space_can_be_attached_to_every_family(family: str, name: str) -> None:

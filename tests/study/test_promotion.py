@@ -138,6 +138,7 @@ def searched(path: Path, calls: list[int | None]) -> tuple[list[Any], list[tuple
         return facts(study.trials()), done
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted_and_nothing_is_measured_twice(tmp_path: Path) -> None:
     whole, done = searched(tmp_path / "whole.db", [None])
     assert len(whole) == 12

@@ -604,6 +604,7 @@ def test_four_processes_share_a_search(tmp_path: Path) -> None:
     assert all(trial.is_complete for trial in trials)
 
 
+@pytest.mark.slow
 @pytest.mark.flaky(reruns=1)  # processes by the clock
 def test_a_killed_worker_costs_no_trial(tmp_path: Path) -> None:
     path, total = tmp_path / "study.db", 14

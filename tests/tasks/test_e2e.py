@@ -78,6 +78,7 @@ def test_an_encoder_is_refused_before_anything_is_encoded() -> None:
         learner_for(tiny.backbone(with_tokenizer=True), TASK)
 
 
+@pytest.mark.slow
 def test_a_text_to_text_model_learns_to_say_a_sentence() -> None:
     def part(n: int) -> Examples:
         texts = [(("good", "bad")[row % 2],) for row in range(n)]

@@ -247,6 +247,7 @@ def test_what_is_generated_is_shown_by_the_name_of_the_class(t5: Path, case: Cas
 # -- studies from before slips were refused --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_that_began_on_slips_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case, folder = make(tmp_path), tmp_path / "run"
     train = case.folder / "train.csv"

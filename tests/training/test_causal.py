@@ -101,6 +101,7 @@ def test_padding_on_either_side_gives_the_same_loss_and_gradients(model_type: st
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", DECODERS)
 @pytest.mark.parametrize("method", ["lora", "prefix_direct"])
 def test_what_is_written_in_a_batch_is_what_is_written_alone_token_by_token(model_type: str, method: str) -> None:

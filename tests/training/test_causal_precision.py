@@ -21,6 +21,7 @@ def losses(model_type: str, **changes: Any) -> list[float]:
     return [point.metrics["loss"] for point in told.history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "falcon"])
 def test_checkpointing_trains_the_same_and_bfloat16_within_five_per_cent(model_type: str) -> None:
     plain = losses(model_type)

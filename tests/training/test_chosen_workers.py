@@ -107,6 +107,7 @@ def test_steps_are_timed_beside_another_process_and_threads_are_as_before() -> N
     assert choose(bench, cores=2, free_bytes=2**40, planned=0).alone == pytest.approx(alone, rel=20)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "getppid"), reason="there are no parents of processes")
 def test_a_process_to_measure_beside_ends_with_the_one_that_began_it() -> None:
     code = (

@@ -120,6 +120,7 @@ def test_an_interrupted_run_goes_on_at_its_very_step(changes: dict[str, Any], tm
     assert not list(tmp_path.iterdir())  # a run that has ended leaves nothing
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(stops=st.lists(st.integers(1, 9), max_size=4), seed=st.integers(0, 9))
 def test_any_interruptions_change_nothing(
@@ -219,6 +220,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_", BREAKS.values(), ids=BREAKS)
 def test_what_is_broken_or_foreign_is_left_alone_and_said(
     break_: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -266,6 +268,7 @@ def without_times(found: Measurement) -> dict[str, Any]:
     return {"metrics": told["metrics"], "history": history, "rungs": rungs, "extra": extra}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_rungs_are_stood_on_and_left_without_a_trace(keep: str, is_kept: bool, tmp_path: Path) -> None:

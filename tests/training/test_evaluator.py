@@ -89,6 +89,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", LEADS)
 def test_every_method_can_be_measured_on_every_family_and_goes_again(model_type: str) -> None:
     recipe = Recipe(steps=1, batch_size=4, learning_rate=1e-4)
@@ -541,6 +542,7 @@ print(usual, kept, held - resident())
 """Pages that the system had to clear for a large block that was asked for again and again, and bytes given back."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 @pytest.mark.parametrize("is_chosen", [False, True])
 def test_memory_is_kept_where_it_is_asked_for_and_given_back_after(is_chosen: bool) -> None:

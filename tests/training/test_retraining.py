@@ -30,6 +30,7 @@ def session(case: Case) -> Session:
     return Session.build(case.settings(recipe={"steps": 20, "batch_size": 8, "max_length": 16, "learning_rate": 1e-2}))
 
 
+@pytest.mark.slow
 def test_every_seed_is_measured_on_the_test_part(session: Session) -> None:
     evaluator, architecture = session.evaluator, baseline("serial:4", session.backbone)
     seen: list[tuple[int, ...]] = []

@@ -117,6 +117,7 @@ def test_padding_does_not_change_a_score(t5: Backbone) -> None:
     np.testing.assert_allclose(together, np.stack(alone), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_and_both_ways_of_reading_agree(t5: Backbone) -> None:
     """Full fine-tuning; saying always the same gives 0.5. A trained model says nothing but labels."""
     recipe = Recipe(epochs=10, batch_size=16, learning_rate=3e-3)

@@ -91,6 +91,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), CASES)
 def test_every_method_ends_with_what_it_ends_with_alone(family: str, method: str) -> None:
     made = evaluator(family)
@@ -108,6 +109,7 @@ def test_every_method_ends_with_what_it_ends_with_alone(family: str, method: str
         same(given, alone(made, candidate))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "t5"])
 @pytest.mark.parametrize(
     "changes",

@@ -81,8 +81,7 @@ class Candidates:
 
     def architecture(self, sizes: Sequence[int] | Ints) -> Architecture:
         """The architecture of these sizes, one a placement, 0 being absence."""
-        chosen = zip(self.keys, sizes, strict=True)
-        return Architecture(tuple(Placement(site, method, int(n)) for (site, method), n in chosen if n))
+        return Architecture(tuple(Placement(*key, int(n)) for key, n in zip(self.keys, sizes, strict=True) if n))
 
     def check_budget(self, most: int) -> None:
         """Raises:
