@@ -22,6 +22,7 @@ from autopeft.architecture import Architecture
 from autopeft.searches._candidates import Ints, project
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
+from autopeft.searches._worth import several
 from autopeft.searches.bipeft.movement import Movement, told
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers, scaled
 from autopeft.searches.bipeft.settings import BipeftSettings
@@ -345,7 +346,10 @@ class BilevelSearch:
     def _others(self, sizes: Ints) -> tuple[Architecture, ...]:
         if self.selector is None or self.settings.answers == 1:
             return ()
-        return tuple(map(self.candidates.architecture, self.selector.several(sizes, self.settings.answers)[1:]))
+        # Of all placements: what was removed lost against other methods, whose absence makes room for it.
+        scores, most = self.selector.compared(), self.selector.budget
+        found = several(scores, self.candidates, most, sizes, self.settings.answers)
+        return tuple(map(self.candidates.architecture, found[1:]))
 
     # -- state -------------------------------------------------------------------------------------------------
 

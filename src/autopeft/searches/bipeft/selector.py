@@ -35,7 +35,7 @@ from autopeft.searches._candidates import (
     stability,
 )
 from autopeft.searches._supernet import State
-from autopeft.searches._worth import fill, kinds_of, several, sizes_at, within_kinds
+from autopeft.searches._worth import fill, kinds_of, sizes_at, within_kinds
 from autopeft.searches.bipeft.averages import Averages, least_agreement
 from autopeft.searches.bipeft.settings import BipeftSettings
 from autopeft.training.checkpoint import Checkpoint
@@ -337,11 +337,6 @@ class Selector:
         # The projection is the one rule that holds in every case: triggers may have been too few to reach the budget.
         chosen = np.where(self.alive, self._likeliest(beliefs), -1)
         return project(self.compared(), self.candidates, chosen, self.budget, self.settings.is_refilled)
-
-    def several(self, first: Ints, n: int) -> list[Ints]:
-        """`first`, ``(m,)`` sizes, and answers of one method each, up to `n`; of all placements, removed ones too."""
-        # What was removed lost against other methods, whose absence makes room for it.
-        return several(self.compared(), self.candidates, self.budget, first, n)
 
     def _filled(self) -> Ints:
         """Sizes by worth within the budget, ``(n,)``: of what is left, then of what was removed."""
