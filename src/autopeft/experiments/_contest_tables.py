@@ -98,9 +98,10 @@ def page(rows: Sequence[Row], n_seeds: int, control: str, title: str) -> Page:
 
 def _written(rows: Sequence[Row]) -> list[str]:
     """All metrics where texts were written, and texts of each rival's first search at each budget."""
-    metrics = {f"{row.rival} {row.budget}": [run for one in row.found for run in one.get("metrics", ())] for row in rows}
+    named = {f"{row.rival} {row.budget}": row.found for row in rows}
+    metrics = {name: [run for one in found for run in one.get("metrics", ())] for name, found in named.items()}
     # Cells of earlier commits have no texts.
-    return written(metrics, {f"{row.rival} {row.budget}": row.found[0].get("texts", ()) for row in rows})
+    return written(metrics, {name: found[0].get("texts", ()) for name, found in named.items()})
 
 
 def results_table(rows: Sequence[Row]) -> Table:
