@@ -11,7 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft.errors import BudgetError, DataError, InputError, SettingsError, StudyMismatchError
+from autopeft.errors import (
+    BudgetError,
+    DataError,
+    InputError,
+    OutOfMemoryFailure,
+    SettingsError,
+    StudyMismatchError,
+)
 from autopeft.reports.rows import search_seconds
 from autopeft.searches._halves import HalvedTask
 from autopeft.searches.bipeft.search import BilevelSearch
@@ -144,6 +151,32 @@ def test_running_out_of_memory_at_one_rate_leaves_the_sweep_the_others(
         signal = session.proxy(study)
     assert signal is not None
     assert (signal.chosen, signal.values[0]) == (1e-3, (1e-2, None))
+
+
+@pytest.mark.parametrize("rates", ["sweep", "card"])
+def test_where_the_middle_size_has_too_little_memory_at_every_rate_a_small_one_is_tried(
+    rates: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = {"sweep": 1300, "card": 1500}[rates]  # the head has 1,122, three modules of size 4 876, of size 1 291
+
+    def without_memory(*call: Any, **more: Any) -> Any:
+        if sum(parameter.numel() for parameter in call[1]) > most:
+            raise torch.OutOfMemoryError("too little")
+        return fit(*call, **more)
+
+    monkeypatch.setattr("autopeft.training.evaluator.fit", without_memory)
+    methods = {"serial": {"sizes": [0, 1, 4, 8]}}
+    session = Session.build(case.settings(learning_rates=[1e-2, 1e-3], rates=rates, space={"methods": methods}))
+    seen: list[str] = []
+    with session.begin(tmp_path) as study:
+        signal = session.proxy(study, seen.append)
+        assert signal == session.proxy(study)
+    assert signal is not None
+    assert any("too little memory" in line and "small" in line for line in seen)
+    # Where nothing fits there is nothing to search.
+    most = 0
+    with session.begin(tmp_path / "none") as study, pytest.raises(OutOfMemoryFailure, match="at every learning rate"):
+        session.proxy(study)
 
 
 def test_a_file_is_no_folder_for_a_study(case: Case, session: Session, tmp_path: Path) -> None:

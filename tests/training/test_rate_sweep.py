@@ -65,8 +65,8 @@ def test_where_to_look_beyond_the_edge(values: list[tuple[float, float | None]],
 
 def test_a_sweep_goes_on_beyond_its_edge(monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
     """The metric falls with the distance to 3e-5, which is two steps below what was given."""
-    metric = lambda evaluator, candidate, rate, seed: 1 - abs(math.log(rate / 3e-5)) / 100  # noqa: E731
-    monkeypatch.setattr("autopeft.training.rate_sweep._value", metric)
+    metric = lambda evaluator, candidate, rate, **more: 1 - abs(math.log(rate / 3e-5)) / 100  # noqa: E731
+    monkeypatch.setattr("autopeft.training.rate_sweep.value_at", metric)
     tried = [3e-4, 9e-4, 1e-4, 3.3e-5, 1.1e-5]
     for widen, n in ((0, 2), (1, 3), (2, 4), (9, 5)):
         found = sweep(session.evaluator, middle(session.space), (3e-4, 9e-4), 0, widen=widen)

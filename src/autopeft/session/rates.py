@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.errors import OutOfMemoryFailure
 from autopeft.session.parts import at_rest
 from autopeft.study.study import Study
 from autopeft.training.checkpoint import Checkpoints
@@ -21,7 +23,7 @@ from autopeft.training.rate_card import (
     runs_of,
     signal_from,
 )
-from autopeft.training.rate_sweep import ProxySignal, middle, sweep
+from autopeft.training.rate_sweep import ProxySignal, middle, smallest, sweep
 
 if TYPE_CHECKING:
     from autopeft.session.session import Session
@@ -59,7 +61,11 @@ def _sweep(session: Session, study: Study, kept: Checkpoints | None, say: Callab
 
     settings = session.settings
     evaluator = _at_rest(session).with_checkpoints(kept)
-    return sweep(evaluator, middle(session.space), settings.learning_rates, settings.seed, tell)
+    try:
+        return sweep(evaluator, middle(session.space), settings.learning_rates, settings.seed, tell)
+    except OutOfMemoryFailure as failure:
+        say(f"too little memory for an architecture of middle size, so that a small one is tried: {failure}")
+        return sweep(evaluator, smallest(session.space), settings.learning_rates, settings.seed, tell)
 
 
 def _at_rest(session: Session) -> Evaluator:
@@ -74,10 +80,14 @@ def _make_card(session: Session, study: Study, kept: Checkpoints | None, say: Ca
         study.note(_CARD_RUNS, [asdict(one) for one in runs])
         say(str(run))
 
-    settings = session.settings
+    settings, evaluator = session.settings, _at_rest(session).with_checkpoints(kept)
     done = list(runs_of(study.fact(_CARD_RUNS, ())))
-    evaluator, parts = _at_rest(session).with_checkpoints(kept), alone(session.space)
-    return CardMaker(evaluator, parts, settings.learning_rates, settings.seed, on_run=keep, runs=done).make()
+    make = partial(CardMaker, evaluator, rates=settings.learning_rates, seed=settings.seed, on_run=keep)
+    try:
+        return make(alone(session.space), runs=done).make()
+    except OutOfMemoryFailure as failure:
+        say(f"too little memory for every method at its middle size, so that the smallest is tried: {failure}")
+        return make(alone(session.space, is_smallest=True)).make()
 
 
 def _ignore(line: str) -> None:

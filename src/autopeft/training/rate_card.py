@@ -15,11 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.errors import AutopeftError, SettingsError, TrialFailure
+from autopeft.errors import SettingsError, TrialFailure
 from autopeft.fidelity import Fidelity
 from autopeft.rungs import SearchCost
 from autopeft.spaces.lattice import SearchSpace
-from autopeft.training.rate_sweep import ProxySignal, beyond_edge, needed
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge, failed_at_all, needed
 
 if TYPE_CHECKING:
     from autopeft.objective import Measurement
@@ -197,19 +197,19 @@ def geometric_mean(rates: Iterable[float]) -> float:
     return float(f"{math.exp(fmean(map(math.log, rates))):.3g}")
 
 
-def alone(space: SearchSpace) -> dict[str, Architecture]:
-    """By method of the space: it alone, wherever it may stand, at the middle one of its sizes.
+def alone(space: SearchSpace, *, is_smallest: bool = False) -> dict[str, Architecture]:
+    """By method of the space: it alone, wherever it may stand, at the middle one of its sizes, or at the smallest.
 
     Where the budget does not allow that size, the largest that it allows; where it allows none, the smallest: what is
     looked for is a rate, which a method in all layers tells whatever a budget leaves of it.
     """
-    return {name: _alone(space, name) for name in dict.fromkeys(slot.method for slot in space.slots)}
+    return {name: _alone(space, name, is_smallest) for name in dict.fromkeys(slot.method for slot in space.slots)}
 
 
-def _alone(space: SearchSpace, method: str) -> Architecture:
+def _alone(space: SearchSpace, method: str, is_smallest: bool) -> Architecture:
     slots = [slot for slot in space.slots if slot.method == method]
     sizes = sorted({size for slot in slots for size in space.choices[slot.size].sizes if size})
-    for size in reversed(sizes[: len(sizes) // 2 + 1]):
+    for size in reversed(sizes[: 1 if is_smallest else len(sizes) // 2 + 1]):
         # Sizes may differ from place to place; where this one is not among them the nearest below it is taken.
         held = [max((s for s in space.choices[slot.size].sizes if 0 < s <= size), default=0) for slot in slots]
         cost = sum(slot.cost.nominal.at(n) for slot, n in zip(slots, held, strict=True) if n)
@@ -257,20 +257,22 @@ class CardMaker:
     widen: int = WIDEN
     on_run: OnCardRun | None = None
     runs: list[CardRun] = field(default_factory=list)
+    _failures: list[TrialFailure] = field(default_factory=list)
 
     def make(self) -> RateCard:
         """The card.
 
         Raises:
             SettingsError: there is no learning rate.
-            AutopeftError: training failed at all rates of all methods.
+            OutOfMemoryFailure: at all rates of all methods there was too little memory.
+            AutopeftError: training failed at all of them.
         """
         if not self.rates:
             raise SettingsError("A card of rates needs at least one learning rate to begin with.")
         for name in self.architectures:
             self._method(name)
         if all(run.value is None for run in self.runs if run.is_full):
-            raise AutopeftError("Training failed at every learning rate of every method of the space.")
+            raise failed_at_all(self._failures, "Training failed at every learning rate of every method of the space.")
         objective, n_validation = self.evaluator.task.objective, len(self.evaluator.splits.validation)
         baseline, threshold = needed(self.evaluator)
         told = {name: str(architecture) for name, architecture in self.architectures.items()}
@@ -329,7 +331,8 @@ class CardMaker:
         rung = len(evaluator.rung_steps()) - 1 if is_full else 0
         try:
             found = self._piece(name, rate, is_full, evaluator.up_to(self.architectures[name], self.seed, rung))
-        except TrialFailure:
+        except TrialFailure as failure:
+            self._failures.append(failure)
             # How far it came is not known here: it is charged in full.
             examples = evaluator.recipe.n_processed(evaluator.n_train)
             found = CardRun(name, rate, is_full, None, None, 1.0, examples, 0.0)

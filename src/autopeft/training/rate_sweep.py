@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autopeft.architecture import Architecture
 from autopeft.candidate import Candidate
-from autopeft.errors import AutopeftError, SettingsError, TrialFailure
+from autopeft.errors import AutopeftError, OutOfMemoryFailure, SettingsError, TrialFailure
 from autopeft.paired import sampling_error
 from autopeft.spaces.lattice import Configuration, SearchSpace
 
@@ -131,16 +132,18 @@ def sweep(
 
     Raises:
         SettingsError: there is no learning rate.
+        OutOfMemoryFailure: at all of them there was too little memory.
         AutopeftError: training failed at all of them.
     """
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
-    candidate = Candidate.of(given)
-    values = try_rates(learning_rates, widen, lambda rate: value_at(evaluator, candidate, rate, seed), on_value)
+    candidate, failures = Candidate.of(given), list[TrialFailure]()
+    value_of = partial(value_at, evaluator, candidate, seed=seed, on_failure=failures.append)
+    values = try_rates(learning_rates, widen, value_of, on_value)
     chosen = best_rate(values)
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
-        raise AutopeftError(f"Training failed at every learning rate of the sweep: {tried}.")
+        raise failed_at_all(failures, f"Training failed at every learning rate of the sweep: {tried}.")
     baseline, threshold = needed(evaluator)
     return ProxySignal(
         objective=evaluator.task.objective,
@@ -151,6 +154,19 @@ def sweep(
         n_validation=len(evaluator.splits.validation),
         architecture=candidate.fingerprint,
     )
+
+
+def failed_at_all(failures: Sequence[TrialFailure], message: str) -> AutopeftError:
+    """What is raised where every rate failed: the last failure with `message`, where memory was all that lacked."""
+    if failures and all(isinstance(one, OutOfMemoryFailure) for one in failures):
+        return OutOfMemoryFailure(f"{message} {failures[-1]}")
+    return AutopeftError(message)
+
+
+def smallest(space: SearchSpace) -> Architecture:
+    """The cheapest of a hundred random architectures: for a rate where one of middle size has too little memory."""
+    drawn = space.sample(np.random.default_rng(0), 101)
+    return space.decode(min(drawn, key=space.cost))
 
 
 def needed(evaluator: Evaluator) -> tuple[float, float]:
@@ -210,11 +226,19 @@ def best_rate(values: Sequence[tuple[float, float | None]]) -> float | None:
     return -max(measured)[1] if measured else None
 
 
-def value_at(evaluator: Evaluator, candidate: Candidate, rate: float, seed: int) -> float | None:
+def value_at(
+    evaluator: Evaluator,
+    candidate: Candidate,
+    rate: float,
+    seed: int,
+    on_failure: Callable[[TrialFailure], None] | None = None,
+) -> float | None:
     """The metric of one training at a rate, with a factor on it that the candidate brings; None where it failed."""
     changed = replace(candidate, changes=replace(candidate.changes, learning_rate=rate))
     try:
         return evaluator(changed, seed).value
     except TrialFailure as failure:
         log.warning("The sweep failed at learning rate %g: %s", rate, failure)
+        if on_failure is not None:
+            on_failure(failure)
         return None
