@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_what_does_not_fit_the_memory_is_wrong(model: Path, monkeypatch: pytest.
     assert "but there are 1,000" in found.advice[0].what
     called = small_case.call("doctor", model)
     assert (called.code, "wrong: The weights and LoRA need" in called.out) == (1, True)
+
+
+def test_what_a_step_keeps_is_told_before_any_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autopeft.cli import checkup
+
+    settings = from_dict({"model": str(model), "task": "glue/sst2", "recipe": {"batch_size": 4, "max_length": 12}})
+    found = examine(settings, has_data=False)
+    ((step, kept),) = [(name, value) for name, value in found.facts["memory"].items() if name.startswith("a step")]
+    assert step == "a step keeps of 4 examples of 12 tokens, in single precision"
+    twice = examine(settings.with_changes(recipe=replace(settings.recipe, batch_size=8)), has_data=False)
+    assert kept < twice.facts["memory"][step.replace("4", "8", 1)] < 2.2 * kept
+    # Enough for the weights and LoRA, and not for the step.
+    held = sum(value for name, value in found.facts["memory"].items() if isinstance(value, int) and name != step)
+    machine = {**checkup._machine(), "free memory": held + kept // 2}
+    monkeypatch.setattr(checkup, "_machine", lambda: machine)
+    assert any("take a smaller recipe.batch_size" in one.what for one in examine(settings, has_data=False).advice)
+    spared = settings.with_changes(recipe=replace(settings.recipe, gradient_checkpointing=True))
+    assert not any("batch_size" in one.what for one in examine(spared, has_data=False).advice)
 
 
 def test_an_undescribed_model_is_told_as_inferred(tmp_path: Path) -> None:

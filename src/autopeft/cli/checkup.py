@@ -24,6 +24,7 @@ from autopeft.session.parts import load_data
 from autopeft.settings import Settings
 from autopeft.tasks._task import Task
 from autopeft.training.chosen_precision import product_seconds
+from autopeft.training.forecast import kept_bytes
 from autopeft.training.learners import CausalLearner, learner_for
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "peft", "botorch", "numpyro", "optuna")
@@ -37,6 +38,7 @@ QUANTISER = ("bitsandbytes",)
 _PRODUCTS = "matrix products in bf16, times as fast as in float32"
 _WORTH_IT = 1.1
 
+_STEP = "a step"
 _MOST = 2000
 _RANK = 16
 _BYTES = 4  # weights that are not quantised and what is trained are kept in single precision
@@ -92,10 +94,11 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
         "model": _model(backbone),
         "tokenizer": _tokenizer(backbone),
         "quantised bases": {"can be used": quantisation_told(), "wanted": settings.quantize, **_versions(QUANTISER)},
-        "memory": _memory(backbone, settings.quantize),
     }
-    if has_data:
-        facts["data"] = _data(settings, backbone)
+    data = _data(settings, backbone) if has_data else None
+    facts["memory"] = _memory(backbone, settings, data)
+    if data is not None:
+        facts["data"] = data
     return Checkup(facts, tuple(_advice(settings, facts)))
 
 
@@ -172,15 +175,24 @@ def quantisation_told() -> str:
     return "8bit and 4bit: --quantize" if is_available() else "no: pip install 'autopeft[quantized]'"
 
 
-def _memory(backbone: Backbone, quantize: str | None) -> dict[str, Any]:
-    """What is certain before a run: the weights, and what training LoRA at every linear map keeps beside them."""
+def _memory(backbone: Backbone, settings: Settings, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is told before a run: the weights, and what training LoRA at every linear map keeps beside them."""
     places = (Placement(key, "lora", _RANK) for key, site in backbone.sites.items() if site.role in LINEAR)
-    trained = count(backbone, Architecture(tuple(places))).trained
-    return {
-        "weights": weight_bytes(backbone.model, quantize, _BYTES),
-        f"LoRA of rank {_RANK} everywhere, its gradients and AdamW": 4 * _BYTES * trained,
-        "not counted": "activations, which grow with batch size and length: `autopeft check` trains a few steps",
+    architecture, recipe = Architecture(tuple(places)), settings.recipe
+    longest = recipe.max_length if data is None else min(data["longest"], data["cut at"])
+    length = min(longest, backbone.n_positions or longest)
+    found = {
+        "weights": weight_bytes(backbone.model, settings.quantize, _BYTES),
+        f"LoRA of rank {_RANK} everywhere, its gradients and AdamW": 4 * _BYTES * count(backbone, architecture).trained,
     }
+    kept = kept_bytes(backbone, architecture, recipe.batch_size, length, recipe.dropout)
+    step = f"{_STEP} keeps of {recipe.batch_size} examples of {length} tokens, in single precision"
+    missing = "the head's, what passes through a step, Python itself: `autopeft check` predicts and measures the peak"
+    if kept is None:
+        return {**found, "not counted": f"activations, which this model does not tell without its weights; {missing}"}
+    if recipe.gradient_checkpointing:
+        missing = f"less with checkpointing, which computes all but the inputs of layers again; {missing}"
+    return {**found, step: kept, "not counted": missing}
 
 
 def _data(settings: Settings, backbone: Backbone) -> dict[str, Any]:
@@ -213,14 +225,7 @@ def _lengths(task: Task, settings: Settings, backbone: Backbone, splits: Any) ->
 
 def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Advice]:
     machine, model, tokenizer = facts["machine"], facts["model"], facts["tokenizer"]
-    needed = sum(value for value in facts["memory"].values() if isinstance(value, int))
-    if settings.device == "cpu" and needed > machine["memory"]:
-        yield Advice("wrong", f"The weights and LoRA need {needed:,} bytes, but there are {machine['memory']:,}.")
-    elif settings.device == "cpu" and needed > machine["free memory"]:
-        free = machine["free memory"]
-        yield Advice(
-            "better", f"The weights and LoRA need {needed:,} bytes, but {free:,} are free: end other programs."
-        )
+    yield from _about_memory(settings, facts)
     if settings.device == "cpu" and machine["gpus"]:
         yield Advice("better", f"There is a GPU that is not used ({machine['gpus'][0]}): --device cuda.")
     if settings.n_workers == 1 and settings.device == "cpu" and machine["threads of torch"] < machine["cores"]:
@@ -235,6 +240,26 @@ def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Itera
     if facts["packages"]["peft"] is None:
         yield Advice("better", "peft is not installed: exports are written all the same, and read where it is.")
     yield from _about_lengths(facts.get("data"), model)
+
+
+def _about_memory(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Advice]:
+    if settings.device != "cpu":
+        return
+    counted = {name: value for name, value in facts["memory"].items() if isinstance(value, int)}
+    step = sum(value for name, value in counted.items() if name.startswith(_STEP))
+    needed, (whole, free) = sum(counted.values()) - step, (facts["machine"][name] for name in ("memory", "free memory"))
+    if needed > whole:
+        yield Advice("wrong", f"The weights and LoRA need {needed:,} bytes, but there are {whole:,}.")
+    elif needed > free:
+        yield Advice(
+            "better", f"The weights and LoRA need {needed:,} bytes, but {free:,} are free: end other programs."
+        )
+    elif needed + step > free and not settings.recipe.gradient_checkpointing:
+        yield Advice(
+            "better",
+            f"With what a step keeps up to {needed + step:,} bytes are needed, but {free:,} are free: take a smaller "
+            "recipe.batch_size or max_length, or recipe.gradient_checkpointing.",
+        )
 
 
 def _about_lengths(data: Mapping[str, Any] | None, model: Mapping[str, Any]) -> Iterator[Advice]:
