@@ -28,7 +28,7 @@ def folder(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = case.data(space={"name": "S2"}, sampler="apet", trials=1, initial=0)
     contest = {
         "kind": "contest", "title": "c", "settings": settings, "seeds": [4, 5], "budgets": ["4%"],
-        "samplers": {"apet": {}, "bipeft": {"sampler": "bipeft", "sampler_options": {"steps": 2}}},
+        "samplers": {"apet": {}, "bipeft": {"sampler": "bipeft", "sampler_options": {"steps": 2, "batch_size": 8}}},
         "retraining": {"seeds": "search"},
     }  # fmt: skip
     transfer = {
