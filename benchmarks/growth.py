@@ -37,6 +37,7 @@ from autopeft.backbones import Backbone
 from autopeft.tasks._examples import Examples
 from autopeft.testing import tiny
 from autopeft.training.evaluator import Evaluator
+from autopeft.training.forecast import Kept
 from autopeft.training.memory import Memory
 from autopeft.training.recipe import Recipe
 from autopeft.training.together import Together
@@ -89,27 +90,6 @@ def operations(n_weights: int, tokens: int) -> float:
 
 
 # -- one point -------------------------------------------------------------------------------------------------
-
-
-class Kept:
-    """Bytes that the forward passes since the last call of `taken` keep for the backward pass, parameters left out."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self._seen: dict[int, int] = {}
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor as it is, counted."""
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._own:
-            self._seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def taken(self) -> int:
-        """What was counted, which then begins anew."""
-        total = sum(self._seen.values())
-        self._seen.clear()
-        return total
 
 
 def evaluator_at(point: Mapping[str, int], steps: int) -> Evaluator:

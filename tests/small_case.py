@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,17 @@ class Case:
         """A settings file."""
         path.write_text(yaml.safe_dump(self.data(**changes)))
         return path
+
+
+def writer(folder: Path, n: int = 40) -> dict[str, Any]:
+    """A tiny Llama in ``model`` and `n` prompts with two gold texts each in ``rows.jsonl``: settings that name both."""
+    made = tiny.backbone("llama", with_tokenizer=True)
+    made.language_model.save_pretrained(folder / "model")
+    made.tokenizer.save_pretrained(folder / "model")
+    rows = [{"prompt": f"w{number}", "completion": ["good", "well"]} for number in range(n)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(folder / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
+    return {"model": str(folder / "model"), "files": files}
 
 
 def make(folder: Path) -> Case:

@@ -77,12 +77,12 @@ def test_what_a_step_keeps_is_told_before_any_run(model: Path, monkeypatch: pyte
 
     settings = from_dict({"model": str(model), "task": "glue/sst2", "recipe": {"batch_size": 4, "max_length": 12}})
     found = examine(settings, has_data=False)
-    ((step, kept),) = [(name, value) for name, value in found.facts["memory"].items() if name.startswith("a step")]
-    assert step == "a step keeps of 4 examples of 12 tokens, in single precision"
+    kept = found.facts["memory"]["kept by a step"]
+    assert found.facts["memory"]["a step"] == "4 examples of 12 tokens, in single precision"
     twice = examine(settings.with_changes(recipe=replace(settings.recipe, batch_size=8)), has_data=False)
-    assert kept < twice.facts["memory"][step.replace("4", "8", 1)] < 2.2 * kept
+    assert kept < twice.facts["memory"]["kept by a step"] < 2.2 * kept
     # Enough for the weights and LoRA, and not for the step.
-    held = sum(value for name, value in found.facts["memory"].items() if isinstance(value, int) and name != step)
+    held = sum(value for value in found.facts["memory"].values() if isinstance(value, int)) - kept
     machine = {**checkup._machine(), "free memory": held + kept // 2}
     monkeypatch.setattr(checkup, "_machine", lambda: machine)
     assert any("take a smaller recipe.batch_size" in one.what for one in examine(settings, has_data=False).advice)

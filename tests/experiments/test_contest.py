@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-import tiny
 from autopeft.architecture import Architecture, Placement
-from autopeft.errors import AutopeftError, SettingsError
+from autopeft.errors import AutopeftError, BudgetError, SettingsError
 from autopeft.experiments import Experiment, read, run, write_summary
 from autopeft.experiments._contest_answers import better_table, columns_of, near_table
-from autopeft.experiments._contest_runs import limit_of, uniform
+from autopeft.experiments._contest_runs import limit_of, uniform, uniforms
 from autopeft.experiments._contest_tables import (
     Row,
     differences_table,
@@ -28,7 +26,7 @@ from autopeft.experiments._results import Results
 from autopeft.experiments.contest import Contest, ContestCell
 from autopeft.session import Session
 from autopeft.training.evaluator import Evaluator
-from small_case import Case
+from small_case import Case, writer
 
 SAMPLERS: dict[str, Any] = {
     "apet": {"sampler": "apet", "sampler_options": {"draws": 2}, "space": {"name": "S2"}, "initial": 0},
@@ -150,6 +148,14 @@ def test_one_of_several_is_chosen_by_validation_and_trained_again(case: Case, tm
         assert item["validation"] == session.evaluator.with_recipe(learning_rate=rate)(ended.candidate, 4).value
     text = write_summary(found, tmp_path / "results").read_text()
     assert "among, with the metric on the validation part" in text
+
+
+def test_a_baseline_without_a_form_within_the_budget_is_left_out(case: Case) -> None:
+    session = Session.build(case.settings(space={"name": "S2", "budget": "4%"}))
+    found = uniforms(["full", "lora"], session.backbone, limit_of(session))
+    assert [one.name.partition(":")[0] for one in found] == ["lora"]
+    with pytest.raises(BudgetError, match="full has no form within 1,281 nominal"):
+        uniforms(["full"], session.backbone, limit_of(session))
 
 
 def test_what_the_study_has_trained_is_not_trained_again(
@@ -344,13 +350,7 @@ def test_what_was_found_says_who_proposed_it_and_whether_a_search_repeats_itself
 
 
 def test_what_was_written_is_kept_and_shown(case: Case, tmp_path: Path) -> None:
-    made = tiny.backbone("llama", with_tokenizer=True)
-    made.language_model.save_pretrained(tmp_path / "model")
-    made.tokenizer.save_pretrained(tmp_path / "model")
-    rows = [{"prompt": f"w{number}", "completion": ["good", "well"]} for number in range(40)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = {"train": str(tmp_path / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
-    settings = {**case.data(), "model": str(tmp_path / "model"), "files": files}
+    settings = {**case.data(), **writer(tmp_path)}
     samplers = {"apet": {"sampler": "apet", "space": {"name": "S2"}, "initial": 0, "trials": 1}}
     asked = {"samplers": samplers, "settings": settings, "budgets": ["9%"], "retraining": {"seeds": [0]}}
     found = read(write(case, tmp_path / "said.yaml", **asked))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Any, cast
 import pytest
 import yaml
 
-import tiny
 from autopeft.architecture import Architecture, Counts, Placement
 from autopeft.candidate import Candidate, Changes
 from autopeft.errors import NonFiniteFailure, SettingsError
@@ -27,7 +25,7 @@ from autopeft.session import Session
 from autopeft.settings import from_dict
 from autopeft.study.study import Study
 from autopeft.training.recipe import Recipe
-from small_case import CHANGES, Case
+from small_case import CHANGES, Case, writer
 
 RIVALS: dict[str, Any] = {
     "careful": {"how": "grid", "baselines": ["lora:1", "serial:1"], "rates": [1e-2], "finals": 0.3},
@@ -450,10 +448,7 @@ def test_a_challenge_trains_as_its_champion_where_the_space_leaves_no_choice(cas
 def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_may_not(
     case: Case, tmp_path: Path
 ) -> None:
-    made = tiny.backbone("llama", with_tokenizer=True)
-    made.language_model.save_pretrained(tmp_path / "model")
-    made.tokenizer.save_pretrained(tmp_path / "model")
-    settings = {**case.data(recipe=RECIPE), "model": str(tmp_path / "model")}
+    settings = {**case.data(recipe=RECIPE), "model": writer(tmp_path)["model"]}
     rivals = {"ours": {"how": "zero-shot"}}
     words = write(case, tmp_path / "words.yaml", rivals=rivals, settings={**settings, "answer": "words"})
     run(read(words), tmp_path / "results", tmp_path / "work", lambda text: None)
@@ -472,13 +467,7 @@ def test_a_model_that_answers_in_words_may_compete_as_it_is_and_one_with_a_head_
 
 @pytest.mark.slow
 def test_some_of_what_was_written_is_kept(case: Case, tmp_path: Path) -> None:
-    made = tiny.backbone("llama", with_tokenizer=True)
-    made.language_model.save_pretrained(tmp_path / "model")
-    made.tokenizer.save_pretrained(tmp_path / "model")
-    rows = [{"prompt": f"w{number}", "completion": ["good", "well"]} for number in range(40)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = {"train": str(tmp_path / "rows.jsonl"), "text": ["prompt"], "label": "completion", "kind": "text"}
-    settings = {**case.data(recipe=RECIPE), "model": str(tmp_path / "model"), "files": files}
+    settings = {**case.data(recipe=RECIPE), **writer(tmp_path)}
     path = write(case, tmp_path / "said.yaml", rivals={"ours": {"how": "zero-shot"}}, settings=settings)
     run(read(path), tmp_path / "results", tmp_path / "work", lambda text: None)
     tested = Results(tmp_path / "results" / "said").read()["ours-seed4"]["tested"]

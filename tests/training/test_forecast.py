@@ -39,7 +39,8 @@ def test_what_is_kept_is_counted_once_and_without_the_model() -> None:
         y = layer(x)
         y * y
     # The input of the map and its output, which is kept twice; the weight is the model's.
-    assert kept.total == 2 * 3 * 4 * 4
+    assert kept.taken() == 2 * 3 * 4 * 4
+    assert kept.taken() == 0
 
 
 def test_a_model_that_asks_for_values_says_nothing() -> None:

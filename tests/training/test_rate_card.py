@@ -131,6 +131,18 @@ def test_a_card_that_is_interrupted_trains_no_run_twice() -> None:
     assert RateCard.from_dict(json.loads(json.dumps(card.as_dict()))) == card
 
 
+@pytest.mark.parametrize("best", [1e-5, 1e-1])
+def test_a_card_goes_on_where_it_was_after_any_of_its_runs(best: float) -> None:
+    """Both methods are best beyond an edge, so that rates are tried which the card did not begin with."""
+    whole: list[CardRun] = []
+    card = maker(Planted({"slow": best, "fast": best}), on_run=lambda run, runs: whole.append(run)).make()
+    assert {run.learning_rate for run in card.runs} > set(RATES)
+    for done in range(len(whole) + 1):
+        again = Planted({"slow": best, "fast": best})
+        assert maker(again, runs=whole[:done]).make() == card
+        assert len(again.asked) == len(whole) - done
+
+
 def test_a_method_without_a_signal_takes_the_mean_of_the_others() -> None:
     card = maker(Planted({"slow": 1e-3, "fast": 1e9})).make()
     assert card.silent == ("fast",)

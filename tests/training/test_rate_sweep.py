@@ -65,13 +65,18 @@ def test_where_to_look_beyond_the_edge(values: list[tuple[float, float | None]],
 
 def test_a_sweep_goes_on_beyond_its_edge(monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
     """The metric falls with the distance to 3e-5, which is two steps below what was given."""
-    metric = lambda evaluator, candidate, rate, **more: 1 - abs(math.log(rate / 3e-5)) / 100  # noqa: E731
-    monkeypatch.setattr("autopeft.training.rate_sweep.value_at", metric)
+    metric = lambda evaluator, candidate, rate, *more: 1 - abs(math.log(rate / 3e-5)) / 100  # noqa: E731
+    monkeypatch.setattr("autopeft.training.rate_sweep._value", metric)
     tried = [3e-4, 9e-4, 1e-4, 3.3e-5, 1.1e-5]
     for widen, n in ((0, 2), (1, 3), (2, 4), (9, 5)):
         found = sweep(session.evaluator, middle(session.space), (3e-4, 9e-4), 0, widen=widen)
         assert [rate for rate, _ in found.values] == tried[:n]
         assert found.chosen == min(tried[:n], key=lambda rate: abs(math.log(rate / 3e-5)))
+
+
+def test_what_is_known_is_not_trained_again(session: Session) -> None:
+    found = sweep(session.evaluator, middle(session.space), (1e-3, 1e-2), 0, known={1e-3: 2.0, 1e-2: -1.0, 5.0: 9.0})
+    assert (found.values, found.chosen) == (((1e-3, 2.0), (1e-2, -1.0)), 1e-3)
 
 
 def test_nothing_to_try_and_nothing_that_trains(session: Session) -> None:

@@ -38,7 +38,7 @@ QUANTISER = ("bitsandbytes",)
 _PRODUCTS = "matrix products in bf16, times as fast as in float32"
 _WORTH_IT = 1.1
 
-_STEP = "a step"
+_KEPT = "kept by a step"
 _MOST = 2000
 _RANK = 16
 _BYTES = 4  # weights that are not quantised and what is trained are kept in single precision
@@ -186,13 +186,13 @@ def _memory(backbone: Backbone, settings: Settings, data: Mapping[str, Any] | No
         f"LoRA of rank {_RANK} everywhere, its gradients and AdamW": 4 * _BYTES * count(backbone, architecture).trained,
     }
     kept = kept_bytes(backbone, architecture, recipe.batch_size, length, recipe.dropout)
-    step = f"{_STEP} keeps of {recipe.batch_size} examples of {length} tokens, in single precision"
+    step = f"{recipe.batch_size} examples of {length} tokens, in single precision"
     missing = "the head's, what passes through a step, Python itself: `autopeft check` predicts and measures the peak"
     if kept is None:
         return {**found, "not counted": f"activations, which this model does not tell without its weights; {missing}"}
     if recipe.gradient_checkpointing:
         missing = f"less with checkpointing, which computes all but the inputs of layers again; {missing}"
-    return {**found, step: kept, "not counted": missing}
+    return {**found, _KEPT: kept, "a step": step, "not counted": missing}
 
 
 def _data(settings: Settings, backbone: Backbone) -> dict[str, Any]:
@@ -245,9 +245,9 @@ def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Itera
 def _about_memory(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Advice]:
     if settings.device != "cpu":
         return
-    counted = {name: value for name, value in facts["memory"].items() if isinstance(value, int)}
-    step = sum(value for name, value in counted.items() if name.startswith(_STEP))
-    needed, (whole, free) = sum(counted.values()) - step, (facts["machine"][name] for name in ("memory", "free memory"))
+    memory, machine = facts["memory"], facts["machine"]
+    needed = sum(value for name, value in memory.items() if isinstance(value, int) and name != _KEPT)
+    step, whole, free = memory.get(_KEPT, 0), machine["memory"], machine["free memory"]
     if needed > whole:
         yield Advice("wrong", f"The weights and LoRA need {needed:,} bytes, but there are {whole:,}.")
     elif needed > free:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import inf
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -21,8 +20,7 @@ from autopeft.network.build import count
 from autopeft.objective import Measurement
 from autopeft.reports.rows import search_seconds
 from autopeft.session import Session, answers_budgets
-from autopeft.training.evaluator import Evaluator
-from autopeft.training.rate_sweep import best_rate, try_rates, value_at
+from autopeft.training.rate_sweep import sweep
 from autopeft.training.retraining import BASELINES, retrain
 from autopeft.trial import Trial, front_of
 
@@ -84,6 +82,22 @@ def uniform(name: str, backbone: Backbone, limit: ParameterBudget) -> Ended:
         raise BudgetError(f"The baseline {name} has no form within {limit.most:,} {limit.count} parameters here.")
     units, architecture = fitted
     return Ended(f"{name}:{units}" if units else name, Candidate.of(architecture), None, "baseline")
+
+
+def uniforms(names: Sequence[str], backbone: Backbone, limit: ParameterBudget) -> list[Ended]:
+    """`uniform` of every baseline that has a form within the budget.
+
+    Raises:
+        BudgetError: none has.
+    """
+    found = []
+    for name in names:
+        try:
+            found.append(uniform(name, backbone, limit))
+        except BudgetError:
+            if name == names[-1] and not found:
+                raise
+    return found
 
 
 def run_search(asked: Contest, session: Session, folder: Path) -> dict[str, Any]:
@@ -199,27 +213,21 @@ def _rated(ended: Sequence[Ended], search: Session, asked: Contest) -> list[Rate
     """The learning rate that each chooses, on the cut of the search, whose validation part chose the architecture."""
     if not asked.rates and not (asked.is_choosing and len(ended) > 1):
         return [Rated(one) for one in ended]
-    evaluator, found = search.evaluator.with_recipe(**asked.recipe), []
+    evaluator, found = search.evaluator.with_recipe(**asked.recipe), list[Rated]()
     own = evaluator.recipe.learning_rate
-    rates = asked.rates or (own,)
     # What the study has trained by the very recipe is not trained again.
     is_same = not asked.recipe and not search.settings.learning_rates
     for one in ended:
-        known = [(own, one.value)] if is_same and own in rates and one.value is not None else []
-        left = [rate for rate in rates if not (known and rate == own)]
-        tried = [*known, *try_rates(left, 0, partial(_value, evaluator, one, search.settings.seed))]
-        chosen = best_rate(tried)
-        if chosen is None and not asked.is_choosing:
-            raise AutopeftError(f"Training {one.name} failed at every learning rate: {', '.join(map(str, rates))}.")
-        if chosen is not None:
-            found.append(Rated(one, chosen if asked.rates else None, dict(tried)[chosen]))
-    if not found:
-        raise AutopeftError(f"Nothing could be trained at any learning rate: {', '.join(map(str, rates))}.")
+        known = {own: one.value} if is_same and one.value is not None else {}
+        try:
+            swept = sweep(evaluator, one.candidate, asked.rates or (own,), search.settings.seed, known=known)
+        except AutopeftError:
+            # Of several that are chosen among one that cannot be trained is not chosen; if none can, the last says why.
+            if not asked.is_choosing or (one is ended[-1] and not found):
+                raise
+        else:
+            found.append(Rated(one, swept.chosen if asked.rates else None, swept.best))
     return found
-
-
-def _value(evaluator: Evaluator, one: Ended, seed: int, rate: float) -> float | None:
-    return value_at(evaluator, one.candidate, rate, seed)
 
 
 def _best(rated: Sequence[Rated]) -> list[Rated]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from autopeft.experiments._contest_answers import answers
-from autopeft.experiments._contest_runs import Searched, limit_of, result_of, run_search, uniform
+from autopeft.experiments._contest_runs import Searched, limit_of, result_of, run_search, uniforms
 from autopeft.experiments._contest_tables import Row, page
 from autopeft.experiments._experiment import (
     Origin,
@@ -162,7 +162,7 @@ class Contest:
         settings = self.settings_of(cell, tuned(self.settings, place))
         session = Session.build(settings)
         if cell.rival in self.controls:
-            ended = [uniform(name, session.backbone, limit_of(session)) for name in self.controls[cell.rival]]
+            ended = uniforms(self.controls[cell.rival], session.backbone, limit_of(session))
             return result_of(self, session, ended, Searched())
         return run_search(self, session, place.work / cell.name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from autopeft.training.evaluator import Evaluator
 
 _CARD_RUNS = "rate_card_runs"
-"""The fact that keeps the runs of a card that is not done."""
+_SMALL_CARD_RUNS = "rate_card_runs_smallest"
+"""The facts that keep the runs of a card that is not done, of middle sizes and of the smallest."""
 
 
 def find_rates(
@@ -75,19 +75,22 @@ def _at_rest(session: Session) -> Evaluator:
 
 
 def _make_card(session: Session, study: Study, kept: Checkpoints | None, say: Callable[[str], None]) -> RateCard:
-    def keep(run: CardRun, runs: Sequence[CardRun]) -> None:
-        # Run by run, so that a card that is interrupted goes on where it was, on whichever machine.
-        study.note(_CARD_RUNS, [asdict(one) for one in runs])
-        say(str(run))
-
     settings, evaluator = session.settings, _at_rest(session).with_checkpoints(kept)
-    done = list(runs_of(study.fact(_CARD_RUNS, ())))
-    make = partial(CardMaker, evaluator, rates=settings.learning_rates, seed=settings.seed, on_run=keep)
+
+    def make(name: str, is_smallest: bool) -> RateCard:
+        def keep(run: CardRun, runs: Sequence[CardRun]) -> None:
+            # Run by run, so that a card that is interrupted goes on where it was, on whichever machine.
+            study.note(name, [asdict(one) for one in runs])
+            say(str(run))
+
+        parts, done = alone(session.space, is_smallest=is_smallest), list(runs_of(study.fact(name, ())))
+        return CardMaker(evaluator, parts, settings.learning_rates, settings.seed, on_run=keep, runs=done).make()
+
     try:
-        return make(alone(session.space), runs=done).make()
+        return make(_CARD_RUNS, is_smallest=False)
     except OutOfMemoryFailure as failure:
         say(f"too little memory for every method at its middle size, so that the smallest is tried: {failure}")
-        return make(alone(session.space, is_smallest=True)).make()
+        return make(_SMALL_CARD_RUNS, is_smallest=True)
 
 
 def _ignore(line: str) -> None:

@@ -25,20 +25,22 @@ class Kept:
     def __init__(self, model: torch.nn.Module) -> None:
         own = [*model.parameters(), *model.buffers()]
         self._own = {tensor.untyped_storage()._cdata for tensor in own}
-        self._seen: dict[int, Tensor] = {}
+        self._seen: dict[int, int] = {}
 
     def pack(self, tensor: Tensor) -> Tensor:
         """The tensor as it is, counted."""
-        # Storages of the device "meta" have no address, and one that is gone would lend its number to another.
-        key = tensor.untyped_storage()._cdata
-        if key not in self._own:
-            self._seen.setdefault(key, tensor)
+        # Storages of the device "meta" have no address. One whose number is seen again has taken the place of another
+        # that autograd had let go, and counts in its stead.
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._own:
+            self._seen[storage._cdata] = storage.nbytes()
         return tensor
 
-    @property
-    def total(self) -> int:
-        """What was counted."""
-        return sum(tensor.untyped_storage().nbytes() for tensor in self._seen.values())
+    def taken(self) -> int:
+        """What was counted since the last call."""
+        total = sum(self._seen.values())
+        self._seen.clear()
+        return total
 
 
 def kept_bytes(
@@ -67,7 +69,9 @@ def kept_bytes(
             with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
                 model(input_ids=ids, attention_mask=None, **more)
         except RuntimeError:
+            if device.type != "meta":
+                raise
             return None
         finally:
             model.train(was_training)
-        return kept.total
+        return kept.taken()

@@ -15,11 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from autopeft.architecture import Architecture, Placement
-from autopeft.errors import SettingsError, TrialFailure
+from autopeft.errors import AutopeftError, OutOfMemoryFailure, SettingsError, TrialFailure
 from autopeft.fidelity import Fidelity
 from autopeft.rungs import SearchCost
 from autopeft.spaces.lattice import SearchSpace
-from autopeft.training.rate_sweep import ProxySignal, beyond_edge, failed_at_all, needed
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge, needed
 
 if TYPE_CHECKING:
     from autopeft.objective import Measurement
@@ -44,6 +44,7 @@ class CardRun:
         trainings: what this piece of the run took, in trainings from beginning to end.
         examples: training examples that went through the model in this piece.
         seconds: of training and evaluation in this piece.
+        failure: the kind of the failure, such as "oom"; empty where there was none, or nobody noted it.
     """
 
     method: str
@@ -54,6 +55,7 @@ class CardRun:
     trainings: float
     examples: int
     seconds: float
+    failure: str = ""
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -257,7 +259,6 @@ class CardMaker:
     widen: int = WIDEN
     on_run: OnCardRun | None = None
     runs: list[CardRun] = field(default_factory=list)
-    _failures: list[TrialFailure] = field(default_factory=list)
 
     def make(self) -> RateCard:
         """The card.
@@ -272,7 +273,9 @@ class CardMaker:
         for name in self.architectures:
             self._method(name)
         if all(run.value is None for run in self.runs if run.is_full):
-            raise failed_at_all(self._failures, "Training failed at every learning rate of every method of the space.")
+            is_memory = all(run.failure == OutOfMemoryFailure.kind for run in self.runs)
+            failed = OutOfMemoryFailure if is_memory else AutopeftError
+            raise failed("Training failed at every learning rate of every method of the space.")
         objective, n_validation = self.evaluator.task.objective, len(self.evaluator.splits.validation)
         baseline, threshold = needed(self.evaluator)
         told = {name: str(architecture) for name, architecture in self.architectures.items()}
@@ -283,6 +286,8 @@ class CardMaker:
         rates = sorted(set(self.rates))
         for rate in self._promoted(name, rates):
             self._run(name, rate, is_full=True)
+        # Of a card that was interrupted some rates beyond the first are done.
+        rates = sorted({*rates, *(run.learning_rate for run in self.runs if run.method == name)})
         while missing := self._beside_the_best(name, rates):
             rates = sorted({*rates, missing})
             self._run(name, missing, is_full=True)
@@ -332,10 +337,9 @@ class CardMaker:
         try:
             found = self._piece(name, rate, is_full, evaluator.up_to(self.architectures[name], self.seed, rung))
         except TrialFailure as failure:
-            self._failures.append(failure)
             # How far it came is not known here: it is charged in full.
             examples = evaluator.recipe.n_processed(evaluator.n_train)
-            found = CardRun(name, rate, is_full, None, None, 1.0, examples, 0.0)
+            found = CardRun(name, rate, is_full, None, None, 1.0, examples, 0.0, failure.kind)
         if before and evaluator.checkpoints is not None:
             # The run went on from the rung, which has been counted.
             earlier = before[0]

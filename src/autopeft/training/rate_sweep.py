@@ -8,9 +8,9 @@ size; the best is used for all trials, and the outcome is stored with the study.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +122,7 @@ def sweep(
     seed: int,
     on_value: Callable[[float, float | None], None] | None = None,
     widen: int = 0,
+    known: Mapping[float, float] = MappingProxyType({}),
 ) -> ProxySignal:
     """Train an architecture, or a candidate with its other changes, once at each learning rate of the recipe.
 
@@ -129,6 +130,7 @@ def sweep(
         given: what is trained. A factor on the rate that a candidate brings applies to each of them.
         widen: how many further rates may be tried, one after the other, while the best is the smallest or the largest
             so far: as far beyond it as the next one is on its other side.
+        known: the metric at rates that were trained before with the same seed; these are not trained again.
 
     Raises:
         SettingsError: there is no learning rate.
@@ -138,12 +140,20 @@ def sweep(
     if not learning_rates:
         raise SettingsError("A sweep needs at least one learning rate.")
     candidate, failures = Candidate.of(given), list[TrialFailure]()
-    value_of = partial(value_at, evaluator, candidate, seed=seed, on_failure=failures.append)
+
+    def value_of(rate: float) -> float | None:
+        if rate in known:
+            return known[rate]
+        return _value(evaluator, candidate, rate, seed, failures)
+
     values = try_rates(learning_rates, widen, value_of, on_value)
     chosen = best_rate(values)
     if chosen is None:
         tried = ", ".join(f"{rate:g}" for rate in learning_rates)
-        raise failed_at_all(failures, f"Training failed at every learning rate of the sweep: {tried}.")
+        # Smaller architectures may have room; what diverges will do so again.
+        is_memory = bool(failures) and all(isinstance(one, OutOfMemoryFailure) for one in failures)
+        failed = OutOfMemoryFailure if is_memory else AutopeftError
+        raise failed(f"Training failed at every learning rate of the sweep: {tried}.")
     baseline, threshold = needed(evaluator)
     return ProxySignal(
         objective=evaluator.task.objective,
@@ -154,13 +164,6 @@ def sweep(
         n_validation=len(evaluator.splits.validation),
         architecture=candidate.fingerprint,
     )
-
-
-def failed_at_all(failures: Sequence[TrialFailure], message: str) -> AutopeftError:
-    """What is raised where every rate failed: the last failure with `message`, where memory was all that lacked."""
-    if failures and all(isinstance(one, OutOfMemoryFailure) for one in failures):
-        return OutOfMemoryFailure(f"{message} {failures[-1]}")
-    return AutopeftError(message)
 
 
 def smallest(space: SearchSpace) -> Architecture:
@@ -226,19 +229,13 @@ def best_rate(values: Sequence[tuple[float, float | None]]) -> float | None:
     return -max(measured)[1] if measured else None
 
 
-def value_at(
-    evaluator: Evaluator,
-    candidate: Candidate,
-    rate: float,
-    seed: int,
-    on_failure: Callable[[TrialFailure], None] | None = None,
+def _value(
+    evaluator: Evaluator, candidate: Candidate, rate: float, seed: int, failures: list[TrialFailure]
 ) -> float | None:
-    """The metric of one training at a rate, with a factor on it that the candidate brings; None where it failed."""
     changed = replace(candidate, changes=replace(candidate.changes, learning_rate=rate))
     try:
         return evaluator(changed, seed).value
     except TrialFailure as failure:
         log.warning("The sweep failed at learning rate %g: %s", rate, failure)
-        if on_failure is not None:
-            on_failure(failure)
+        failures.append(failure)
         return None
