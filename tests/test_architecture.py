@@ -316,6 +316,7 @@ def test_what_is_no_architecture_is_one_short_error(data: Any) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.slow
 def test_many_placements_take_time_in_proportion() -> None:
     """8,000 took 2.4 s when every one was looked for among all; as many as here would have taken six minutes."""
     rows = [["serial", f"encoder.{number}.ffn", 1] for number in range(100_000)]

@@ -47,6 +47,7 @@ def test_it_goes_on_by_the_same_command(case: Case, begun: Path) -> None:
     assert finished(begun) == 2
 
 
+@pytest.mark.slow
 def test_so_does_the_command_line_and_a_worker(case: Case, begun: Path, tmp_path: Path) -> None:
     asked = case.write(tmp_path / "asked.yaml", space=NOW, initial=None, trials=2)
     found = call("search", asked, "--out", begun)

@@ -32,6 +32,7 @@ def searched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, found.out
 
 
+@pytest.mark.slow
 def test_what_was_paused_and_went_on_ends_where_it_would_have_without_a_pause(
     case: Case, searched: tuple[Path, str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_running_out_of_memory_at_one_rate_leaves_the_sweep_the_others(
     assert (signal.chosen, signal.values[0]) == (1e-3, (1e-2, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", ["sweep", "card"])
 def test_where_the_middle_size_has_too_little_memory_at_every_rate_a_small_one_is_tried(
     rates: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +330,7 @@ def test_a_sampler_that_answers_budgets_gives_one_trial_for_each_and_nothing_els
         assert trial.proposal_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_sampler_that_trains_does_so_at_the_learning_rate_that_the_sweep_chose(
     case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

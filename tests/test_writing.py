@@ -72,6 +72,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_leaves_what_stood_there(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("old")
     out, err = in_a_process(FULL, tmp_path).communicate()

@@ -304,6 +304,7 @@ def test_setting_one_method_keeps_the_others(case: Case, tmp_path: Path) -> None
     assert {name: axis.sizes for name, axis in default.items()} == {"serial": (0, 4), "parallel": None, "prefix": None}
 
 
+@pytest.mark.slow
 def test_a_study_in_a_database_is_shown_reported_and_retrained(case: Case, tmp_path: Path) -> None:
     asked, folder, url = case.write(tmp_path / "asked.yaml"), tmp_path / "run", f"sqlite:///{tmp_path / 'all.db'}"
     found = call("search", asked, "--out", folder, "--storage", url)
@@ -334,6 +335,7 @@ def test_the_report_names_the_rate_that_was_used_and_what_the_sweep_says(case: C
     assert f"Learning rate {rate:g}." in told
 
 
+@pytest.mark.slow
 def test_what_was_retrained_stands_in_the_report_and_baselines_beside_the_front(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert call("search", case.write(tmp_path / "asked.yaml"), "--out", folder).code == 0
@@ -350,6 +352,7 @@ def test_what_was_retrained_stands_in_the_report_and_baselines_beside_the_front(
     refused(call("report", folder, "--to", tmp_path / "r.html"), "own.json", "is not what `autopeft train` writes")
 
 
+@pytest.mark.slow
 def test_names_of_folders_are_shown_as_they_are_and_quoted_in_commands(case: Case, tmp_path: Path) -> None:
     asked = case.write(tmp_path / "asked.yaml")
     for name in ("[/v2]", "my run [bold] :x:"):
@@ -363,6 +366,7 @@ def test_names_of_folders_are_shown_as_they_are_and_quoted_in_commands(case: Cas
     refused(call("report", tmp_path / "[/none]"), "[/none]")
 
 
+@pytest.mark.slow
 def test_worker_joins_a_study_that_has_begun(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert call("search", case.write(tmp_path / "asked.yaml"), "--out", folder).code == 0

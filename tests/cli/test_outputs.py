@@ -63,6 +63,7 @@ def test_what_reads_no_model_writes_nothing_in_the_folder_of_one_either(own: Pat
     assert content(own) == before
 
 
+@pytest.mark.slow
 def test_a_study_that_lies_in_the_folder_of_a_model_has_its_report_there(own: Path, searched: Path) -> None:
     study = own / "model" / "run"
     shutil.copytree(searched, study)  # as an earlier version allowed
@@ -169,6 +170,7 @@ def test_a_search_begins_in_an_empty_folder_or_goes_on_in_its_own(case: Case, ow
     assert call("search", own / "empty" / "settings.yaml", "--out", own / "empty", "--trials", 4).code == 0
 
 
+@pytest.mark.slow
 def test_pages_and_pictures_replace_pages_and_pictures_of_ours_alone(searched: Path, tmp_path: Path) -> None:
     photo, page = tmp_path / "photo.png", tmp_path / "index.html"
     photo.write_bytes(b"\x89PNG a cat")

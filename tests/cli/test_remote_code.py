@@ -62,6 +62,7 @@ def test_a_file_cannot_allow_it(case: Case, tmp_path: Path, marker: Path) -> Non
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_can_and_what_is_written_does_not(case: Case, tmp_path: Path, marker: Path) -> None:
     asked, folder = case.write(tmp_path / "asked.yaml", model=str(tmp_path / "own"), trials=1), tmp_path / "run"
     found = call("search", asked, "--out", folder, "--trust-remote-code")
@@ -100,6 +101,7 @@ def test_the_launcher_hands_it_on(case: Case, tmp_path: Path, marker: Path, monk
     assert marker.exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_earlier_that_was_allowed_by_a_file_can_be_read(case: Case, tmp_path: Path) -> None:
     asked, folder = case.write(tmp_path / "asked.yaml", trials=1), tmp_path / "run"
     assert call("search", asked, "--out", folder).code == 0

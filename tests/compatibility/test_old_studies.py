@@ -112,6 +112,7 @@ def test_a_guided_search_goes_on_at_the_rate_that_it_had_chosen(then: Path, tmp_
         assert study.fact("proxy") == sweep
 
 
+@pytest.mark.slow
 def test_a_guided_search_proposes_from_old_trials(then: Path, tmp_path: Path) -> None:
     folder = begun("saas", tmp_path)
     succeeded("search", folder / "settings.yaml", "--out", folder, "--trials", 7)
@@ -120,6 +121,7 @@ def test_a_guided_search_proposes_from_old_trials(then: Path, tmp_path: Path) ->
     assert len({trial["fingerprint"] for trial in found}) == 7
 
 
+@pytest.mark.slow
 def test_failures_stay_and_are_not_tried_again(then: Path, tmp_path: Path) -> None:
     folder = begun("failed", tmp_path)
     before = stored(folder / "trials.json")

@@ -30,6 +30,9 @@ DEAR = {
     "the_first_units_of_a_large_module_are_a_small_one",
     "detaching_leaves_no_trace",
     "the_seed_decides_and_nothing_else",
+    "masked_away_is_absent",
+    "padding_changes_nothing",
+    "state_makes_the_round_trip",
 }
 
 

@@ -129,6 +129,7 @@ def test_a_uniform_control_fills_the_budget_without_a_search_and_chooses_its_rat
     assert "nobody: uniform" in text
 
 
+@pytest.mark.slow
 def test_one_of_several_is_chosen_by_validation_and_trained_again(case: Case, tmp_path: Path) -> None:
     after = {"seeds": [0, 1], "learning_rates": [1e-3, 0.1], "choose": True}
     asked = {"samplers": {"apet": SAMPLERS["apet"]}, "controls": {"wide": ["serial", "lora"]}, "budgets": ["9%"]}
@@ -158,6 +159,7 @@ def test_a_baseline_without_a_form_within_the_budget_is_left_out(case: Case) -> 
         uniforms(["full"], session.backbone, limit_of(session))
 
 
+@pytest.mark.slow
 def test_what_the_study_has_trained_is_not_trained_again(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +278,7 @@ def test_the_cut_moves_with_the_seed_unless_that_would_move_the_test_part(case: 
         assert again.splits.test.digest() == search.evaluator.splits.test.digest()
 
 
+@pytest.mark.slow
 def test_a_rival_that_diverges_costs_no_other_its_cell(case: Case, tmp_path: Path) -> None:
     wild = {**SAMPLERS["prune"], "sampler_options": {"learning_rate": 1e30, "steps": 6}}
     path = write(case, tmp_path / "two.yaml", samplers={"wild": wild, "apet": SAMPLERS["apet"]}, budgets=["4%"])
@@ -349,6 +352,7 @@ def test_what_was_found_says_who_proposed_it_and_whether_a_search_repeats_itself
     assert rows[0].spent == 0.5
 
 
+@pytest.mark.slow
 def test_what_was_written_is_kept_and_shown(case: Case, tmp_path: Path) -> None:
     settings = {**case.data(), **writer(tmp_path)}
     samplers = {"apet": {"sampler": "apet", "space": {"name": "S2"}, "initial": 0, "trials": 1}}

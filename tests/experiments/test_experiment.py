@@ -256,6 +256,7 @@ def test_an_architecture_that_is_not_described(case: Case, tmp_path: Path, wante
             read(retraining(case, tmp_path / "p.yaml", architectures={"a": {"experiment": "two", **wrong}}))
 
 
+@pytest.mark.slow
 def test_rates_by_method_and_beyond_the_edge(case: Case, tmp_path: Path) -> None:
     wanted = {"by-method": {"baseline": "mam:2", "rate_factors": {"prefix": "1e-1", "parallel": 0.5}}, "one": "lora:2"}
     found = read(retraining(case, tmp_path / "points.yaml", architectures=wanted, seeds=[40], widen=1))

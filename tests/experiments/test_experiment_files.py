@@ -70,6 +70,7 @@ def experiments() -> tuple[Experiment, ...]:
     return tuple(read(path) for path in FILES)
 
 
+@pytest.mark.slow
 def test_results_of_different_files_do_not_mix() -> None:
     names = [found.name for found in experiments()]
     assert len(set(names)) == len(names) >= 20

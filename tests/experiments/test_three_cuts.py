@@ -53,6 +53,7 @@ def results(folder: Path, name: str) -> dict[str, Any]:
     return dict(Results(folder / "results" / name).read())
 
 
+@pytest.mark.slow
 def test_each_search_is_trained_again_with_its_own_seed_on_its_own_cut(folder: Path) -> None:
     for seed in (4, 5):
         cell = results(folder, "found")[f"bipeft-at4-seed{seed}"]

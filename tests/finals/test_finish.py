@@ -67,6 +67,7 @@ def test_a_file_of_somebody_s_is_not_written_over(study: Path, tmp_path: Path) -
     assert not (folder / "finals").exists()
 
 
+@pytest.mark.slow
 def test_a_search_can_be_finished_in_one_command_that_tells_its_total_before(case: Case, tmp_path: Path) -> None:
     few = {"methods": {"serial": {"sizes": [0, 1, 2]}}}
     asked = case.write(tmp_path / "asked.yaml", space=few, learning_rates=[1e-3], trials=2, initial=2)

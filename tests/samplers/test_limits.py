@@ -56,6 +56,7 @@ def test_limits_cover_the_range_evenly_by_their_logarithm() -> None:
     assert _limits(_sampler(space, seed=1), trials, 16) != limits
 
 
+@pytest.mark.slow
 def test_nothing_that_is_proposed_costs_more_than_its_limit_and_cheapness_earns_nothing() -> None:
     space = autopeft_space()
     sampler, trials = _sampler(space), _trials(space)

@@ -40,6 +40,7 @@ def _height(n_scored: int | None, metric_noise: str) -> float:
     return float(model.posterior(x).mean.detach().reshape(-1, 25).mean(0)[12] / y[12])
 
 
+@pytest.mark.slow
 def test_a_lucky_value_of_few_examples_is_not_taken_at_its_word() -> None:
     assert _height(20, "sampling") < 0.3  # a standard error of 0.1: 0.9 is two of them above the others
     assert _height(1_000_000, "sampling") > 0.9

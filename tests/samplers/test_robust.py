@@ -115,6 +115,7 @@ def _proposed_costs(space: SearchSpace, n: int, **options: Any) -> list[int]:
     return [space.cost(found) for found in build("saas-nehvi", space, 0, {**QUICK, **options}).ask(trials, n)]
 
 
+@pytest.mark.slow
 def test_with_a_budget_the_best_within_its_upper_half_is_sought() -> None:
     space, most = _limited()
     assert min(_proposed_costs(space, 2)) >= most / 2
@@ -131,6 +132,7 @@ def test_a_least_cost_of_the_budget_is_the_band_as_it_is() -> None:
     assert SaasNehvi(autopeft_space(), 0, ROBUST)._costs.band is None
 
 
+@pytest.mark.slow
 def test_in_the_band_cost_does_not_matter_and_outside_nothing_is_gained() -> None:
     space, most = _limited()
     trials = history(space, initial_design(space, 0, 12))

@@ -43,6 +43,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> type[Hub]:
     return Fresh
 
 
+@pytest.mark.slow
 def test_the_exported_folder_and_nothing_else_is_put_there(hub: type[Hub], tmp_path: Path) -> None:
     folder = saved("llama", LLAMA[:1], tmp_path)
     called = small_case.call("export", folder, "--to", tmp_path / "peft", "--push", "me/orders")

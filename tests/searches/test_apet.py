@@ -92,6 +92,7 @@ def test_every_budget_has_its_draws_all_different_and_about_as_large(evaluator: 
     assert build(evaluator, over, seed=4, budgets=2000).ask([]) != found[:1]
 
 
+@pytest.mark.slow
 def test_a_budget_with_few_architectures_gives_fewer_draws(evaluator: Evaluator) -> None:
     over = spaces.named("S1", evaluator.backbone)
     # Prefixes of one position cost 2 · 32 = 64; serial and parallel adapters of width 1 cost 32 + 65 = 97.

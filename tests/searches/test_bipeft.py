@@ -222,6 +222,7 @@ def test_one_example_cannot_be_halved(evaluator: Evaluator) -> None:
         build(alone, space(alone), budgets=2000)
 
 
+@pytest.mark.slow
 def test_a_search_takes_no_more_than_its_share_of_a_training(evaluator: Evaluator) -> None:
     """A training has 40 steps and 320 examples, and as many steps of searching take 1.7 times as many passes."""
     over = space(evaluator)

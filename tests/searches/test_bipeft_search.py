@@ -282,6 +282,7 @@ INTERRUPTED = [
 PRESET_NAMES = ("recommended", "earlier", "paper", "released", "mixture", "entangled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "at"),
     [

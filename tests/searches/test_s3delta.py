@@ -265,6 +265,7 @@ def has_planted(found: S3DeltaResult) -> bool:
     return {(p.method, p.site) for p in found.architecture} >= PLANTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "least"), [(4, 3), pytest.param(10, 9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("order", "size", "budget"),

@@ -45,6 +45,7 @@ def test_batches_rest_at_the_largest_that_leave_enough_steps(
     assert (rested.fingerprint, rested) == (space.fingerprint, space)
 
 
+@pytest.mark.slow
 def test_baselines_and_rates_of_a_search_have_enough_steps(case: Case, tmp_path: Path) -> None:
     settings = case.settings(**asked(batch_factors=[0.25, 0.5, 1], least_steps=20), learning_rates=[1e-3, 1e-2])
     session = Session.build(settings)

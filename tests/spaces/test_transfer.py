@@ -49,6 +49,7 @@ def test_every_layer_takes_what_stood_at_its_relative_depth(
     assert sorted(_layers(moved)) == expected
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(1, 5), st.data())
 def test_a_uniform_architecture_stays_uniform_and_none_is_invented(before: int, after: int, data: Any) -> None:
     old, new = _bert(before), _bert(after)

@@ -128,6 +128,7 @@ study.tell(trial, formula(trial.architecture, trial.seed))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_given_up", [False, True])
 def test_a_finished_training_is_told_by_the_next_process(tmp_path: Path, is_given_up: bool) -> None:
     path = tmp_path / "study.db"

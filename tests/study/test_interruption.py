@@ -52,7 +52,7 @@ def wait_until_finished(folder: Path, process: subprocess.Popen[str], least: int
     ("number", "code"),
     [
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )

@@ -537,6 +537,7 @@ def test_optuna_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 # -- many workers ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["claim", "tell", "fail", "back", "lose"])), max_size=14))
 def test_claims_never_repeat_whatever_happens(

@@ -215,6 +215,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_text_is_written_by_an_encoder_decoder_and_refused_elsewhere(case: Case, t5: Path, tmp_path: Path) -> None:
     words = [f"w{number % 5 + 1}" for number in range(60)]
     write(

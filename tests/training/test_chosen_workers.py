@@ -93,6 +93,7 @@ def test_what_cannot_be_measured_is_one_worker() -> None:
     assert (found.workers, found.why) == (1, "the measurement failed: no process can be had")
 
 
+@pytest.mark.slow
 def test_steps_are_timed_beside_another_process_and_threads_are_as_before() -> None:
     backbone, threads = tiny_backbone("bert", with_tokenizer=True), torch.get_num_threads()
     tiny_evaluator = Evaluator(backbone, SENTIMENT, splits(sentiment(24), sentiment(16, seed=1)), Recipe(batch_size=8))

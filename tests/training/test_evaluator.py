@@ -209,6 +209,7 @@ def choices(n: int, seed: int) -> Examples:
     return Examples(np.array(labels, dtype=np.int64), choices=candidates)
 
 
+@pytest.mark.slow
 def test_multiple_choice_is_learnt() -> None:
     """Two to four choices; saying always the first is right for about a third."""
     task = Task("tiny/choices", "multiple_choice", ("premise", "choice"))
@@ -417,6 +418,7 @@ def prices(n: int, seed: int) -> Examples:
     return Examples(250_000 + 200_000.0 * found.labels + noise, texts=found.texts)
 
 
+@pytest.mark.slow
 def test_numbers_of_any_size_are_learnt_and_answered_in_their_own_unit(tmp_path: Path) -> None:
     recipe = Recipe(epochs=10, batch_size=16, learning_rate=3e-3)
     found, held = backbone(with_tokenizer=True), prices(48, 1)

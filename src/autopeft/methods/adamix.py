@@ -18,6 +18,7 @@ from torch.nn import functional
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
 from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
+from autopeft.methods._products import add_up
 
 
 class Mixture(nn.Module):
@@ -55,14 +56,11 @@ class Mixture(nn.Module):
         weight, bias = self._expert()
         if isinstance(mask, int):
             units = functional.gelu(functional.linear(u, weight[:mask], bias[:mask]))  # (..., mask)
-            changed: Tensor = y + functional.linear(units, self.up.weight[:, :mask].contiguous(), self.up.bias)
-            return changed
+            return add_up(y, units, self.up.weight[:, :mask], self.up.bias)
         units = functional.gelu(functional.linear(u, weight, bias))  # (..., width)
         if mask is None:
-            changed = y + self.up(units)
-        else:
-            changed = y + functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias
-        return changed
+            return add_up(y, units, self.up.weight, self.up.bias)
+        return add_up(y, units * mask, self.up.weight, mask[0] * self.up.bias)
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first units of the mean expert."""

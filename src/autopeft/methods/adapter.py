@@ -20,6 +20,7 @@ from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Frozen, Mask, Reads, Traits, is_readable, sum_of_stored, unreadable
+from autopeft.methods._products import add_up, narrow
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -43,23 +44,26 @@ class Bottleneck(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
         """Shapes: `u` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(width,)`` or see `Mask`."""
-        return y + self.change(u, mask)
+        units, up, bias = self._units(u, mask)
+        return add_up(y, units, up, bias, self.scale)
 
     def change(self, u: Tensor, mask: Mask = None) -> Tensor:
         """What is added to ``y``."""
+        units, up, bias = self._units(u, mask)
+        # The scale is a plain number and no buffer, so that files of weights do not hold it and the card says it.
+        return self.scale * functional.linear(units, narrow(up), bias)
+
+    def _units(self, u: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
+        """``m * f(W_down u + b_down)``, ``(..., units)``, and the columns of ``W_up`` and the bias that go with it."""
         if isinstance(mask, int):
             part = self.cut(mask)
             units = self.activation(functional.linear(u, part["down.weight"], part["down.bias"]))  # (..., mask)
-            change = functional.linear(units, part["up.weight"], part["up.bias"])
-        else:
-            units = self.activation(self.down(u))  # (..., width)
-            change = self.up(units) if mask is None else self._masked_up(units, mask)
-        # The scale is a plain number and no buffer, so that files of weights do not hold it and the card says it.
-        return self.scale * change
-
-    def _masked_up(self, units: Tensor, mask: Tensor) -> Tensor:
+            return units, part["up.weight"], part["up.bias"]
+        units = self.activation(self.down(u))  # (..., width)
+        if mask is None:
+            return units, self.up.weight, self.up.bias
         # The bias belongs to no unit, so it goes with the first: with a mask of zeros nothing at all is added.
-        return functional.linear(units * mask, self.up.weight) + mask[0] * self.up.bias
+        return units * mask, self.up.weight, mask[0] * self.up.bias
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """Rows of the down-projection and columns of the up-projection; the up-projection's bias as it is."""

@@ -18,6 +18,7 @@ from autopeft.architecture import Cost, Line
 from autopeft.backbones import LINEAR, Seam, Site, linear_weight
 from autopeft.errors import ArchitectureError
 from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
+from autopeft.methods._products import narrow
 
 
 class Decomposed(nn.Module):
@@ -60,7 +61,7 @@ class Decomposed(nn.Module):
         ratio = (self.magnitude / length).to(y.dtype)
         # The directions are those of the weight, so the bias must not be stretched with them.
         base = y if bias is None else y - bias.to(y.dtype)
-        change = (ratio - 1) * base + ratio * self.scale * functional.linear(functional.linear(x, down), up)
+        change = (ratio - 1) * base + ratio * self.scale * functional.linear(functional.linear(x, down), narrow(up))
         share = 1 if scale is None else scale
         # Without any unit the module is absent, and so are its lengths.
         added: Tensor = change * share * mask[0] if isinstance(mask, Tensor) else change * share

@@ -12,6 +12,7 @@ from torch.nn import functional
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
 from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
+from autopeft.methods._products import add_up, narrow
 
 
 class LowRank(nn.Module):
@@ -31,19 +32,22 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, mask: Mask = None) -> Tensor:
         """Shapes: `x` ``(..., d_in)``, `y` and the result ``(..., d_out)``, `mask` ``(rank,)`` or see `Mask`."""
-        return y + self.change(x, mask)
+        units, up = self._units(x, mask)
+        return add_up(y, units, up, scale=self.scale)
 
     def change(self, x: Tensor, mask: Mask = None) -> Tensor:
         """What is added to ``y``."""
+        units, up = self._units(x, mask)
+        return self.scale * functional.linear(units, narrow(up))
+
+    def _units(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+        """``m * A x``, ``(..., units)``, and the columns of B that go with it."""
         if isinstance(mask, int):
             # A product with fewer rows and columns, not one with zeros: that is what makes a small size cheap to train.
             part = self.cut(mask)
-            units = functional.linear(x, part["down.weight"])  # (..., mask)
-            change = functional.linear(units, part["up.weight"])
-        else:
-            units = self.down(x)  # (..., rank)
-            change = self.up(units if mask is None else units * mask)
-        return self.scale * change
+            return functional.linear(x, part["down.weight"]), part["up.weight"]
+        units = self.down(x)  # (..., rank)
+        return units if mask is None else units * mask, self.up.weight
 
     def merged(self, weight: Tensor, bias: Tensor | None, site: Site) -> tuple[Tensor, Tensor | None]:
         """``W + c B A``; before a map, ``W (1 + c B A)``."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 from autopeft.architecture import Cost, Line
 from autopeft.backbones import Seam, Site
 from autopeft.methods import Frozen, Mask, Reads, Traits, sum_of_stored
+from autopeft.methods._products import add_up, narrow
 from autopeft.methods.adapter import gelu_tanh
 
 # Of the released code: the bottleneck is a 32nd of the width, and the factors start with the gain of a rectifier.
@@ -69,14 +70,14 @@ class LowRankBottleneck(nn.Module):
         inner = functional.linear(u, part["a_down"])  # (..., rank)
         if isinstance(mask, Tensor):
             inner = inner * mask
-        hidden = gelu_tanh(functional.linear(inner, part["b_down"], part["bias_down"]))  # (..., width)
+        hidden = gelu_tanh(functional.linear(inner, narrow(part["b_down"]), part["bias_down"]))  # (..., width)
         outer = functional.linear(hidden, part["a_up"])  # (..., rank)
         # Without a mask that gradients flow to, both products are exact, and no scale can have been given.
         if not isinstance(mask, Tensor):
-            return y + functional.linear(outer, part["b_up"], part["bias_up"])
+            return add_up(y, outer, part["b_up"], part["bias_up"])
         # The scale goes onto the rank rather than onto the result: less to compute, and less to keep for its gradient.
         factor = mask if scale is None else scale * mask
-        return y + functional.linear(outer * factor, part["b_up"]) + factor[0] * part["bias_up"]
+        return add_up(y, outer * factor, part["b_up"], factor[0] * part["bias_up"])
 
     def cut(self, size: int) -> dict[str, Tensor]:
         """The first rows of both A, columns of both B, and both biases."""

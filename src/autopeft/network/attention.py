@@ -212,8 +212,8 @@ def _explicit(
 ) -> tuple[Tensor, None]:
     """Attention step by step, over keys that begin with the prefix, if there is one."""
     # With grouped queries several heads share a key; the fused kernel knows, here it has to be spelt out.
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     # T5 gives a scaling of 1 on purpose, so that only an absent one has the usual value.
     scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
     # The queries are scaled and not the scores, which are larger and might overflow in half precision.
@@ -223,8 +223,9 @@ def _explicit(
     if position_bias is not None:
         scores = scores + position_bias
     if mask is not None and mask.dtype == torch.bool:
-        # The least finite number: a row that sees nothing, as padding does, would become NaN with minus infinity.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        # The least finite number: a row that sees nothing, as padding does, would become NaN with minus infinity. In
+        # place, for no gradient is computed from the scores themselves.
+        scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
     # In single precision at least: half precision has few bits for a sum of many, and on a CPU it is slower. Double

@@ -16,6 +16,7 @@ class Probe(Protocol):
         n_head: parameters of the task head, 0 where there is none.
         device: where it computes, such as "cpu" or "cuda:0".
         batch_size, length: examples of the batch that `answer` answers, and tokens of each, padding among them.
+        allowance: seconds that a measurement may take which is only for the record; infinity for what is searched by.
     """
 
     architecture: Architecture
@@ -24,6 +25,7 @@ class Probe(Protocol):
     device: str
     batch_size: int
     length: int
+    allowance: float
 
     def answer(self) -> None:
         """Answer the batch as an evaluation does. A GPU may still be at it afterwards: see `synchronise`."""

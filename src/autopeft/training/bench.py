@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,10 @@ from autopeft.training.precision import autocast
 
 if TYPE_CHECKING:
     from autopeft.training.evaluator import Evaluator
+
+
+_FOR_THE_RECORD = 0.02
+"""The share of a training's seconds that each measurement may take which the search does not ask for."""
 
 
 class EvaluatorProbe:
@@ -41,6 +46,7 @@ class EvaluatorProbe:
         indices = order[max(0, half - size // 2) : half + (size + 1) // 2]
         self._batch = collate(part, indices, self._learner.pad, evaluator.backbone.device)
         self.batch_size, self.length = len(indices), int(self._batch.inputs["input_ids"].shape[1])
+        self.allowance = math.inf
 
     def answer(self) -> None:
         """See `autopeft.objectives.Probe.answer`."""
@@ -102,17 +108,21 @@ class EvaluatorBench:
 
 
 def readings(
-    evaluator: Evaluator, attached: Attached, objectives: Iterable[Objective]
+    evaluator: Evaluator, attached: Attached, objectives: Iterable[Objective], trained_seconds: float = math.inf
 ) -> Mapping[str, Mapping[str, Any]]:
     """What objectives say of a trained architecture that is attached: a record with a ``value`` of each, by name.
 
     One that can be measured is; the others are priced, which asks the bench for no more than counts while something is
     attached: see `autopeft.objective.Objective.price`.
+
+    Args:
+        trained_seconds: how long the training took, of which what is not searched by may take a share.
     """
     probe, bench = EvaluatorProbe(evaluator, attached.architecture), EvaluatorBench(evaluator)
     found: dict[str, Mapping[str, Any]] = {}
     for one in objectives:
         if one.measure is not None:
+            probe.allowance = math.inf if one.name == evaluator.cost.name else _FOR_THE_RECORD * trained_seconds
             found[one.name] = {"unit": one.unit, **one.measure(probe)}
         elif one.price is not None:
             found[one.name] = {"unit": one.unit, "value": one.price(bench, attached.architecture)}

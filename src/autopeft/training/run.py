@@ -36,7 +36,7 @@ class Run:
     @cached_property
     def _costs(self) -> Mapping[str, Mapping[str, Any]]:
         """What is attached costs, which does not depend on the examples of a measurement; the clock takes seconds."""
-        return readings(self.evaluator, self.attached, recorded(self.evaluator.cost))
+        return readings(self.evaluator, self.attached, recorded(self.evaluator.cost), self.fitted.train_seconds)
 
     def _constant(self) -> float | None:
         """What the best constant answer measures on the validation part; None where it measures nothing finite."""
