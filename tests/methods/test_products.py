@@ -12,7 +12,7 @@ from autopeft.methods._products import add_up, narrow
 @pytest.mark.parametrize("units", [1, 8, 15, 16, 40])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 4.0])
-def test_what_is_added_and_its_gradients_are_those_of_the_three_steps(units: int, with_bias: bool, scale: float) -> None:
+def test_what_is_added_and_its_gradients_are_those_of_three_steps(units: int, with_bias: bool, scale: float) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def drawn(*shape: int) -> torch.Tensor:
