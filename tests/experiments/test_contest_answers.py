@@ -94,7 +94,10 @@ def test_better_than_every_uniform_control_is_counted_by_column() -> None:
     own = uniform_table(columns_of(rows), ["own"], ["wide", "narrow"], 3).rows[0]
     # In "a" 0.01 above the better of the two, which three pairs do not show; in "b" 0.05 below the one that is done.
     assert own == ("own", "no", "1 of 2", "0 of 2", "b 1%: -0.0500", "5")
-    assert uniform_table(COLUMNS, ["own"], ["wide"], 3).rows[0][2:4] == ("1 of 2", "1 of 2")
+    varied = {**ROWS, "a": [*ROWS["a"], row_of("varied", 0.55, 0.551, 0.549)]}
+    assert uniform_table(columns_of(varied), ["own"], ["varied"], 3).rows[0][2:4] == ("1 of 1", "1 of 1")
+    # The same runs for every search seed: above in all pairs, and shown by none.
+    assert uniform_table(COLUMNS, ["own"], ["wide"], 3).rows[0][2:4] == ("1 of 2", "0 of 2")
     assert uniform_table(COLUMNS, ["own"], ["nobody"], 3).rows == ()
 
 
