@@ -4,9 +4,9 @@
 
 One process, MiniLM; a step is the forward and the backward pass of one architecture, always of the same batch (so that
 nothing is compiled twice), and the ways take turns step by step, so that the machine and its load cancel. `written out`
-adds what a module adds in three steps, with its weight as PyTorch lays it out. Of `compiled` the seconds that compiling
-took are told, too, which are due again for every architecture and every new shape, and after how many steps they are
-earned.
+adds what a module adds in three steps, with its weight as PyTorch lays it out; before that the gradient of such a
+weight is timed alone, by its number of units. Of `compiled` the seconds that compiling took are told, too, which are
+due again for every architecture and every new shape, and after how many steps they are earned.
 """
 
 from __future__ import annotations
@@ -93,6 +93,32 @@ def measure(backbone: Backbone, architecture: Architecture, options: argparse.Na
     return told
 
 
+def gradients(options: argparse.Namespace, hidden: int) -> dict[str, Any]:
+    """Median seconds of an up-projection's weight gradient, as PyTorch lays it out and by columns, by its units.
+
+    Beside a map from `hidden` to four times as much, whose own product stands with them.
+    """
+    rows, width = options.batch * options.tokens, 4 * hidden
+    given, gradient, frozen = torch.randn(rows, hidden), torch.randn(rows, width), torch.randn(width, hidden)
+
+    def median(product: Callable[[], Tensor]) -> float:
+        seconds = []
+        for _ in range(options.steps + options.warmup):
+            started = time.perf_counter()
+            product()
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[options.warmup :])
+
+    told: dict[str, Any] = {"width": width, "frozen map": median(lambda: functional.linear(given, frozen))}
+    for n in (1, 4, 8, 15, 16, 32):
+        units = torch.randn(rows, n)
+        told[f"{n} units"] = {
+            "as laid out": median(lambda units=units: gradient.t() @ units),
+            "by columns": median(lambda units=units: units.t() @ gradient),
+        }
+    return told
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -113,11 +139,13 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     before, backbone, found = machine.facts(), Backbone.from_pretrained(options.model), dict[str, Any]()
+    narrow = gradients(options, backbone.model.config.hidden_size)
+    print("gradients", narrow, flush=True)
     for name in options.baselines:
         found[name] = measure(backbone, baseline(name, backbone), options, name == options.compile)
         print(name, {key: value for key, value in found[name].items() if key != "seconds"}, flush=True)
         setting = {key: getattr(options, key) for key in ("batch", "tokens", "warmup", "steps", "threads")}
-        path = machine.write(options.name, {"setting": setting, "works": found}, before)
+        path = machine.write(options.name, {"setting": setting, "gradients": narrow, "works": found}, before)
     print(f"written: {path}")
 
 

@@ -19,7 +19,7 @@ from autopeft.experiments._contest_answers import (
     near_table,
     uniform_table,
 )
-from autopeft.experiments._contest_tables import Row
+from autopeft.experiments._contest_tables import Row, pairs_of
 from autopeft.experiments._results import Results
 from autopeft.paired import Paired
 from small_case import Case
@@ -74,6 +74,23 @@ def test_better_than_the_control_on_average_with_two_intervals_and_the_number_of
     assert wide[1] == "+0.0500"
 
 
+def test_runs_that_every_search_seed_ends_at_are_counted_once_and_paired_by_seed_of_retraining() -> None:
+    def trained(seed: int, *values: float) -> dict[str, Any]:
+        cell = cell_of(seed, 0.0)
+        return {**cell, "found": [{**cell["found"][0], "values": list(values), "seeds": [7, 8, 9]}]}
+
+    own = Row("own", "1%", [trained(n, 0.58 + n / 1000, 0.60 + n / 1000, 0.62 + n / 1000) for n in range(3)])
+    control = Row("wide", "1%", [trained(n, 0.56, 0.61, 0.57) for n in range(3)])
+    assert (len(control.values), len(own.values)) == (3, 9)
+    # By search seeds all three differences would be 0.02 and a little: the control's three runs are in each of them.
+    found = pairs_of(own, control, 3)
+    assert found.seeds == (7, 8, 9)
+    assert found.values == pytest.approx((0.021, -0.009, 0.051))
+    assert uniform_table(columns_of({"a": [own, control]}), ["own"], ["wide"], 3).rows[0][2:4] == ("1 of 1", "0 of 1")
+    assert "seed of retraining" in "".join(answers({"a": [own, control]}, "own", ["wide"], 3))
+    assert "seed of retraining" not in "".join(answers(ROWS, "apet", ["wide"], 3))
+
+
 def test_one_pair_in_a_column_allows_no_interval() -> None:
     assert interval_of([Paired((0, 1), (0.1, 0.2)), Paired((0,), (0.3,))]) is None
     rows = {"a": [row_of("apet", 0.5), row_of("own", 0.6)]}
@@ -93,11 +110,11 @@ def test_better_than_every_uniform_control_is_counted_by_column() -> None:
     rows = {**ROWS, "a": [*ROWS["a"], row_of("narrow", 0.60, 0.60, 0.60)]}
     own = uniform_table(columns_of(rows), ["own"], ["wide", "narrow"], 3).rows[0]
     # In "a" 0.01 above the better of the two, which three pairs do not show; in "b" 0.05 below the one that is done.
-    assert own == ("own", "no", "1 of 2", "0 of 2", "b 1%: -0.0500", "5")
-    varied = {**ROWS, "a": [*ROWS["a"], row_of("varied", 0.55, 0.551, 0.549)]}
-    assert uniform_table(columns_of(varied), ["own"], ["varied"], 3).rows[0][2:4] == ("1 of 1", "1 of 1")
-    # The same runs for every search seed: above in all pairs, and shown by none.
-    assert uniform_table(COLUMNS, ["own"], ["wide"], 3).rows[0][2:4] == ("1 of 2", "0 of 2")
+    assert own[:5] == ("own", "no", "1 of 2", "0 of 2", "-0.0200")
+    assert own[6:] == ("b 1%: -0.0500", "5")
+    alone = uniform_table(columns_of({"a": rows["a"]}), ["own"], ["wide", "narrow"], 3).rows[0]
+    assert alone[4:6] == ("+0.0100", "-0.0148 to +0.0348")  # 4.3027 times 0.01 over the root of three
+    assert uniform_table(COLUMNS, ["own"], ["wide"], 3).rows[0][2:4] == ("1 of 2", "1 of 2")
     assert uniform_table(COLUMNS, ["own"], ["nobody"], 3).rows == ()
 
 

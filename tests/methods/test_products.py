@@ -35,6 +35,13 @@ def test_a_part_of_a_fused_output_and_two_precisions_are_added_too() -> None:
     assert add_up(y.to(torch.bfloat16), units, weight).dtype == torch.float32
 
 
+def test_autocast_lowers_the_product_and_not_what_it_is_added_to() -> None:
+    y, units, weight = torch.full((2, 3, 4), 1 + 2**-12), torch.randn(2, 3, 2), torch.zeros(4, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(add_up(y, units, weight), y)  # in bf16 it would be 1
+        assert add_up(y.bfloat16(), units.bfloat16(), weight).dtype == torch.bfloat16
+
+
 def test_nothing_is_added_bit_for_bit_where_the_weight_is_zero() -> None:
     y = torch.randn(2, 3, 8)
     assert torch.equal(add_up(y, torch.randn(2, 3, 4), torch.zeros(8, 4), torch.zeros(8), 4.0), y)

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from autopeft.experiments._contest_tables import Row, examples_of, runs_of
-from autopeft.paired import Paired, paired
+from autopeft.experiments._contest_tables import REPEATED, Row, examples_of, is_repeated, pairs_of
+from autopeft.paired import Paired
 from autopeft.reports.markdown import markdown_table
 from autopeft.reports.tables import Table
 
@@ -76,7 +76,8 @@ def answers(rows: Mapping[str, Sequence[Row]], control: str, uniform: Collection
         return []
     # With one search seed nothing can be said of others: a search may have been lucky, and be trained again as often.
     further = "search seeds" if n_seeds > 1 else "retrainings of the same searches"
-    lines = ["## Answers", "", _EXPLAINED.format(further), ""]
+    has_repeated = any(is_repeated(row) for column in columns for row in column.rows.values())
+    lines = ["## Answers", "", _EXPLAINED.format(further) + (REPEATED if has_repeated else ""), ""]
     for table in [*tables, cost_table(columns, [name for name in searches if name != control])]:
         lines += [markdown_table(table), ""] if table.rows else []
     return lines
@@ -132,33 +133,30 @@ def uniform_table(columns: Sequence[Column], searches: Sequence[str], uniform: S
     """Whether each search is better than every uniform control of the same budget, column by column."""
     told = []
     for name in searches:
-        higher, shown, below, n = 0, 0, [], 0
+        higher, shown, below, closest = 0, 0, [], list[Paired]()
         for column in columns:
             own = [_pairs(column, name, one, n_seeds) for one in uniform if {name, one} <= column.rows.keys()]
             own = [one for one in own if one.values]
             if own:
-                n += 1
-                least = min(one.mean for one in own)
-                higher += least > 0
-                is_luck_seen = not any(_is_repeated(column, one) for one in uniform if one in column.rows)
-                shown += is_luck_seen and all(one.verdict == "better" for one in own)
-                below += [] if least > 0 else [f"{column.name}: {least:+.4f}"]
-        if n:
-            most = "yes" if 2 * higher > n else "no"
-            told.append((name, most, f"{higher} of {n}", f"{shown} of {n}", "; ".join(below), _cells(columns, name)))
-    header = ("search", "on most columns", "above all", "shown better than all", "not above in", "cells")
+                least = min(own, key=lambda one: one.mean)
+                closest.append(least)
+                higher += least.mean > 0
+                shown += all(one.verdict == "better" for one in own)
+                below += [] if least.mean > 0 else [f"{column.name}: {least.mean:+.4f}"]
+        if n := len(closest):
+            most, here = "yes" if 2 * higher > n else "no", _told(interval_of(closest))
+            told.append(
+                (name, most, f"{higher} of {n}", f"{shown} of {n}", f"{fmean(one.mean for one in closest):+.4f}", here,
+                 "; ".join(below), _cells(columns, name))
+            )  # fmt: skip
+    numbers = ("above all", "shown better than all", "mean difference", "in these columns")
+    header = ("search", "on most columns", *numbers, "not above in", "cells")
     caption = (
         f"Better than every uniform control ({', '.join(uniform)}) at the same budget? By the least of the paired "
-        "differences to those that are done; shown where every single interval is above 0, and never where a control "
-        "ended with the same runs for every search seed: their luck is in all pairs alike, and no interval knows it."
+        "differences to those that are done; shown where every single interval is above 0. "
+        "The mean difference is to the control that is closest in each column."
     )
-    return Table(header, tuple(told), caption, frozenset({"above all", "shown better than all", "cells"}))
-
-
-def _is_repeated(column: Column, name: str) -> bool:
-    """Whether a control that several search seeds have chosen for is the same runs each time."""
-    runs = [tuple(one["values"]) for one in column.rows[name].found]
-    return len(column.rows[name].cells) > 1 and len(set(runs)) == 1
+    return Table(header, tuple(told), caption, frozenset({*numbers, "cells"}))
 
 
 def cost_table(columns: Sequence[Column], searches: Sequence[str]) -> Table:
@@ -202,8 +200,7 @@ def interval_of(pairs: Sequence[Paired]) -> tuple[float, float] | None:
 
 
 def _pairs(column: Column, name: str, other: str, n_seeds: int) -> Paired:
-    first, second = (runs_of(column.rows[one].cells, n_seeds) for one in (name, other))
-    return paired(first, second)
+    return pairs_of(column.rows[name], column.rows[other], n_seeds)
 
 
 def _gap(column: Column, name: str, others: Sequence[str]) -> tuple[float, str, bool]:

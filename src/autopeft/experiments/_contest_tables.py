@@ -15,7 +15,7 @@ from autopeft.experiments._experiment import Page
 from autopeft.experiments._results import Result
 from autopeft.experiments._written import written
 from autopeft.objectives import NOMINAL, nominal
-from autopeft.paired import paired
+from autopeft.paired import Paired, paired
 from autopeft.pictures.points import NamedPoint
 from autopeft.pictures.results import results_data
 from autopeft.reports.markdown import markdown_table
@@ -48,9 +48,15 @@ class Row:
         return [one for cell in self.cells for one in cell["found"]]
 
     @property
+    def distinct(self) -> list[Mapping[str, Any]]:
+        """`found`, without what is trained again word for word: runs that two searches end at are no more than one."""
+        keys = ("architecture", "learning_rate", "seeds", "values")
+        return list({repr([one.get(key) for key in keys]): one for one in self.found}.values())
+
+    @property
     def values(self) -> list[float]:
         """The metric of every run of all that was found."""
-        return [float(value) for one in self.found for value in one["values"]]
+        return [float(value) for one in self.distinct for value in one["values"]]
 
     @property
     def spent(self) -> float:
@@ -149,18 +155,18 @@ def differences_table(rows: Sequence[Row], n_seeds: int, control: str) -> Table:
 
     Retrainings of one search are no independent draws: where there are several search seeds, these are the pairs.
     """
-    found = {(row.rival, row.budget): runs_of(row.cells, n_seeds) for row in rows}
+    found = {(row.rival, row.budget): row for row in rows}
     told = []
     for name, budget in found:
         if name != control and (control, budget) in found:
-            pairs = paired(found[name, budget], found[control, budget])
+            pairs = pairs_of(found[name, budget], found[control, budget], n_seeds)
             interval = "" if pairs.interval is None else "{:+.4f} to {:+.4f}".format(*pairs.interval)
             told.append((name, budget, f"{pairs.mean:+.4f}", interval, str(len(pairs.values)), pairs.verdict))
     header = ("rival", "budget", "mean difference", "95 % interval", "pairs", "verdict")
     paired_by = "search seed, each the mean of its retrainings" if n_seeds > 1 else "seed of retraining"
     caption = (
         f"Rival less {control} on the same cuts and seeds, paired by {paired_by}; Student's t, not corrected for the "
-        "number of comparisons."
+        f"number of comparisons.{REPEATED if any(map(is_repeated, rows)) else ''}"
     )
     return Table(header, tuple(told), caption, frozenset({"mean difference", "95 % interval", "pairs"}))
 
@@ -236,9 +242,24 @@ def _proposer(cell: Result, found: Mapping[str, Any]) -> str:
     return "initial design" if is_initial else "the search"
 
 
-def runs_of(cells: Sequence[Result], n_seeds: int) -> dict[int, float]:
-    """What is paired: means by search seed, or by seed of retraining where one search seed alone was asked for."""
-    return _by_search(cells) if n_seeds > 1 else _by_run(cells)
+REPEATED = (
+    " A rival of which several search seeds ended at the same runs is paired by seed of retraining: the luck of those "
+    "runs is in all pairs of search seeds alike, and an interval over these would not know it."
+)
+
+
+def is_repeated(row: Row) -> bool:
+    """Whether several searches ended at the same runs, as where a control looks for nothing but its rate."""
+    return len(row.distinct) < len(row.found)
+
+
+def pairs_of(first: Row, second: Row, n_seeds: int) -> Paired:
+    """The differences of two rivals at a budget, see `REPEATED`.
+
+    Pairs are means by search seed, or by seed of retraining where one search seed alone was asked for.
+    """
+    by = _by_run if n_seeds == 1 or is_repeated(first) or is_repeated(second) else _by_search
+    return paired(by(first.cells), by(second.cells))
 
 
 def _by_search(found: Sequence[Result]) -> dict[int, float]:
@@ -247,7 +268,7 @@ def _by_search(found: Sequence[Result]) -> dict[int, float]:
 
 
 def _by_run(found: Sequence[Result]) -> dict[int, float]:
-    """The mean over what the one search ended at, by seed of retraining."""
+    """The mean over all that searches ended at, by seed of retraining."""
     runs: dict[int, list[float]] = {}
     for cell in found:
         for one in cell["found"]:
@@ -257,7 +278,7 @@ def _by_run(found: Sequence[Result]) -> dict[int, float]:
 
 
 def _point(row: Row) -> NamedPoint:
-    values, found = row.values, row.found
+    values, found = row.values, row.distinct
     std = stdev(values) if len(values) > 1 else None
     counted: Literal["seeds", "runs"] = "seeds" if len(found) == 1 else "runs"  # else the runs are of several
     name, split = f"{row.rival} {row.budget}", str(row.cells[0]["split"])

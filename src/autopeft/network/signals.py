@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autopeft.backbones import Site
 from autopeft.methods import Reads
+from autopeft.methods._products import is_autocast
 
 
 class Pass(threading.local):
@@ -62,8 +63,7 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 def changed_by(module: nn.Module, u: Tensor, y: Tensor, mask: Tensor | int | None, **more: Tensor | None) -> Tensor:
     """``module(u, y, mask)`` in the module's own precision, which may be higher than the backbone's; as `y` is."""
     follow(module, u.device)
-    kind = u.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" knows no autocast
+    if not is_autocast(u.device.type):
         # Autocast chooses precisions by operation, so that within it nothing is converted by hand.
         u = u.to(next(module.parameters()).dtype)
     changed: Tensor = module(u, y, mask, **more)
