@@ -2,8 +2,8 @@
 
 The gradient of an up-projection's weight is a product of two tall matrices, of which one has a column a unit. As
 PyTorch lays it out by itself it is ``Gᵀ U``, at which the products of a CPU are slow for fewer than sixteen units: for
-LoRA of rank 8 on a wide map it takes two thirds as long as the frozen map beside it. With the weight laid out by columns it is ``Uᵀ G``,
-which is as quick as it should be (`benchmarks/step.py`).
+LoRA of rank 8 on a wide map it takes two thirds as long as the frozen map beside it. With the weight laid out by
+columns it is ``Uᵀ G``, which is as quick as it should be (`benchmarks/step.py`).
 """
 
 from __future__ import annotations
