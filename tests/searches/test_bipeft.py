@@ -234,7 +234,7 @@ def test_a_search_takes_no_more_than_its_share_of_a_training(evaluator: Evaluato
         assert 0.5 * most < told["examples"] / 320 <= most
 
 
-@pytest.mark.parametrize("name", ["bipeft", "oneshot"])
+@pytest.mark.parametrize("name", ["bipeft", "oneshot", "s3delta"])
 def test_several_answers_to_a_budget_are_different_and_all_within_it(evaluator: Evaluator, name: str) -> None:
     over = space(evaluator)
     sampler = samplers.build(name, over, 3, {"evaluator": evaluator, "budgets": 3000, "answers": 3, "steps": 14})

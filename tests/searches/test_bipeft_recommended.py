@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from autopeft.errors import SettingsError
 from autopeft.searches._candidates import Candidates, Floats, Ints
 from autopeft.searches._problem import Plan, facts_of
 from autopeft.searches._supernet import Supernet
-from autopeft.searches._worth import fill, kinds_of, several, sizes_at, within_kinds
+from autopeft.searches._worth import fill, filled, kinds_of, several, sizes_at, within_kinds
 from autopeft.searches.bipeft.averages import Averages, least_agreement
 from autopeft.searches.bipeft.movement import Movement
 from autopeft.searches.bipeft.sampler import Pace
@@ -91,14 +92,15 @@ def test_further_answers_are_of_one_method_each_and_the_method_that_had_most_com
     sizes, counts = np.array([[1, 0], [1, 2]] * 2), np.array([[10, 0], [30, 60]] * 2)
     candidates = Candidates(keys, sizes, counts)
     scores = np.array([1.0, 1.0, 0.5, 2.0])
-    first = sizes_at(candidates, fill(scores, candidates, 70, np.ones(4, dtype=bool)))
+    everyone, by_worth = np.ones(4, dtype=bool), partial(filled, scores, candidates, 70)
+    first = by_worth(everyone)
     assert first.tolist() == [1, 0, 1, 1]
-    found = [one.tolist() for one in several(scores, candidates, 70, first, 9)]
+    found = [one.tolist() for one in several(candidates, first, by_worth, 9)]
     assert found == [[1, 0, 1, 1], [0, 1, 0, 1], [1, 0, 1, 0]]
-    assert [len(several(scores, candidates, 70, first, n)) for n in (1, 2)] == [1, 2]
+    assert [len(several(candidates, first, by_worth, n)) for n in (1, 2)] == [1, 2]
     # What is too large for the budget is no answer, and neither is what was answered already.
-    small = sizes_at(candidates, fill(scores, candidates, 20, np.ones(4, dtype=bool)))
-    assert [one.tolist() for one in several(scores, candidates, 20, small, 9)] == [[1, 0, 1, 0]]
+    by_little = partial(filled, scores, candidates, 20)
+    assert [one.tolist() for one in several(candidates, by_little(everyone), by_little, 9)] == [[1, 0, 1, 0]]
 
 
 def test_the_kinds_are_the_methods() -> None:

@@ -7,6 +7,8 @@ places before it goes to larger sizes, unless one place is worth far more than t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from autopeft.searches._candidates import Bools, Candidates, Floats, Ints
@@ -66,26 +68,30 @@ def fill(scores: Floats, candidates: Candidates, budget: float, allowed: Bools, 
         column[row] = density[row].argmax()
 
 
-def several(scores: Floats, candidates: Candidates, budget: float, first: Ints, n: int) -> list[Ints]:
-    """Up to `n` different answers to `budget`, sizes ``(m,)`` each: `first`, then one of each method by itself.
+def several(candidates: Candidates, first: Ints, filled: Callable[[Bools], Ints], n: int) -> list[Ints]:
+    """Up to `n` different answers to a budget, sizes ``(m,)`` each: `first`, then one of each method by itself.
 
-    Scores are compared within methods, so that they say where a method helps most and hardly which method helps: with
-    answers of one method each, what was trained can decide that. The method with most parameters in `first` comes
-    before the others.
+    Scores say where a method helps most and hardly which method helps: with answers of one method each, what was
+    trained can decide that. The method with most parameters in `first` comes before the others.
 
     Args:
-        scores: as for `fill`, ``(m,)``.
-        first: sizes, ``(m,)``, within `budget`.
+        first: sizes, ``(m,)``, within the budget.
+        filled: the sizes, ``(m,)``, to which the budget is filled with the placements that are allowed, ``(m,)``.
     """
     kinds, found = kinds_of(candidates), [first]
     spent = np.where(candidates.sizes == first[:, None], candidates.counts, 0).max(axis=1) * (first > 0)
     ranked = sorted(np.unique(kinds), key=lambda kind: (-int(spent[kinds == kind].sum()), int(kind)))
-    for kind in ranked:
-        sizes = sizes_at(candidates, fill(scores, candidates, budget, kinds == kind))
+    for kind in ranked if n > 1 else ():
+        sizes = filled(kinds == kind)
         # A method may be too large for the budget, or all that there was.
         if sizes.any() and not any(np.array_equal(sizes, one) for one in found):
             found.append(sizes)
     return found[:n]
+
+
+def filled(scores: Floats, candidates: Candidates, budget: float, allowed: Bools) -> Ints:
+    """What `fill` gives from nothing, as sizes, ``(n,)``, 0 where absent."""
+    return sizes_at(candidates, fill(scores, candidates, budget, allowed))
 
 
 def sizes_at(candidates: Candidates, columns: Ints) -> Ints:

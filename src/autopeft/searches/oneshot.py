@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from autopeft.searches._joint import JointTraining
 from autopeft.searches._problem import LATER, Plan, Problem
 from autopeft.searches._search import SearchContext, spec, supernet_of
 from autopeft.searches._supernet import Starts, Supernet
-from autopeft.searches._worth import fill, kinds_of, several, sizes_at, within_kinds
+from autopeft.searches._worth import filled, kinds_of, several, within_kinds
 
 _log = logging.getLogger(__name__)
 
@@ -112,8 +113,8 @@ def chosen(
     everyone = np.ones(len(candidates), dtype=bool)
     if is_within_kinds:
         scores = within_kinds(scores, kinds_of(candidates), everyone, np.zeros(len(candidates)))
-    first = sizes_at(candidates, fill(scores, candidates, budget, everyone))
-    return [candidates.architecture(sizes) for sizes in several(scores, candidates, budget, first, n)]
+    by_worth = partial(filled, scores, candidates, budget)
+    return [candidates.architecture(sizes) for sizes in several(candidates, by_worth(everyone), by_worth, n)]
 
 
 class OneShotSearch:

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from autopeft.architecture import Architecture
 from autopeft.searches._candidates import Ints, project
 from autopeft.searches._problem import TRAIN, VALIDATION, Plan, Problem
 from autopeft.searches._supernet import Gates, State, Supernet, hard_sizes, temperature
-from autopeft.searches._worth import several
+from autopeft.searches._worth import filled, several
 from autopeft.searches.bipeft.movement import Movement, told
 from autopeft.searches.bipeft.selector import Beliefs, Pass, Selector, Trigger, n_triggers, scaled
 from autopeft.searches.bipeft.settings import BipeftSettings
@@ -348,7 +349,7 @@ class BilevelSearch:
             return ()
         # Of all placements: what was removed lost against other methods, whose absence makes room for it.
         scores, most = self.selector.compared(), self.selector.budget
-        found = several(scores, self.candidates, most, sizes, self.settings.answers)
+        found = several(self.candidates, sizes, partial(filled, scores, self.candidates, most), self.settings.answers)
         return tuple(map(self.candidates.architecture, found[1:]))
 
     # -- state -------------------------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ def one_size(space: SearchSpace, size: Literal["smallest", "largest"]) -> Search
 class S3DeltaSearch:
     """For each budget one search: the shift of the gates depends on it."""
 
-    per_budget = 1
     earlier_seconds = 0.0
 
     def __init__(self, context: SearchContext, settings: S3DeltaSettings) -> None:
@@ -49,12 +48,17 @@ class S3DeltaSearch:
         for limit in context.limits:
             Candidates.of(self._space, limit.count).check_budget(limit.most)
 
+    @property
+    def per_budget(self) -> int:
+        """The number of answers."""
+        return self._settings.answers
+
     def answer(self, limit: ParameterBudget) -> Sequence[Architecture]:
         """What the search for `limit` ended at."""
         problem = self._problem()
         found = self._search(limit, problem)
         self.earlier_seconds, self.told = found.earlier, problem.told()
-        return (found.architecture,)
+        return (found.architecture, *found.others)
 
     def search(self, limit: ParameterBudget) -> S3DeltaResult:
         """The whole outcome of the search for `limit`."""

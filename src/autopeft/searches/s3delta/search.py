@@ -29,9 +29,10 @@ from torch import Tensor
 
 from autopeft.architecture import Architecture
 from autopeft.errors import NonFiniteFailure, SettingsError
-from autopeft.searches._candidates import Floats, Ints, indicator
+from autopeft.searches._candidates import Bools, Floats, Ints, indicator
 from autopeft.searches._problem import TRAIN, VALIDATION, EvaluatedProblem, Plan
 from autopeft.searches._supernet import Supernet
+from autopeft.searches._worth import several
 from autopeft.searches.bipeft.weights import restored
 from autopeft.searches.s3delta.settings import S3DeltaSettings
 from autopeft.training.checkpoint import Checkpoint, read, write
@@ -107,6 +108,7 @@ class S3DeltaResult:
         probabilities: of all placements in canonical order, ``(n,)``, at the evaluation that was kept.
         seconds: wall-clock time, that of interrupted runs before this one included.
         earlier: seconds of those before.
+        others: further answers, where they were asked for.
     """
 
     architecture: Architecture
@@ -114,6 +116,7 @@ class S3DeltaResult:
     probabilities: Floats
     seconds: float
     earlier: float
+    others: tuple[Architecture, ...] = ()
 
 
 class SparseSearch:
@@ -159,11 +162,20 @@ class SparseSearch:
             is_needed = self._counts.sum() > self._budget
             probabilities = self._searched(path, every) if is_needed else self._probabilities()
         self.supernet.train(False)
-        rank, everyone = self.supernet.candidates.rank, np.ones(len(self._counts), dtype=bool)
-        chosen = indicator(probabilities, self._counts.astype(float), everyone, rank, self._budget, "skip")
-        architecture = self.supernet.architecture(self.supernet.candidates.sizes[:, 0] * chosen)
-        parameters = int(self._counts[chosen].sum())
-        return S3DeltaResult(architecture, parameters, probabilities, self._watch.seconds, self._watch.earlier)
+        candidates, counts = self.supernet.candidates, self._counts
+
+        def filled(allowed: Bools) -> Ints:
+            chosen = indicator(probabilities, counts.astype(float), allowed, candidates.rank, self._budget, "skip")
+            return candidates.sizes[:, 0] * chosen
+
+        first = filled(np.ones(len(counts), dtype=bool))
+        found = several(candidates, first, filled, self.settings.answers)
+        architectures = [self.supernet.architecture(sizes) for sizes in found]
+        parameters = int(counts[first > 0].sum())
+        seconds, earlier = self._watch.seconds, self._watch.earlier
+        return S3DeltaResult(
+            architectures[0], parameters, probabilities, seconds, earlier, others=tuple(architectures[1:])
+        )
 
     def _searched(self, path: Path | None, every: int) -> Floats:
         """The probabilities at the best evaluation, or the last."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from autopeft.rules import NUMBER, Count, NotNegative, Positive, raise_if_any, violations
+from autopeft.searches._problem import LATER
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class S3DeltaSettings:
         difference: the finite difference of order 2 is this number over the norm of the validation gradient.
         evaluate_every: epochs between evaluations on the second half, with the gates at their probabilities.
         keep: take the gates of the "best" evaluation or the "last".
+        answers: how many architectures a budget is answered with: beside the one of all methods, those of one method
+            each, whose modules of highest probability fit the budget.
     """
 
     order: Literal[1, 2] = 2
@@ -55,6 +58,7 @@ class S3DeltaSettings:
     difference: Positive = 0.01
     evaluate_every: Positive = 1.0
     keep: Literal["best", "last"] = "best"
+    answers: Count = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         raise_if_any("The settings of S3Delta cannot be used", violations(self))
