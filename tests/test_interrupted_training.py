@@ -63,7 +63,7 @@ def measured(folder: Path) -> list[Any]:
     return [(trial.architecture, trial.origin, without_times(trial.measurement)) for trial in trials]
 
 
-@pytest.mark.parametrize("end_after", [5, 22])
+@pytest.mark.parametrize("end_after", [pytest.param(5, marks=pytest.mark.slow), 22])
 def test_a_terminated_search_goes_on_at_its_very_step(
     end_after: int, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ Nothing below this layer sees a settings object: `autopeft.session` turns it int
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -279,7 +279,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping ready for YAML and JSON; `from_dict` is its inverse."""
-        found: dict[str, Any] = _to_json(asdict(self))
+        found: dict[str, Any] = _to_json(self)
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -395,6 +395,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
+    # Not by `dataclasses.asdict`, which copies every value deeply before it is looked at.
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):
         return {key: _to_json(item) for key, item in value.items()}
     return [_to_json(item) for item in value] if isinstance(value, (list, tuple)) else value

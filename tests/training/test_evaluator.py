@@ -103,7 +103,7 @@ def test_every_method_can_be_measured_on_every_family_and_goes_again(model_type:
     assert all(torch.equal(value, state[name]) for name, value in made.backbone.model.state_dict().items())
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize("model_type", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_a_separable_task_is_learnt(model_type: str) -> None:
     """One word decides; saying always the same gives 0.5."""
     recipe = Recipe(epochs=10, batch_size=16, learning_rate=5e-3)

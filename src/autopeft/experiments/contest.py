@@ -109,8 +109,10 @@ class Contest:
             is_choosing=bool(after.get("choose", False)),
         )
         origin.settings(merged(found.settings.as_dict(), {"recipe": found.recipe}))
+        # Mistakes in a sampler's changes show now, not after hours. Of each by each budget once: seeds change nothing.
         for cell in found.cells():
-            found.settings_of(cell)  # mistakes in a sampler's changes show now, not after hours
+            if cell.seed == found.seeds[0]:
+                found.settings_of(cell)
         return found
 
     @property

@@ -7,8 +7,9 @@ order given; its page is made of their results, whatever there is of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,7 +131,9 @@ class PaperTables:
         raise_if_any(f"The experiment {origin.told} cannot be used", wrong_mapping(raw, "tables"))
         wrong = [mistake for name, asked in raw["tables"].items() for mistake in _wrong_entry(str(name), asked)]
         raise_if_any(f"The experiment {origin.told} cannot be used", wrong)
-        found = tuple(_table(str(name), asked, origin) for name, asked in raw["tables"].items())
+        # Tables share experiments, and a contest of many seeds and budgets is long to read.
+        read_once = cache(partial(_source, origin))
+        found = tuple(_table(str(name), asked, origin, read_once) for name, asked in raw["tables"].items())
         wrong = [mistake for table in found for mistake in _wrong_names(table)]
         raise_if_any(f"The experiment {origin.told} cannot be used", wrong)
         return cls(origin, found)
@@ -209,7 +212,12 @@ def _is_cell(own: Any) -> bool:
     return isinstance(own, str) or (isinstance(own, Mapping) and set(own) == {"from", "cell"})
 
 
-def _table(name: str, asked: Mapping[str, Any], origin: Origin) -> PaperTable:
+def _source(origin: Origin, name: str) -> Experiment:
+    """The experiment of that name beside the file of the tables."""
+    return read(origin.path.parent / f"{name}.yaml", origin.data, trust_remote_code=origin.trust_remote_code)
+
+
+def _table(name: str, asked: Mapping[str, Any], origin: Origin, source_of: Callable[[str], Experiment]) -> PaperTable:
     usual, folder = str(asked["from"]), origin.path.parent
     rows = {}
     for row, own in asked["rows"].items():
@@ -217,10 +225,7 @@ def _table(name: str, asked: Mapping[str, Any], origin: Origin) -> PaperTable:
         rows[str(row)] = (str(own["from"]), str(own["cell"])) if is_apart else (usual, str(own))
     first = [(str(experiment), str(cell)) for experiment, cells in asked.get("first", {}).items() for cell in cells]
     names = dict.fromkeys([*(experiment for experiment, _ in rows.values()), *(experiment for experiment, _ in first)])
-    sources = {
-        source: read(folder / f"{source}.yaml", origin.data, trust_remote_code=origin.trust_remote_code)
-        for source in names
-    }
+    sources = {source: source_of(source) for source in names}
     known = {source: {cell.rpartition("/")[2] for cell in found.cells()} for source, found in sources.items()}
     cells = {row: (source, _of_all_seeds(cell, known[source])) for row, (source, cell) in rows.items()}
     columns, beside = ({str(k): str(v) for k, v in asked.get(key, {}).items()} for key in ("columns", "beside"))

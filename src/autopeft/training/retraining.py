@@ -200,7 +200,9 @@ class Baseline:
         placements = []
         sites = list(backbone.sites.values())
         # Each stack is skipped by its own depth, as the layers of an encoder and of a decoder are numbered apart.
-        depth = {site.stack: 1 + max(s.layer or 0 for s in sites if s.stack == site.stack) for site in sites}
+        depth: dict[str, int] = {}
+        for site in sites:
+            depth[site.stack] = max(depth.get(site.stack, 0), 1 + (site.layer or 0))
         for name, size in self.parts:
             method = lookup(name)
             units = backbone.hidden_size // int(size[2:]) if isinstance(size, str) else size
