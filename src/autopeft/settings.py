@@ -375,8 +375,7 @@ def load(path: str | Path, *, trust_remote_code: bool = False) -> Settings:
 
 def save(settings: Settings, path: str | Path) -> None:
     """Write the resolved settings as YAML; whether a model may bring code is asked anew of whoever reads them."""
-    # Settings are passed on together with a study, and the trust of whoever began it must not travel to whoever opens
-    # it.
+    # Settings are passed on with a study: the trust of whoever began it must not travel to whoever opens it.
     told = {name: value for name, value in settings.as_dict().items() if name != "trust_remote_code"}
     with write_whole(path) as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
@@ -395,8 +394,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    # Not by `dataclasses.asdict`, which copies every value deeply before it is looked at.
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value):  # not by `asdict`, which copies every value deeply before it is looked at
         return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):
         return {key: _to_json(item) for key, item in value.items()}
