@@ -279,8 +279,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping ready for YAML and JSON; `from_dict` is its inverse."""
-        found: dict[str, Any] = _to_json(self)
-        return found
+        return dict(_to_json(self))
 
     def identity(self) -> dict[str, Any]:
         """What must not differ when a study is resumed."""
