@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import CONFIG_MAPPING
 
 import tiny
 from autopeft import methods
@@ -25,7 +26,7 @@ from autopeft.tasks._task import Task
 from autopeft.training.batches import Batch, collate
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.learners import CausalLearner, EncoderLearner, Written, learner_for
-from autopeft.training.learners._joined import UNLEARNT, Joined
+from autopeft.training.learners._joined import UNLEARNT, Joined, closing
 from autopeft.training.rate_card import CardMaker
 from autopeft.training.rate_sweep import sweep
 from autopeft.training.recipe import Recipe
@@ -406,3 +407,67 @@ def test_conversations_are_tokenised_by_the_chat_template() -> None:
     assert " ".join(words).endswith("w70 w1 </s> w71 w2 </s> w70 w3 </s> w71 w4 </s>")
     assert learnt == ["w2", "</s>", "w4", "</s>"]  # both turns of the assistant, and nothing else
     assert words[row.start :] == ["w4", "</s>"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("cohere", {"logit_scale": 0.25}),
+        ("cohere2", {"logit_scale": 0.25}),
+        ("gemma2", {"final_logit_softcapping": 0.5}),
+        ("opt", {"word_embed_proj_dim": 16, "ffn_dim": 32}),
+    ],
+)
+def test_what_stands_between_hidden_states_and_words_is_the_model_s_own(model_type: str, changes: Any) -> None:
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "vocab_size": 200, "head_dim": 8}
+    config = CONFIG_MAPPING[model_type](**{**size, "num_key_value_heads": 1, **ends, **changes})
+    found = Backbone.from_config(config, tokenizer=tiny.tokenizer("llama"))
+    with torch.no_grad():
+        for parameter in found.model.parameters():
+            parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    learner = CausalLearner(found, LIKELY)
+    batch = batch_of(learner, examples())
+    own = found.language_model(**batch.inputs, labels=batch.targets)
+    torch.testing.assert_close(learner.forward(batch).loss, own.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        learner.logits(found.model(**batch.inputs).last_hidden_state), own.logits, atol=1e-5, rtol=1e-5
+    )
+    assert found.language_model.get_submodule(found.language_model.base_model_prefix) is found.model
+
+
+def test_a_row_has_the_room_that_its_own_prompt_leaves() -> None:
+    """Beside a prompt that leaves two tokens, a short one is written as long as alone."""
+    found = decoder(max_position_embeddings=14)
+    learner = CausalLearner(found, replace(TEXT, metrics=("exact_match",)))
+    learner.most_tokens, learner.__dict__["_ends"] = 8, [199]  # which is never said
+    pairs = ((" ".join(f"w{i}" for i in range(11)), " w1"), ("w1 w2", " w1"), ("w3 w4 w5 w6 w7 w8 w9", " w1"))
+    together = [one.text for one in learner.outputs(batch_of(learner, examples(pairs)))]
+    alone = [learner.outputs(batch_of(learner, examples((pair,))))[0].text for pair in pairs]
+    assert together == alone
+    lengths = [len(learner.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in together]
+    assert lengths[0] < lengths[1] <= 8
+
+
+def test_what_closes_a_turn_ends_an_answer_and_so_does_what_the_model_s_makers_say() -> None:
+    found = decoder()
+    found.tokenizer.add_tokens(["<turn>", "<think>"], special_tokens=True)
+    turn, think = found.tokenizer.convert_tokens_to_ids(["<turn>", "<think>"])
+    found.tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'w70 ' if m['role'] == 'user' else 'w71 <think> ' }}{{ m['content'] }} <turn> "
+        "{% endfor %}{% if add_generation_prompt %}w71 {% endif %}"
+    )
+    found.language_model.generation_config.eos_token_id = [1, 42]
+    found.language_model.generation_config.repetition_penalty = 9.0
+    learner = CausalLearner(found, replace(TEXT, metrics=("exact_match",)))
+    assert closing(found.tokenizer) == turn != think
+    assert learner._ends == sorted({1, 42, turn})
+    asked: list[Any] = []
+    whole = found.language_model
+    generate = whole.generate
+    whole.generate = lambda **given: asked.append(whole.generation_config.repetition_penalty) or generate(**given)
+    learner.outputs(batch_of(learner, examples()))
+    # Greedy is greedy: what the makers would add to it is not, and stands as it was afterwards.
+    assert set(asked) == {None}
+    assert whole.generation_config.repetition_penalty == 9.0

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jinja2 import TemplateError
+
 from autopeft.errors import DataError
 from autopeft.tasks._wording import Message
 
@@ -129,3 +131,20 @@ def templated(tokenizer: Any, messages: Sequence[Message], *, is_asking: bool = 
 def _targets(ids: Sequence[int], learnt: Iterable[int]) -> list[int]:
     places = set(learnt)
     return [token if place in places else UNLEARNT for place, token in enumerate(ids)]
+
+
+def closing(tokenizer: Any) -> int | None:
+    """The token with which the chat template closes what the assistant says; None where it has none of its own."""
+    if not tokenizer.chat_template:
+        return None
+    asked = [{"role": "user", "content": "a"}]
+    try:
+        front = templated(tokenizer, asked, is_asking=True)
+        tail = templated(tokenizer, [*asked, {"role": "assistant", "content": "b"}])[len(front) :]
+    # A template may refuse what is no conversation of its kind, and then says nothing of how turns end.
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return None
+    added = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+    said = [place for place, token in enumerate(tail) if token not in added and tokenizer.decode([token]).strip()]
+    behind = tail[said[-1] + 1 :] if said else []
+    return next((token for token in behind if token in added), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ from autopeft.tasks._task import Task
 from autopeft.tasks._wording import wording
 from autopeft.training.batches import Batch, Encoded, Ragged
 from autopeft.training.consistency import Forward
-from autopeft.training.learners._joined import UNLEARNT, Joined, join_messages, join_texts
+from autopeft.training.learners._joined import UNLEARNT, Joined, closing, join_messages, join_texts
 from autopeft.training.learners._learner import Answer, Side
+from autopeft.training.learners._own_head import OwnHead
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class CausalLearner:
         self.wording = wording(task)
         self.task = self.wording.task
         self.model: nn.Module = backbone.language_model
+        self._head = OwnHead(backbone.language_model, backbone.model, backbone.name)
         self.most_tokens = task.answers.most_tokens
         self.pad, self.n_head = int(self.tokenizer.pad_token_id), 0
         is_listed = task.answers.is_listed and bool(self.task.verbalisers or task.answers.has_candidates)
@@ -188,10 +191,7 @@ class CausalLearner:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``(..., d)`` to ``(..., vocabulary)``, as the language model itself gives them."""
-        config = self.backbone.model.config
-        found: Tensor = self.backbone.language_model.get_output_embeddings()(hidden)
-        cap = getattr(config, "final_logit_softcapping", None)  # Gemma's alone
-        return found if cap is None else torch.tanh(found / cap) * cap
+        return self._head(hidden)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -282,20 +282,37 @@ class CausalLearner:
     def _texts(self, batch: Batch, shares: Shares | None) -> list[str]:
         """What is written behind each prompt, one share after the other."""
         self._check_order()
-        inputs = _prompts(batch, self.pad)
+        assert batch.starts is not None
+        n, n_shares = len(batch.starts), 1 if shares is None else len(shares.active)
+        # Each row has the room that its own prompt leaves. In one pass with a longer prompt it would have that one's,
+        # and what is written for a row must not depend on who stands beside it.
+        room = (self._most_positions() - batch.starts).clamp(1, self.most_tokens)
+        found = [""] * (n * n_shares)
+        for most in sorted(set(room.tolist())):
+            rows = torch.nonzero(room == most)[:, 0]
+            texts = self._written_behind(_prompts(batch, rows, self.pad), most, shares)
+            places = [place * n + row for place in range(n_shares) for row in rows.tolist()]
+            for place, text in zip(places, texts, strict=True):
+                found[place] = text
+        return found
+
+    def _written_behind(self, inputs: dict[str, Tensor], most: int, shares: Shares | None) -> list[str]:
+        """At most so many tokens behind each prompt, greedily, one share after the other."""
         if shares is not None:  # greedy decoding counts the rows that it is given, so it is given all
             shares.begin(len(inputs["input_ids"]))
             inputs = {name: shares.repeat(value) for name, value in inputs.items()}
-        width = inputs["input_ids"].shape[1]
         config = GenerationConfig(
-            max_new_tokens=max(1, min(self.most_tokens, self._most_positions() - width)),
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.pad,
-            eos_token_id=self._ends(),
+            max_new_tokens=most, do_sample=False, num_beams=1, pad_token_id=self.pad, eos_token_id=self._ends
         )
-        with torch.no_grad():
-            found = self.backbone.language_model.generate(**inputs, generation_config=config)
+        whole = self.backbone.language_model
+        own, whole.generation_config = whole.generation_config, GenerationConfig()
+        try:
+            # What a model's makers set, such as a penalty for repeating, would be added to what is asked here.
+            with torch.no_grad():
+                found = whole.generate(**inputs, generation_config=config)
+        finally:
+            whole.generation_config = own
+        width = inputs["input_ids"].shape[1]
         return [text.strip() for text in self.tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)]
 
     def _most_positions(self) -> int:
@@ -303,11 +320,16 @@ class CausalLearner:
         told = getattr(self.backbone.model.config, "max_position_embeddings", None)
         return self.backbone.n_positions or told or sys.maxsize
 
+    @cached_property
     def _ends(self) -> list[int]:
-        """The tokens that end an answer: the tokenizer's, and those of the model's own configuration."""
-        own = self.backbone.model.config.eos_token_id
-        own = own if isinstance(own, list) else [own]
-        return sorted({int(token) for token in (self.tokenizer.eos_token_id, *own) if token is not None})
+        """The tokens that end an answer: the tokenizer's, the model's, and what its chat template closes a turn with.
+
+        A chat model may close its turns otherwise than texts end, and tell so in its generation configuration alone.
+        """
+        told = [getattr(self.backbone.language_model.generation_config, "eos_token_id", None)]
+        told += [self.tokenizer.eos_token_id, self.backbone.model.config.eos_token_id, closing(self.tokenizer)]
+        flat = [token for one in told for token in (one if isinstance(one, (list, tuple)) else [one])]
+        return sorted({int(token) for token in flat if token is not None})
 
 
 def _right_rows(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -340,12 +362,13 @@ def _is_one_token_each(batch: Batch) -> bool:
     return bool(is_same.all()) and bool((batch.starts == batch.starts[torch.as_tensor(first)]).all())
 
 
-def _prompts(batch: Batch, pad: int) -> dict[str, Tensor]:
-    """What stands before the last answers, padded on the left, so that all go on from the last column."""
+def _prompts(batch: Batch, rows: Tensor, pad: int) -> dict[str, Tensor]:
+    """What stands before the last answers of `rows`, padded on the left, so that all go on from the last column."""
     assert batch.starts is not None
-    ids, starts = batch.inputs["input_ids"], batch.starts.to(batch.inputs["input_ids"].device)
+    device = batch.inputs["input_ids"].device
+    ids, starts = batch.inputs["input_ids"][rows.to(device)], batch.starts[rows].to(device)
     width = int(starts.max())
-    place = torch.arange(width, device=ids.device) - (width - starts)[:, None]  # negative at padding
+    place = torch.arange(width, device=device) - (width - starts)[:, None]  # negative at padding
     mask = place >= 0
     return {
         "input_ids": ids.gather(1, place.clamp_min(0)).masked_fill(~mask, pad),
