@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +68,51 @@ def test_what_the_structure_does_not_tell_is_refused_with_what_to_write() -> Non
     for config in (experts, both):
         with pytest.raises(BackboneError, match=r"is not described.*autopeft/backbones.*Family\("):
             Backbone.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "most"),
+    [
+        ("opt", {}, 16),  # two rows before the first position
+        ("esm", {}, 15),  # counted from after the position of padding
+        ("nystromformer", {}, 16),  # two rows more than there are positions
+        ("gptj", {"n_positions": 16}, 16),  # a table of rotations
+        ("roformer", {}, 16),
+        ("layoutlm", {}, 16),  # beside the tables of a page's coordinates
+        ("stablelm", {}, None),
+    ],
+)
+def test_texts_are_cut_where_an_inferred_model_s_table_of_positions_ends(
+    model_type: str, changes: dict[str, Any], most: int | None
+) -> None:
+    length = {} if model_type == "gptj" else {"max_position_embeddings": 16}
+    values = {**SMALL, **CASES.get(model_type, ({},))[0], **length, **changes}
+    found = Backbone.from_config(CONFIG_MAPPING[model_type](**values))
+    assert found.n_positions == most
+    longest = most or 40
+    with torch.no_grad():
+        found.model(input_ids=torch.full((1, longest), 5))
+        if most is not None:
+            with pytest.raises((IndexError, RuntimeError)):
+                found.model(input_ids=torch.full((1, longest + 1), 5))
+
+
+def test_a_model_of_several_parts_is_refused_with_what_to_take_instead() -> None:
+    text = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    for model_type, part in (("gemma3", "gemma3_text"), ("clip", "clip_text_model")):
+        config = CONFIG_MAPPING[model_type](text_config=text, vision_config=vision)
+        with pytest.raises(BackboneError, match=rf"of several parts.*its text model, a model of type '{part}'"):
+            Backbone.from_config(config, device="meta")
+
+
+def test_a_model_of_images_is_told_as_one() -> None:
+    with pytest.raises(BackboneError, match="does not read texts: ViTModel is given pixel_values"):
+        Backbone.from_config(CONFIG_MAPPING["vit"](**{key: SMALL[key] for key in ("hidden_size", "num_hidden_layers")}))
+
+
+def test_a_width_that_a_configuration_does_not_say_is_one_error() -> None:
+    from autopeft.backbones._sites import hidden_size
+
+    with pytest.raises(BackboneError, match="'bros' cannot be used: its configuration has no hidden_size"):
+        hidden_size(SimpleNamespace(model_type="bros"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 import small_case
 import tiny
+from autopeft.backbones import Backbone
 from autopeft.cli.checkup import Checkup, examine
+from autopeft.errors import BackboneError
 from autopeft.settings import from_dict
 
 
@@ -108,3 +112,62 @@ def test_an_undescribed_model_is_told_as_inferred(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_ends_with_two(tmp_path: Path) -> None:
     called = small_case.call("doctor", tmp_path / "none")
     assert (called.code, "cannot be loaded" in called.err) == (2, True)
+
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def gone(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def cut_short(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
+
+
+def shard_gone(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "model-1.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
+
+
+def shard_cut_short(folder: Path) -> None:
+    cut_short(folder)
+    (folder / WEIGHTS).rename(folder / "model-1.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+
+
+def hollow_index(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (gone, r"holds neither model.safetensors nor .*, but pytorch_model.bin, which is not read"),
+        (cut_short, r"model.safetensors, of [0-9,]+ bytes, is cut short or damaged"),
+        (shard_gone, r"lacks 1 of the 2 files that model.safetensors.index.json names: model-2.safetensors"),
+        (shard_cut_short, r"model-1.safetensors, of [0-9,]+ bytes, is cut short or damaged"),
+        (hollow_index, r"model.safetensors.index.json names no file"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_told_without_loading_them(
+    model: Path, tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    damaged = Path(shutil.copytree(model, tmp_path / "model"))
+    damage(damaged)
+    with pytest.raises(BackboneError, match=told):
+        examine(from_dict({"model": str(damaged), "task": "glue/sst2"}), has_data=False)
+    with pytest.raises(BackboneError, match=told):
+        Backbone.from_pretrained(damaged)
+
+
+def test_what_no_setting_lengthens_is_not_promised_by_one(model: Path, rows: Path, tmp_path: Path) -> None:
+    short = Path(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 24}))
+    files = {"train": str(rows), "text": ["prompt"], "label": "completion"}
+    asked = {"model": str(short), "files": files, "recipe": {"max_length": 28}}
+    [told] = [one.what for one in examine(from_dict(asked), has_data=True).advice if "are cut" in one.what]
+    assert "the longest has 33 tokens, and the model was made for 24, whatever recipe.max_length is" in told
+    assert "keeps them whole" not in told

@@ -177,3 +177,10 @@ def test_an_answer_that_is_no_label_is_wrong(t5: Backbone) -> None:
 def test_without_a_tokenizer_nothing_can_be_encoded() -> None:
     with pytest.raises(DataError, match="has no tokenizer"):
         TextToTextLearner(backbone("t5"), SENTIMENT)
+
+
+def test_sources_are_cut_where_a_table_of_positions_ends() -> None:
+    long = Examples(np.array([0]), texts=[("good w1 " * 60,)])
+    for family, most in (("bart", 64), ("t5", 100)):  # T5's positions are relative, and know no end
+        learner = TextToTextLearner(backbone(family, with_tokenizer=True), SENTIMENT)
+        assert len(learner.encode(long, 100).tokens[0]) == most

@@ -41,6 +41,12 @@ def test_texts_that_are_cut_are_counted(case: Case, tmp_path: Path) -> None:
     assert "cut" not in facts(case, train, max_length=32)
     told = facts(case, train, max_length=16, truncation_side="left")["cut"]
     assert "what comes before that from their ends is not read" in told
+    # Beyond the 64 positions of the model no setting helps but reading the other end.
+    train = rows(tmp_path / "longer.csv", ["w1 " * 90])
+    told = facts(case, train, max_length=128)["cut"]
+    assert "2 of 2 training texts are longer than 64 tokens" in told
+    assert "the model reads no more: shorten the texts, or take a model that reads longer ones" in told
+    assert "raise recipe.max_length" not in told
 
 
 def test_words_that_are_unknown_are_counted(case: Case, tmp_path: Path) -> None:

@@ -21,12 +21,19 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from autopeft.backbones._identity import config_facts, tokenizer_digest, weights_digest
-from autopeft.backbones._inferred import infer
+from autopeft.backbones._inferred import check_reads_text, infer
 from autopeft.backbones._language import language_model
-from autopeft.backbones._loading import load_config, load_model, load_tokenizer, make_config, with_padding
+from autopeft.backbones._loading import (
+    check_checkpoint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    make_config,
+    with_padding,
+)
 from autopeft.backbones._plausible import in_one_line
 from autopeft.backbones._quantized import check_quantize, n_numbers, quantization_of
-from autopeft.backbones._sites import Family, Site, find_sites
+from autopeft.backbones._sites import Family, Site, find_sites, hidden_size
 from autopeft.errors import BackboneError
 from autopeft.kinds import members
 from autopeft.network import attention
@@ -94,7 +101,7 @@ class Backbone:
         model.requires_grad_(False).eval()
         # Tied embeddings count once, as in the papers' denominators.
         self.n_parameters, self.quantized = n_numbers(model.parameters()), quantization_of(model)
-        self.hidden_size = int(model.config.hidden_size)
+        self.hidden_size = hidden_size(model.config)
         self.sites = {site.key: site for site in find_sites(model, self.family, self.n_parameters)}
 
     @classmethod
@@ -162,6 +169,7 @@ class Backbone:
         facts: Mapping[str, Any] | None = None,
         *,
         has_tokenizer: bool = False,
+        has_checkpoint: bool = False,
         trust_remote_code: bool = False,
     ) -> Backbone:
         """A backbone on the device "meta", enough for its sites and for counting, in the time of reading one file.
@@ -170,12 +178,17 @@ class Backbone:
             name: as in `from_pretrained`.
             facts: the values of a configuration that was stored (`identity` has them), where the model may be gone.
             has_tokenizer: whether its tokenizer is loaded, too.
+            has_checkpoint: whether the files of its weights are looked at, of which their headers are read.
 
         Raises:
-            BackboneError: there is no such model, its family is not described, or its tokenizer cannot be used.
+            BackboneError: there is no such model, its family is not described, or its tokenizer or its checkpoint
+                cannot be used.
         """
         if facts is None:
             config = load_config(name, _source(name), trust_remote_code=trust_remote_code)
+            if has_checkpoint:
+                is_text_to_text = family_for(config).is_text_to_text
+                check_checkpoint(name, _source(name), config, is_text_to_text, trust_remote_code=trust_remote_code)
         else:
             config = make_config(name, facts)
         found = cls.from_config(config, device="meta")
@@ -218,14 +231,17 @@ class Backbone:
 
     @property
     def n_positions(self) -> int | None:
-        """The most tokens that learned position embeddings reach; None where there are none (T5, rotary ones)."""
+        """The most tokens that a table of positions reaches; None where there is none (T5, most rotary ones)."""
         path, _, name = self.family.positions.rpartition(".")
         table = getattr(self.module(path), name, None) if name else None  # a variant of a family may have none
-        if not isinstance(table, nn.Embedding):
+        if not isinstance(table, nn.Embedding | torch.Tensor):
             return None
-        # RoBERTa counts positions from after the one that stands for padding, BART from a fixed number on.
-        before = 0 if table.padding_idx is None else table.padding_idx + 1
-        return table.num_embeddings - int(getattr(table, "offset", before))
+        rows = len(table if isinstance(table, torch.Tensor) else table.weight)
+        padding = getattr(table, "padding_idx", None)
+        # RoBERTa counts positions from after the one that stands for padding, BART from a fixed number on;
+        # Nystromformer has rows that no position is given.
+        reach = rows - int(getattr(table, "offset", 0 if padding is None else padding + 1))
+        return min(reach, getattr(self.model.config, "max_position_embeddings", None) or reach)
 
     @cached_property
     def reached(self) -> frozenset[str]:
@@ -342,11 +358,12 @@ def family_for(config: Any) -> Family:
     """The family of a model's configuration: the described one, or what the structure of the model tells.
 
     Raises:
-        BackboneError: none is described, and the structure does not tell enough.
+        BackboneError: none is described, and the structure does not tell enough, or the model is one of several parts.
     """
     model_type = str(config.model_type)
     if any(model_type in family.model_types for family in families().values()):
         return family_of(model_type)
+    check_reads_text(config)
     # One that is not described says in its error what to write.
     return infer(config) or family_of(model_type)
 

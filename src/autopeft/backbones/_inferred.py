@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.backbones._sites import Family, Role, Stack
+from autopeft.errors import BackboneError
 
 # By role, what the path of the map from its layer ends with; the first that fits decides.
 _MAPS: Mapping[str, str] = MappingProxyType(
@@ -33,18 +34,52 @@ _MAPS: Mapping[str, str] = MappingProxyType(
         "o": r"(o_proj|out_proj|out_lin|wo|[a-z_]*(attention|attn)\.(c_proj|dense|output\.dense))",
     }
 )
+# Not those of a page's coordinates, which are named after an axis.
+_POSITIONS = r"wpe|(char_)?position_embeddings?|embed_positions|positions?_embed|pos_embed(dings?)?"
+
+
+def check_reads_text(config: Any) -> None:
+    """Refuse a model of which texts are read by a part alone, such as one of images and text.
+
+    The longest pile of layers may be that of the images, which no text ever passes, and what is said of a model
+    (widths, heads, positions) is said of each part.
+
+    Raises:
+        BackboneError: it is one.
+    """
+    try:
+        part = config.get_text_config()
+    except ValueError:  # several parts that read text
+        part = None
+    if part is config or config.is_encoder_decoder:
+        return
+    parts = ", ".join(name for name in config.sub_configs if getattr(config, name, None) is not None)
+    kind = f", a model of type {part.model_type!r}," if part is not None else ""
+    raise BackboneError(
+        f"The model type {config.model_type!r} is not of text alone: its configuration is of several parts ({parts}). "
+        f"Take its text model{kind} saved by itself in a folder, with the tokenizer beside it: what transformers' "
+        "AutoModel loads has it as `language_model` or `text_model`, and that has `save_pretrained`."
+    )
 
 
 def infer(config: Any) -> Family | None:
     """A family for models of `config`; None where the structure does not tell enough.
 
     Encoders and decoders of one stack alone. Nothing of the size of the weights is made.
+
+    Raises:
+        BackboneError: what the model is given is no text.
     """
     try:
         with torch.device("meta"):
             model = AutoModel.from_config(config)
     except Exception:  # each model type checks its values with errors of its own, and is then told as not described
         return None
+    if model.main_input_name not in ("input_ids", "inputs"):
+        raise BackboneError(
+            f"The model type {config.model_type!r} does not read texts: {type(model).__name__} is given "
+            f"{model.main_input_name}. Take a model of text."
+        )
     path = _pile(model)
     if path is None or config.is_encoder_decoder:
         return None
@@ -61,9 +96,22 @@ def infer(config: Any) -> Family | None:
         model_types=(config.model_type,),
         stacks={"decoder" if is_causal else "encoder": Stack(layers=path, roles=roles)},
         tiny={},
+        positions=_positions(model, path),
         pooling="last" if is_causal else "first",
         inferred=f"{'a decoder' if is_causal else 'an encoder'} with its layers at {path}, {told}",
     )
+
+
+def _positions(model: nn.Module, layers: str) -> str:
+    """The path of the table of positions that a text may not outgrow; empty where there is none (computed, ALiBi).
+
+    It stands before the layers, among the other embeddings. One within a layer is of distances, which know no end.
+    """
+    modules = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
+    # GPT-J's rotations are such a table, too, which is no parameter.
+    tables = [*modules, *(name for name, value in model.named_buffers() if value.dim() == 2)]
+    found = (name for name in tables if re.fullmatch(_POSITIONS, name.rpartition(".")[2]))
+    return next((name for name in found if not name.startswith(f"{layers}.")), "")
 
 
 def _pile(model: nn.Module) -> str | None:

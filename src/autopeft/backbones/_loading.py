@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from autopeft.backbones._plausible import check_config, check_finite, in_one_line
 from autopeft.backbones._quantized import loading_options
 from autopeft.errors import BackboneError
-from autopeft.reading import is_pointer
+from autopeft.reading import is_pointer, read_json
 
 _SHOWN = 3
 # What a checkpoint may lack: heads and poolers that nothing here reads.
@@ -50,10 +51,7 @@ def load_model(
         BackboneError: the configuration cannot be meant (`autopeft.backbones._plausible`), or weights are missing,
             misshapen, truncated, no numbers, or a pointer to a file that was not fetched.
     """
-    # Before the model is built, since a pointer would only show as a broken header in the middle of loading.
-    _check_files(name, Path(source))
-    auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
-    check_config(name, source, config, auto, **options)
+    auto = check_checkpoint(name, source, config, is_text_to_text, **options)
     try:
         model, loading = auto.from_pretrained(
             source,
@@ -70,6 +68,20 @@ def load_model(
     _check_complete(name, model, loading, is_text_to_text)
     check_finite(name, model)
     return model
+
+
+def check_checkpoint(name: str, source: str, config: Any, is_text_to_text: bool, **options: Any) -> Any:
+    """Refuse a folder whose weights cannot be read, by the headers of its files; gives the class that loads them.
+
+    Raises:
+        BackboneError: a file is missing, cut short, or a pointer to one that was not fetched, or the configuration
+            cannot be meant (`autopeft.backbones._plausible`).
+    """
+    # Before the model is built, since a pointer would only show as a broken header in the middle of loading.
+    _check_files(name, Path(source))
+    auto = AutoModelForSeq2SeqLM if is_text_to_text else AutoModel
+    check_config(name, source, config, auto, **options)
+    return auto
 
 
 def load_config(name: str, source: str, **options: Any) -> Any:
@@ -133,15 +145,49 @@ def with_padding(name: str, tokenizer: Any) -> Any:
 
 
 def _check_files(name: str, folder: Path) -> None:
-    """A pointer in place of weights is named as what it is; the library would speak of a header."""
+    """The files of the weights are there and whole; of the Hub's models nothing is known before they are fetched."""
     if not folder.is_dir():
         return
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(name, folder):
         if is_pointer(path):
             raise BackboneError(
                 f"The model {name!r} cannot be loaded: {path.name} is a pointer of git-lfs, not the weights: fetch "
                 "them with `git lfs pull`."
             )
+        try:
+            # Opening reads the header and compares it with the length of the file.
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise BackboneError(
+                f"The model {name!r} cannot be loaded: {path.name}, of {path.stat().st_size:,} bytes, is cut short or "
+                f"damaged: {in_one_line(error)}"
+            ) from error
+
+
+def _weight_files(name: str, folder: Path) -> list[Path]:
+    """The files that transformers reads: a single one, which it prefers, or those that an index names."""
+    single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    if single.exists():
+        return [single]
+    if not index.exists():
+        others = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
+        raise BackboneError(
+            f"The model {name!r} cannot be loaded: its folder holds neither {single.name} nor {index.name}"
+            f"{f', but {others}, which is not read: save it with safetensors' if others else ''}."
+        )
+    facts = read_json(index, f"The index of {name!r}", BackboneError)
+    shards = facts.get("weight_map") if isinstance(facts, Mapping) else None
+    if not isinstance(shards, Mapping) or not shards:
+        raise BackboneError(f"The model {name!r} cannot be loaded: {index.name} names no file under `weight_map`.")
+    files = sorted({folder / str(shard) for shard in shards.values()})
+    missing = [path.name for path in files if not path.exists()]
+    if missing:
+        raise BackboneError(
+            f"The model {name!r} cannot be loaded: its folder lacks {len(missing)} of the {len(files)} files that "
+            f"{index.name} names: {_some(missing)}."
+        )
+    return files
 
 
 def _check_complete(name: str, model: PreTrainedModel, loading: Mapping[str, Any], is_text_to_text: bool) -> None:

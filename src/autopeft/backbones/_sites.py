@@ -78,7 +78,8 @@ class Family:
         stacks: "encoder", "decoder" or both, in the order in which layers are numbered.
         mixing: path from a layer of the last module that looks across tokens and gives the layer's hidden states: what
             comes after it treats every token by itself. Empty where no single module is that.
-        positions: path of the table of learned position embeddings; empty where there is none (T5, rotary ones).
+        positions: path of the table of positions, which a text may not outgrow; empty where there is none (T5, most
+            rotary ones).
         padded: the module whose argument ``attention_mask`` marks the padding of the encoder; the model when empty.
         pooling: which position a classification head reads: the first, or the last that is not padding.
         is_text_to_text: an encoder-decoder that answers with text and gets no head.
@@ -143,6 +144,21 @@ class Site:
     def key(self) -> str:
         """What placements call it: ``encoder.3.ffn``, or ``decoder.final_norm`` outside the layers."""
         return ".".join(str(part) for part in (self.stack, self.layer, self.role) if part not in (None, ""))
+
+
+def hidden_size(config: Any) -> int:
+    """The width of the hidden states, which sizes of methods and heads follow.
+
+    Raises:
+        BackboneError: the configuration does not say it.
+    """
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise BackboneError(
+            f"The model type {config.model_type!r} cannot be used: its configuration has no hidden_size, and is of "
+            f"a {type(config).__name__}."
+        )
+    return width
 
 
 def find_sites(model: PreTrainedModel, family: Family, n_parameters: int) -> Iterator[Site]:

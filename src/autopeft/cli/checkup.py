@@ -22,10 +22,11 @@ from autopeft.backbones._quantized import check_quantize, is_available, weight_b
 from autopeft.network.build import count
 from autopeft.session.parts import load_data
 from autopeft.settings import Settings
-from autopeft.tasks._task import Task
+from autopeft.tasks import Examples
 from autopeft.training.chosen_precision import product_seconds
 from autopeft.training.forecast import kept_bytes
-from autopeft.training.learners import CausalLearner, learner_for
+from autopeft.training.learners import CausalLearner, Learner, learner_for
+from autopeft.training.tokens import most_tokens
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "peft", "botorch", "numpyro", "optuna")
 """Those whose versions decide what works; `peft` is needed to read what is exported, `numpyro` by NUTS alone."""
@@ -85,7 +86,7 @@ def examine(settings: Settings, *, has_data: bool) -> Checkup:
     """
     check_quantize(settings.quantize)
     backbone = Backbone.without_weights(
-        settings.model, has_tokenizer=True, trust_remote_code=settings.trust_remote_code
+        settings.model, has_tokenizer=True, has_checkpoint=True, trust_remote_code=settings.trust_remote_code
     )
     facts: dict[str, Mapping[str, Any]] = {
         "machine": {**_machine(), **_products(settings.device, backbone.hidden_size)},
@@ -197,8 +198,10 @@ def _memory(backbone: Backbone, settings: Settings, data: Mapping[str, Any] | No
 
 def _data(settings: Settings, backbone: Backbone) -> dict[str, Any]:
     task, splits = load_data(settings)
-    lengths = np.array(_lengths(task, settings, backbone, splits), dtype=np.int64)
-    limit = min(settings.recipe.max_length, backbone.n_positions or settings.recipe.max_length)
+    part = splits.train.subset(range(min(len(splits.train), _MOST)))
+    learner = learner_for(backbone, task, settings.answer, part)
+    lengths = np.array(_lengths(backbone, learner, part), dtype=np.int64)
+    limit = most_tokens(backbone, learner, settings.recipe.max_length)
     return {
         "task": f"{task.name}, {task.objective}",
         "train": len(splits.train),
@@ -211,10 +214,8 @@ def _data(settings: Settings, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _lengths(task: Task, settings: Settings, backbone: Backbone, splits: Any) -> list[int]:
-    """Tokens of the first training examples in full."""
-    part = splits.train.subset(range(min(len(splits.train), _MOST)))
-    learner = learner_for(backbone, task, settings.answer, part)
+def _lengths(backbone: Backbone, learner: Learner, part: Examples) -> list[int]:
+    """Tokens of the training examples `part` in full."""
     if isinstance(learner, CausalLearner):
         return [len(row.ids) for row in learner.joined(part)]
     texts = list(part.segments())
@@ -239,7 +240,7 @@ def _advice(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Itera
         yield Advice("better", "The tokenizer has no end token, so that a written answer does not learn to end.")
     if facts["packages"]["peft"] is None:
         yield Advice("better", "peft is not installed: exports are written all the same, and read where it is.")
-    yield from _about_lengths(facts.get("data"), model)
+    yield from _about_lengths(facts.get("data"), model, settings.recipe.max_length)
 
 
 def _about_memory(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Advice]:
@@ -262,12 +263,21 @@ def _about_memory(settings: Settings, facts: Mapping[str, Mapping[str, Any]]) ->
         )
 
 
-def _about_lengths(data: Mapping[str, Any] | None, model: Mapping[str, Any]) -> Iterator[Advice]:
+def _about_lengths(data: Mapping[str, Any] | None, model: Mapping[str, Any], recipe_length: int) -> Iterator[Advice]:
     if data is None:
         return
     if data["share that is cut"] > 0:
         share, longest = data["share that is cut"], data["longest"]
         most = model["positions"] or longest
-        yield Advice(
-            "better", f"{share:.1%} of the examples are cut: recipe.max_length {min(longest, most)} keeps them whole."
-        )
+        remedy = f"recipe.max_length {longest} keeps them whole."
+        if longest > most:
+            remedy = (
+                f"the longest has {longest:,} tokens, and the model was made for {most:,}, whatever recipe.max_length "
+                "is: shorten the texts, or take a model that reads longer ones."
+            )
+        elif data["cut at"] < recipe_length:
+            remedy = (
+                f"the longest has {longest:,} tokens, and the tokenizer's model_max_length is {data['cut at']:,}: "
+                "shorten the texts, or correct it in tokenizer_config.json where the model reads more."
+            )
+        yield Advice("better", f"{share:.1%} of the examples are cut: {remedy}")

@@ -13,18 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autopeft.backbones import Backbone
 from autopeft.errors import DataError
 from autopeft.training.evaluator import Evaluator
-from autopeft.training.learners import CausalLearner, EncoderLearner
+from autopeft.training.learners import CausalLearner, EncoderLearner, Learner
 
 _MOST = 2000
-_NOT_READ = MappingProxyType(
-    {
-        "right": "what comes after is not read: raise recipe.max_length, or set recipe.truncation_side to left to read "
-        "their ends instead",
-        "left": "what comes before that from their ends is not read: raise recipe.max_length",
-    }
-)
+_NOT_READ = MappingProxyType({"right": "what comes after", "left": "what comes before that from their ends"})
 # Beyond that share there is next to nothing to read: it is refused.
 _MOST_UNKNOWN = 0.9
 # Names and slips are unknown to good tokenizers, too.
@@ -49,7 +44,7 @@ def token_lines(evaluator: Evaluator) -> dict[str, str]:
         pairs = [parts[1] for parts in texts] if len(texts[0]) == 2 else None
         ids = tokenizer([parts[0] for parts in texts], pairs, truncation=False, verbose=False)["input_ids"]
     return {
-        **_cut(np.array([len(row) for row in ids]), limit, evaluator.recipe.truncation_side),
+        **_cut(np.array([len(row) for row in ids]), limit, evaluator),
         **_unknown(ids, tokenizer),
     }
 
@@ -79,7 +74,7 @@ def _cut_of_joined(evaluator: Evaluator, learner: CausalLearner) -> dict[str, st
         parts.append(f"of {len(prompts):,} prompts the beginning (in the median {median:,} tokens, at most {most:,})")
     if answers:
         parts.append(f"of {len(answers):,} answers the end, which is then not learnt")
-    told = f"To fit {limit} tokens, of {len(rows):,} examples is cut: {'; '.join(parts)}: raise recipe.max_length"
+    told = f"To fit {limit} tokens, of {len(rows):,} examples is cut: {'; '.join(parts)}: {_remedy(evaluator)}"
     return {"cut": told}
 
 
@@ -109,19 +104,35 @@ def _share_unknown(tokens: NDArray[Any], tokenizer: Any) -> float:
     return float((words == tokenizer.unk_token_id).mean()) if len(words) else 0.0
 
 
+def most_tokens(backbone: Backbone, learner: Learner, max_length: int) -> int:
+    """Where `learner` cuts a row: at the recipe's length, or before it where model or tokenizer end."""
+    if isinstance(learner, EncoderLearner):
+        max_length = min(max_length, int(backbone.tokenizer.model_max_length))
+    return min(max_length, backbone.n_positions or max_length)
+
+
 def _limit(evaluator: Evaluator) -> int:
-    positions = evaluator.backbone.n_positions or evaluator.recipe.max_length
-    return min(evaluator.recipe.max_length, positions, int(evaluator.backbone.tokenizer.model_max_length))
+    return most_tokens(evaluator.backbone, evaluator.learner, evaluator.recipe.max_length)
 
 
-def _cut(lengths: Any, limit: int, side: str) -> dict[str, str]:
+def _remedy(evaluator: Evaluator) -> str:
+    """What keeps texts whole: the recipe's length, unless the model itself ends there."""
+    if _limit(evaluator) == evaluator.recipe.max_length:
+        return "raise recipe.max_length"
+    return "the model reads no more: shorten the texts, or take a model that reads longer ones"
+
+
+def _cut(lengths: Any, limit: int, evaluator: Evaluator) -> dict[str, str]:
+    side, remedy = evaluator.recipe.truncation_side, _remedy(evaluator)
     longer = lengths[lengths > limit]
     if not len(longer):
         return {}
     message = (
         f"{len(longer):,} of {len(lengths):,} training texts are longer than {limit} tokens (of those the median has "
-        f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and {_NOT_READ[side]}"
+        f"{int(np.median(longer)):,}, the longest {int(longer.max()):,}), and {_NOT_READ[side]} is not read: {remedy}"
     )
+    if side == "right":
+        message += ", or set recipe.truncation_side to left to read their ends instead"
     return {"cut": message}
 
 

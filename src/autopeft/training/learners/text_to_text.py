@@ -64,11 +64,12 @@ class TextToTextLearner:
         return {}
 
     def encode(self, examples: Examples, max_length: int, side: Side = "right") -> Encoded:
-        """Sources truncated to `max_length` tokens; targets whole, with the end token."""
+        """Sources truncated to `max_length` tokens or the model's positions; targets whole, with the end token."""
         sources = [self.task.source_text(examples, index) for index in range(len(examples))]
         targets = [self.task.target_text(examples, index) for index in range(len(examples))]
-        # Relative positions know no end, so that the recipe alone says where a source is cut.
-        found = tokens_of(self.tokenizer, sources, None, most=max_length, side=side)
+        # The recipe alone says where a source is cut unless a table of positions ends before (BART's, but not T5's).
+        limit = min(max_length, self.backbone.n_positions or max_length)
+        found = tokens_of(self.tokenizer, sources, None, most=limit, side=side)
         return Encoded(found.ids, None, examples.labels, targets=self._tokens(targets))
 
     def reset(self, seed: int) -> list[nn.Parameter]:
