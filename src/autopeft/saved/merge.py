@@ -41,7 +41,7 @@ def _is_merged(folder: Path) -> bool:
     return "merged_from" in read_json(folder / NOTE, "The note", InputError)
 
 
-MERGED = Result("a merged model", _is_merged)
+MERGED = Result("a merged model", _is_merged, is_kept=True)
 
 
 @dataclass(frozen=True)
