@@ -150,12 +150,14 @@ class Result:
         is_one: whether a path that exists is one. It may raise OSError, ValueError and what wrong types raise.
         names: of a folder, the only files that it consists of; None where others may stand beside them.
         is_renewed: whether writing it again is no loss: a study goes on, a page is made anew from its study.
+        is_kept: whether an earlier one is never replaced, whatever is asked for.
     """
 
     what: str
     is_one: Callable[[Path], bool]
     names: frozenset[str] | None = None
     is_renewed: bool = False
+    is_kept: bool = False
 
     def stands_at(self, path: Path) -> bool:
         """Whether what is at `path` is such a result and nothing else."""
@@ -232,6 +234,11 @@ def check_folder(
         raise SettingsError(
             f"{option} takes a new or empty folder, but {str(folder)!r} holds {_described(folder)}; nothing there is "
             "replaced."
+        )
+    if result.is_kept:
+        raise SettingsError(
+            f"{option} {str(folder)!r} holds {result.what} of an earlier run, which is never replaced: give a new "
+            "folder."
         )
     if not overwrite:
         raise SettingsError(

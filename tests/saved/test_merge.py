@@ -86,6 +86,24 @@ def test_transformers_alone_gives_the_same_logits(
     assert note["largest_difference"] < 1e-5 * max(1, note["largest_output"])
 
 
+def test_an_earlier_merge_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "autopeft_merged.json").write_text('{"merged_from": "it"}')
+    told = small_case.call("export", tmp_path / "saved", "--merge", "--to", tmp_path, "--overwrite")
+    assert told.code == 2
+    assert "a merged model of an earlier run, which is never replaced: give a new folder." in " ".join(told.err.split())
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_a_merged_model_writes_as_its_base_does(is_drawn: bool, tmp_path: Path) -> None:
+    folder = saved("llama", LLAMA[:1], tmp_path)
+    # What is not drawn has no temperature, which published models say all the same.
+    said = {"eos_token_id": [2, 7], "do_sample": is_drawn, "temperature": 0.6, "top_p": 0.9}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(said))
+    merge(folder, tmp_path / "merged")
+    found = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert {key: found.get(key, False) for key in said} == said
+
+
 def test_an_encoder_is_merged_without_its_head(tmp_path: Path) -> None:
     folder = saved("bert", BERT, tmp_path)
     found = merge(folder, tmp_path / "merged")

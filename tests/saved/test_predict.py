@@ -16,10 +16,11 @@ import tiny
 from autopeft import tasks
 from autopeft.backbones import Backbone
 from autopeft.errors import ArchitectureError, DataError, WrongTypeError
-from autopeft.saved.predict import _examples, predictions
+from autopeft.saved.predict import _examples, predictions, texts_of
 from autopeft.saved.save import load
 from autopeft.session import Session
 from autopeft.settings import Settings
+from autopeft.tasks._files import from_files
 from autopeft.tasks._tables import read
 from autopeft.tasks._task import Task
 from autopeft.training.batches import collate
@@ -317,3 +318,36 @@ def test_what_is_no_text_is_one_error(saved: Path, texts: Any) -> None:
     with pytest.raises(WrongTypeError, match="Texts are a text, or a sequence whose items are texts") as caught:
         predictions(saved, texts)
     assert isinstance(caught.value, TypeError)
+
+
+def test_conversations_are_answered_from_what_stands_before_the_assistant(tmp_path: Path) -> None:
+    made = tiny.backbone("llama", with_tokenizer=True)
+    made.language_model.save_pretrained(tmp_path / "model")
+    made.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} </s> {% endfor %}"
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    backbone = Backbone.from_pretrained(tmp_path / "model")
+    chat = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    file = tmp_path / "chats.jsonl"
+    file.write_text("".join(json.dumps({"messages": chat}) + "\n" for _ in range(8)))
+    task, loader = from_files(file, text=("messages",))
+    evaluator = Evaluator(backbone, task, loader(), Recipe(steps=1, batch_size=2))
+    retrain(evaluator, "it", tiny.everywhere(backbone, "lora", 2), [0], save_to=tmp_path / "saved")
+    longer = [*chat, {"role": "user", "content": "w3"}]
+    given = [chat, chat[:1], "w1", longer]
+    file.write_text("".join(json.dumps({"messages": one}) + "\n" for one in given))
+    inputs = texts_of(tmp_path / "saved", file)
+    assert inputs == [chat[:1], chat[:1], ("w1",), longer]
+    found = predictions(tmp_path / "saved", inputs)
+    assert [one["text"] for one in found] == ["user: w1"] * 2 + ["w1", "user: w1\nassistant: w2\nuser: w3"]
+    assert found[0]["label"] == found[1]["label"] == found[2]["label"]
+    assert found[3]["label"] == predictions(tmp_path / "saved", [longer])[0]["label"]
+    file.write_text(
+        "".join(json.dumps({"messages": one}) + "\n" for one in (chat[1:], json.dumps(chat), None, "\ud83d"))
+    )
+    with pytest.raises(DataError, match="row 1: there is nothing before the answer; row 2: a conversation is a list"):
+        texts_of(tmp_path / "saved", file)
+
+
+def test_a_model_of_texts_takes_no_conversation(saved: Path) -> None:
+    with pytest.raises(DataError, match="takes texts and no conversations; it was trained on"):
+        predictions(saved, [[{"role": "user", "content": "w1"}]])

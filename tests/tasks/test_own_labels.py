@@ -266,3 +266,26 @@ def test_a_study_that_began_on_slips_goes_on(tmp_path: Path, monkeypatch: pytest
     join(folder).close()  # as another worker does
     called = call("train", folder, "--trial", 0, "--seeds", 1, "--set", "recipe.steps=1")
     assert called.code == 0, called.err
+
+
+# -- half a character ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("text", ["a", "b \ud83d"]),
+        ("text", [["a"], ["b", "c\ud83d"]]),
+        ("auto", ["a", "b\ud83d"]),
+        ("classification", ["a", "b\ud83d"]),
+        ("regression", [1.5, "\ud83d"]),
+        ("auto", [["a"], ["b", "a\ud83d"]]),
+    ],
+)
+def test_half_a_character_in_a_label_is_told_before_anything_is_trained(
+    kind: str, labels: list[Any], tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.jsonl", labels * 10)
+    with pytest.raises(DataError, match=r"10 values of 'label' hold half a character: rows 2, 4, 6, 8, 10") as told:
+        from_files(file, text=["text"], kind=kind)
+    str(told.value).encode()  # so that it can be printed

@@ -139,3 +139,28 @@ def test_likelihoods_of_nothing_and_of_what_has_diverged() -> None:
     assert likelihoods(names, [2.0, 4.0], [1, 2]) == {"neg_loss": -2.0, "perplexity": pytest.approx(7.389056)}
     assert likelihoods(names, [1e6], [1]) == {"neg_loss": -1e6, "perplexity": float("inf")}
     assert str(likelihoods(("loss",), [], [])) == "{'loss': nan}"
+
+
+HALF = "w2 \ud83d"  # as JSON may escape it
+
+
+@pytest.mark.parametrize("where", ["user", "assistant", "tool"])
+def test_half_a_character_in_a_message_is_named_with_its_row(where: str, tmp_path: Path) -> None:
+    torn = [*CHAT[:-1], {**CHAT[-1], "name": HALF}]
+    torn = torn if where == "tool" else [{**m, "content": HALF} if m["role"] == where else m for m in CHAT]
+    file = write(tmp_path / "chats.jsonl", [{"messages": CHAT}] * 3 + [{"messages": torn}])
+    with pytest.raises(DataError, match="row 4: a message holds half a character"):
+        from_files(file, text=("messages",))
+
+
+@pytest.mark.parametrize("first", [None, [], "hello", {"role": "user", "content": "w1"}])
+def test_the_first_row_may_be_the_one_that_is_no_conversation(first: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "chats.jsonl", [{"messages": first}] + [{"messages": CHAT}] * 3)
+    with pytest.raises(DataError, match="row 1: 'messages' must be a list of messages"):
+        from_files(file, text=("messages",))
+
+
+def test_conversations_that_are_written_as_text_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "chats.jsonl", [{"messages": json.dumps(CHAT)}, {"messages": str(CHAT)}])
+    with pytest.raises(DataError, match=r"2 values of 'messages' are conversations written as text, .*: rows 1, 2;"):
+        from_files(file, text=("messages",))

@@ -7,16 +7,19 @@ asked for, since a task with a head never needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from autopeft.backbones._plausible import in_one_line
 from autopeft.errors import BackboneError
 from autopeft.reading import read_json
 
@@ -28,8 +31,8 @@ def language_model(model: PreTrainedModel, name: str, source: str | None) -> Pre
 
     Args:
         name: what the user calls the model, for messages.
-        source: where its checkpoint is; None for a model that was made in memory, whose vocabulary is drawn, the same
-            each time.
+        source: where its checkpoint is, from which it takes how it is meant to write, too (``generation_config``);
+            None for a model that was made in memory, whose vocabulary is drawn, the same each time.
 
     Raises:
         BackboneError: transformers knows no causal language model of this kind, or the checkpoint has no vocabulary.
@@ -46,8 +49,10 @@ def language_model(model: PreTrainedModel, name: str, source: str | None) -> Pre
     front = _front(whole)
     if model.config.tie_word_embeddings:
         whole.get_submodule(front).weight = model.get_input_embeddings().weight
+    if source is not None:
+        _take_generation(whole, name, source)
     for key, part in _absent(whole):
-        value = _drawn(part) if source is None else _read(name, source, f"{front}.{key}", part)
+        value = _drawn(part) if source is None else _read(name, source, f"{front}.{key}", part, whole)
         whole.get_submodule(front).register_parameter(key, nn.Parameter(value.to(model.device, model.dtype)))
     return whole.requires_grad_(False).eval()
 
@@ -68,13 +73,24 @@ def _drawn(like: Tensor) -> Tensor:
     return torch.empty(like.shape).normal_(std=_STD, generator=torch.Generator().manual_seed(0))
 
 
-def _read(name: str, source: str, key: str, like: Tensor) -> Tensor:
-    """The tensor called `key` of the checkpoint at `source`, which may lie in several files."""
-    file = _file_with(source, key)
+def _take_generation(whole: PreTrainedModel, name: str, source: str) -> None:
+    """Have `whole` write as its checkpoint says. A model made of a configuration alone would not know where to stop."""
     try:
-        if file is not None:
-            with safe_open(file, framework="pt") as opened:
-                found: Tensor | None = opened.get_tensor(key) if key in opened.keys() else None
+        whole.generation_config = GenerationConfig.from_pretrained(source)
+    except OSError:  # there is none, and what the configuration says is all there is
+        return
+    except (ValueError, TypeError) as error:
+        raise BackboneError(f"The generation_config.json of {name!r} cannot be used: {in_one_line(error)}") from error
+
+
+def _read(name: str, source: str, key: str, like: Tensor, whole: PreTrainedModel) -> Tensor:
+    """The tensor of the checkpoint at `source` that is loaded as `key`; it may lie in several files."""
+    try:
+        files = _files_by_key(name, source)
+        there = _called(key, files, whole)
+        if there is not None:
+            with safe_open(files[there], framework="pt") as opened:
+                found: Tensor | None = opened.get_tensor(there) if there in opened.keys() else None
             if found is not None and found.shape == like.shape:
                 return found
     except (OSError, SafetensorError) as error:
@@ -85,13 +101,23 @@ def _read(name: str, source: str, key: str, like: Tensor) -> Tensor:
     )
 
 
-def _file_with(source: str, key: str) -> str | None:
+def _called(key: str, names: Iterable[str], whole: PreTrainedModel) -> str | None:
+    """Which of the `names` in a checkpoint transformers loads as `key`: older releases called some parts otherwise."""
+    renamings = [one for one in get_model_conversion_mapping(whole) if isinstance(one, WeightRenaming)]
+    found = [name for name in names if name == key or rename_source_key(name, renamings, [])[0] == key]
+    return key if key in found else next(iter(found), None)
+
+
+def _files_by_key(name: str, source: str) -> Mapping[str, str]:
+    """The file of every tensor of the checkpoint at `source`, by the name that it has there."""
     options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
     index: str | None = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, **options)
     if index is None:
         single: str | None = cached_file(source, SAFE_WEIGHTS_NAME, **options)
-        return single
-    facts = read_json(Path(index), f"The index of {source!r}", BackboneError)
-    shard = facts.get("weight_map", {}).get(key)
-    found: str | None = None if shard is None else cached_file(source, shard, **options)
-    return found
+        if single is None:
+            return {}
+        with safe_open(single, framework="pt") as opened:
+            return dict.fromkeys(opened.keys(), single)
+    shards: Mapping[str, str] = read_json(Path(index), f"The index of {name!r}", BackboneError).get("weight_map", {})
+    files = {shard: cached_file(source, shard, **options) for shard in set(shards.values())}
+    return {key: file for key, shard in shards.items() if (file := files[shard]) is not None}

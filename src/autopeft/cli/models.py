@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,9 +61,7 @@ def predict(
         print(f"{label}\t{item['score']:.4f}\t{text}")  # rich would turn tabs into spaces
 
 
-def _rows(
-    folder: Path, texts: list[str] | None, pair: bool, file: Path | None, encoding: str | None
-) -> list[tuple[str, ...]]:
+def _rows(folder: Path, texts: list[str] | None, pair: bool, file: Path | None, encoding: str | None) -> list[Any]:
     """The inputs: of a data file, of the command line, or of standard input."""
     from autopeft.saved.predict import lines_of, texts_of
 

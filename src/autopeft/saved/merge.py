@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from autopeft import methods
 from autopeft.architecture import Architecture, Placement, reasons_told
@@ -40,7 +41,7 @@ def _is_merged(folder: Path) -> bool:
     return "merged_from" in read_json(folder / NOTE, "The note", InputError)
 
 
-MERGED = Result("a merged model", _is_merged)
+MERGED = Result("a merged model", _is_merged, is_kept=True)
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _write(path: Path, whole: Any, backbone: Backbone, note: Mapping[str, Any]) 
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as made:
             new = Path(made) / path.name
-            whole.save_pretrained(new)
+            _save(whole, new)
             if backbone.tokenizer is not None:
                 backbone.tokenizer.save_pretrained(new)
             (new / NOTE).write_text(json.dumps(note, indent=1) + "\n")
@@ -241,3 +242,21 @@ def _write(path: Path, whole: Any, backbone: Backbone, note: Mapping[str, Any]) 
             new.rename(path)
     except OSError as error:
         raise WriteError(f"The merged model {str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+def _save(whole: Any, folder: Path) -> None:
+    """The model with how it is meant to write, as the base's files say it.
+
+    Some published models say what contradicts itself, such as a temperature for what is not drawn. transformers loads
+    them with a warning, but older releases save none of them, so that the file is written apart.
+    """
+    own = getattr(whole, "generation_config", None)
+    if own is None or not whole.can_generate():
+        whole.save_pretrained(folder)
+        return
+    whole.generation_config = type(own)()
+    try:
+        whole.save_pretrained(folder)
+    finally:
+        whole.generation_config = own
+    own.to_json_file(folder / GENERATION_CONFIG_NAME)

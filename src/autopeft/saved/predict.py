@@ -17,11 +17,13 @@ from autopeft.errors import DataError, SettingsError, WrongTypeError
 from autopeft.saved.record import read_record
 from autopeft.saved.save import load
 from autopeft.tasks import _answers
+from autopeft.tasks._answers._reading import has_half
 from autopeft.tasks._bytes import check_encoding
-from autopeft.tasks._conversations import conversations
+from autopeft.tasks._conversations import BEFORE, as_one_text, conversations, is_written_out, to_answer
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Row, Table, listed, read
 from autopeft.tasks._task import Task, missing_columns, one_per_row, text_mistakes
+from autopeft.tasks._wording import Message
 from autopeft.training.batches import collate
 from autopeft.training.learners import Written, learner_for
 from autopeft.writing import write_whole
@@ -29,6 +31,9 @@ from autopeft.writing import write_whole
 _BATCH = 32
 _MOST_TOKENS = 512
 _ANY = 1_000_000
+
+Input = tuple[str, ...] | list[Message]
+"""The texts of an input, or the conversation that is to be answered."""
 
 _WRITTEN = ("label", "score", "text")
 
@@ -38,7 +43,7 @@ _FORMATS = ("one_per_row", "plain", "question_and_choices")
 
 def predictions(
     folder: str | Path,
-    texts: str | Sequence[str | tuple[str, ...]],
+    texts: str | Sequence[str | Input],
     *,
     model: str | Path | None = None,
     device: str = "cpu",
@@ -54,14 +59,17 @@ def predictions(
             For a known task those of its `Task.inputs`, in that order; for
             ReCoRD the entities come last, one by one. For files of one's own the text columns; with choices, the
             question (or context) and then the candidates, as many as in training, though an encoder takes any number.
+            Where it was trained on conversations, an input may be a list of messages; one that the assistant ends is
+            answered from what stands before its last message.
         model: where the base model is now, if not where it was.
         dequantize: whether a base that was quantised in training is loaded as it is.
         trust_remote_code: whether code that the base model brings is run.
 
     Raises:
         ArchitectureError: the folder does not hold a saved model.
-        WrongTypeError: what is given is neither text nor a sequence of texts; bytes are no text.
-        DataError: there is no text, an input has another number of texts than the model takes, a text is empty, or
+        WrongTypeError: what is given is neither text nor a sequence of texts or messages; bytes are no text.
+        DataError: there is no text, an input has another number of texts than the model takes, a text is empty, a
+            conversation has nothing to answer or the model was trained on none, or
             the model was trained on texts that a task of one's own puts together in a way of its own.
     """
     inputs = _inputs(texts)
@@ -81,11 +89,11 @@ def predictions(
         with torch.inference_mode():
             outputs = learner.outputs(collate(encoded, rows, learner.pad, loaded.device))
         answers = [_answer(task, examples, int(row), one) for row, one in zip(rows, outputs, strict=True)]
-        found += [{"text": "\t".join(inputs[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
+        found += [{"text": _shown(inputs[row]), **answer} for row, answer in zip(rows, answers, strict=True)]
     return found
 
 
-def _inputs(texts: Any) -> list[tuple[str, ...]]:
+def _inputs(texts: Any) -> list[Input]:
     """The texts of each input."""
     wanted = "Texts are a text, or a sequence whose items are texts or sequences of texts"
     if isinstance(texts, str):
@@ -93,8 +101,14 @@ def _inputs(texts: Any) -> list[tuple[str, ...]]:
     # Both could be gone through, and would give numbers and keys for texts.
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise WrongTypeError(f"{wanted}, but got {type(texts).__name__}: {texts!r:.60}.")
-    found: list[tuple[str, ...]] = []
+    found: list[Input] = []
     for number, one in enumerate(texts, start=1):
+        if isinstance(one, list | tuple) and one and all(isinstance(part, Mapping) for part in one):
+            messages, mistake = to_answer(one)
+            if mistake:
+                raise DataError(f"Input {number} cannot be answered: {mistake}.")
+            found.append(messages)
+            continue
         parts = (one,) if isinstance(one, str) or not isinstance(one, Sequence) else tuple(one)
         if not all(isinstance(part, str) for part in parts):  # of bytes, the parts are numbers
             raise WrongTypeError(f"{wanted}, but input {number} is of type {type(one).__name__}: {one!r:.60}.")
@@ -102,9 +116,13 @@ def _inputs(texts: Any) -> list[tuple[str, ...]]:
     return found
 
 
+def _shown(given: Input) -> str:
+    return "\t".join(given) if isinstance(given, tuple) else as_one_text(given)
+
+
 def texts_of(
     folder: str | Path, file: Path, *, delimiter: str | None = None, encoding: str | None = None
-) -> list[tuple[str, ...]]:
+) -> list[Input]:
     """The inputs in a data file, for `predictions`: the columns that the model in `folder` was trained on.
 
     Args:
@@ -119,10 +137,27 @@ def texts_of(
     record = read_record(folder)
     names = [*record["inputs"], *(record["label_names"] if _answers.lookup(record["problem"]).has_candidates else ())]
     table = read(file, delimiter, encoding)
-    wrong = missing_columns(table, names) or text_mistakes(table, names, is_part_enough=True)
+    wrong = missing_columns(table, names)
+    if not wrong and record["facts"].get("format") == conversations.__name__:
+        return _chats(table, names[0])
+    wrong = wrong or text_mistakes(table, names, is_part_enough=True)
     if wrong:
         raise DataError(f"{table.source} cannot be used: {listed(wrong)}. Its columns are {', '.join(table.columns)}.")
     return [tuple(row[name] for name in names) for row in table.rows]
+
+
+def _chats(table: Table, name: str) -> list[Input]:
+    """A conversation a row, or the one message of a user as text."""
+    found, wrong = list[Input](), list[str]()
+    for number, row in enumerate(table.rows, start=1):
+        value = row[name]
+        is_text = isinstance(value, str) and bool(value.strip()) and not (is_written_out(value) or has_half(value))
+        messages, mistake = ([], "") if is_text else to_answer(value)
+        found.append((value,) if is_text else messages)
+        wrong += [f"row {number}: {mistake}"] if mistake else []
+    if wrong:
+        raise DataError(f"{table.source} cannot be used: {listed(wrong)}.")
+    return found
 
 
 def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -208,12 +243,18 @@ def _task(record: Mapping[str, Any]) -> Task:
     )
 
 
-def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool) -> Examples:
+def _examples(task: Task, texts: Sequence[Input], *, is_encoder: bool) -> Examples:
+    if task.format is not conversations and any(isinstance(parts, list) for parts in texts):
+        raise DataError(f"The model takes texts and no conversations; it was trained on {', '.join(task.inputs)}.")
     n_inputs, is_choice = len(task.inputs), task.answers.has_candidates
     if is_choice and task.format is one_per_row:
         n_candidates = len(task.label_names)
         _check(task, texts, range(3, _ANY) if is_encoder else range(1 + n_candidates, 2 + n_candidates))
-        choices = [[(question, candidate) for candidate in candidates] for question, *candidates in texts]
+        if has_half(texts):
+            raise DataError("A text of the inputs holds half a character.")
+        choices = [
+            [(question, candidate) for candidate in candidates] for question, *candidates in map(_texts_alone, texts)
+        ]
         return Examples(np.zeros(len(texts), dtype=np.int64), choices=choices)
     is_listed = is_choice and not task.label_names  # the last input is a list: what may be answered
     _check(task, texts, range(n_inputs, _ANY if is_listed else n_inputs + 1))
@@ -221,8 +262,15 @@ def _examples(task: Task, texts: Sequence[tuple[str, ...]], *, is_encoder: bool)
     return task.examples(Table("The input", (*task.inputs, task.label), rows))
 
 
-def _row(task: Task, parts: Sequence[str], *, is_listed: bool) -> Row:
+def _texts_alone(given: Input) -> tuple[str, ...]:
+    assert isinstance(given, tuple)  # a conversation was refused before
+    return given
+
+
+def _row(task: Task, parts: Input, *, is_listed: bool) -> Row:
     """A row as the task's format reads it, with a label that is none of its mistakes."""
+    if isinstance(parts, list):
+        return {task.inputs[0]: as_one_text(parts), BEFORE: parts, task.label: task.answers.a_label(task)}
     if is_listed:
         *single, last = task.inputs
         listed = list(parts[len(single) :])
@@ -230,8 +278,8 @@ def _row(task: Task, parts: Sequence[str], *, is_listed: bool) -> Row:
     return {**dict(zip(task.inputs, parts, strict=True)), task.label: task.answers.a_label(task)}
 
 
-def _check(task: Task, texts: Sequence[tuple[str, ...]], allowed: range) -> None:
-    wrong = [parts for parts in texts if len(parts) not in allowed]
+def _check(task: Task, texts: Sequence[Input], allowed: range) -> None:
+    wrong = [parts for parts in texts if isinstance(parts, tuple) and len(parts) not in allowed]
     if texts and not wrong:
         return
     wanted = f"{allowed.start} text(s)"

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from autopeft.errors import DataError, SettingsError
 from autopeft.tasks import _answers
 from autopeft.tasks._answers import Answers, Asked, Column, Own
+from autopeft.tasks._answers._reading import half_mistakes
 from autopeft.tasks._bytes import check_encoding
-from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages
+from autopeft.tasks._conversations import BEFORE, as_texts, conversations, is_of_messages, rows_of_written_out
 from autopeft.tasks._protocols import Source, Splits, cut
 from autopeft.tasks._scoring import metric_mistakes, scored_by
 from autopeft.tasks._tables import DELIMITERS, Table, files_of_part, listed, read, together
@@ -143,6 +144,9 @@ def from_files(
     tables = {role: _with_lists(table, label, label_separator) for role, table in tables.items()}
     wish = replace(wish, is_chat=all(BEFORE in table.columns for table in tables.values()))
     answers, own = _decided(tables, wish, is_begun)
+    # Before anything else is told of the labels, since such a name can be neither written nor printed.
+    halves = [item for table in tables.values() for item in _half_mistakes(table, label)]
+    own = replace(own, mistakes=halves) if halves else own
     # Labels and texts are both looked at before anything is told: whoever mends a file wants to do so once.
     mistakes = [*own.mistakes, *(item for table in tables.values() for item in _text_mistakes(table, wish))]
     _fail_on([*mistakes, *_metric_mistakes(metrics, answers, own), *_weight_mistakes(class_weights, answers, own)])
@@ -301,6 +305,11 @@ def _column_mistakes(table: Table, wish: _Wish) -> list[str]:
     missing = missing_columns(table, (*wish.text, *wish.choices, wish.label))
     if not missing:
         return []
+    if written := rows_of_written_out(table, wish.text):
+        return [
+            f"{table.source}: {len(written)} values of {wish.text[0]!r} are conversations written as text, not lists "
+            f"of messages: rows {', '.join(written[:5])}; give them as lists, in JSON lines or Parquet"
+        ]
     told = f"{table.source}: {listed(missing)}; its columns are {', '.join(table.columns) or 'none'}"
     held = [mark for mark in DELIMITERS if mark in table.columns[0]] if len(table.columns) == 1 else []
     # One column called "text,label" is a file that was cut at another mark than stands between its fields.
@@ -309,6 +318,10 @@ def _column_mistakes(table: Table, wish: _Wish) -> list[str]:
 
 def _text_mistakes(table: Table, wish: _Wish) -> list[str]:
     return [f"{table.source}: {mistake}" for mistake in text_mistakes(table, (*wish.text, *wish.choices))]
+
+
+def _half_mistakes(table: Table, label: str) -> list[str]:
+    return [f"{table.source}: {mistake}" for mistake in half_mistakes(label, [row.get(label) for row in table.rows])]
 
 
 def _decided(tables: Mapping[str, Table], wish: _Wish, is_begun: bool) -> tuple[Answers, Own]:

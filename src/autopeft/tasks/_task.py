@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 from autopeft.errors import DataError
 from autopeft.tasks._answers import Answers, Labels, lookup
 from autopeft.tasks._answers._columns import unreadable
+from autopeft.tasks._answers._reading import half_mistakes, has_half
 from autopeft.tasks._examples import Examples
 from autopeft.tasks._tables import Table, listed
-
-_HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone, as JSON may escape it, is no text and cannot be encoded
 
 Format = Callable[["Task", Table], Examples]
 Fetch = Callable[[str], Table]
@@ -267,7 +265,7 @@ def text_mistakes(table: Table, columns: Sequence[str], *, is_part_enough: bool 
             for (number, value), is_blank in zip(values, blank, strict=True)
             if isinstance(value, str) and not value.strip() and (is_blank or not is_part_enough)
         ]
-        halves = [str(number) for number, value in values if isinstance(value, str) and _HALF.search(value)]
+        halves = [str(number) for number, value in values if isinstance(value, str) and has_half(value)]
         if halves:
             mistakes.append(f"{len(halves)} texts of {name!r} hold half a character: rows {', '.join(halves[:5])}")
         if other:
@@ -281,4 +279,5 @@ def read_labels(task: Task, table: Table) -> tuple[Labels, list[str]]:
     """The labels of `table`, and a phrase for those that cannot be read; see `Answers.read`."""
     values = [row.get(task.label) for row in table.rows]
     found = task.answers.read(task, values)
-    return found, unreadable(task.label, values, found.wrong, found.wanted)
+    wrong = half_mistakes(task.label, values) or unreadable(task.label, values, found.wrong, found.wanted)
+    return found, wrong

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone, as JSON may escape it, is no text and cannot be encoded
 _WHOLE = re.compile(r"-?\d+\.0+")  # pandas writes whole numbers so where one is missing
 
 
@@ -21,6 +22,21 @@ def label_key(value: Any) -> str:
         return str(int(value))
     text = str(value).strip()
     return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
+
+
+def has_half(value: Any) -> bool:
+    """Whether `value`, or anything in it, is a text with half a character, which no tokenizer and no file takes."""
+    if isinstance(value, str):
+        return _HALF.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(has_half(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple) and any(map(has_half, value))
+
+
+def half_mistakes(label: str, values: Sequence[Any]) -> list[str]:
+    """A phrase for the labels that hold half a character; rows from 1."""
+    rows = [str(number) for number, value in enumerate(values, start=1) if has_half(value)]
+    return [f"{len(rows)} values of {label!r} hold half a character: rows {', '.join(rows[:5])}"] if rows else []
 
 
 def class_ids(names: Sequence[str], values: Sequence[Any]) -> list[int | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import TemplateError
@@ -99,33 +100,50 @@ def join_messages(tokenizer: Any, before: Sequence[Message], answer: str, *, is_
         )
     messages = [*before, {"role": "assistant", "content": answer}]
     whole = templated(tokenizer, messages)
-    spans = [
+    said = [
         (templated(tokenizer, messages[:place], is_asking=True), templated(tokenizer, messages[: place + 1]))
         for place, message in enumerate(messages)
         if message["role"] == "assistant"
     ]
-    start = len(spans[-1][0])
-    if whole[:start] != spans[-1][0] or start == len(whole):
+    # Some templates leave thoughts out of earlier turns; such a turn is read and not learnt.
+    turns = [(len(asked), len(one)) for asked, one in said if whole.startswith(one) and one.startswith(asked)]
+    asked = said[-1][0]
+    ids, spans = _tokenised(tokenizer, whole, turns)
+    if not whole.startswith(asked) or not turns or spans[-1][0] == len(ids):
         raise DataError(
             "The tokenizer's chat template changes what came before an answer, so that the answer cannot be told from "
             "it: take another `chat_template`."
         )
-    # Some templates leave thoughts out of earlier turns; such a turn is read and not learnt.
-    learnt = [
-        place
-        for asked, said in spans
-        if whole[: len(said)] == said and said[: len(asked)] == asked
-        for place in range(len(asked), len(said))
-    ]
-    return Joined(whole, _targets(whole, range(len(whole)) if is_all_learnt else learnt), start)
+    learnt = [place for start, end in spans for place in range(start, end)]
+    return Joined(ids, _targets(ids, range(len(ids)) if is_all_learnt else learnt), spans[-1][0])
 
 
-def templated(tokenizer: Any, messages: Sequence[Message], *, is_asking: bool = False) -> list[int]:
-    """The tokens of a conversation; `is_asking` for an answer of the assistant behind it."""
-    found: list[int] = tokenizer.apply_chat_template(
-        list(messages), tokenize=True, add_generation_prompt=is_asking, return_dict=False
-    )
-    return list(found)
+def templated(tokenizer: Any, messages: Sequence[Message], *, is_asking: bool = False) -> str:
+    """A conversation as text; `is_asking` for an answer of the assistant behind it."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=is_asking))
+
+
+def _tokenised(tokenizer: Any, text: str, turns: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of `text`, and where each of the `turns`, which are given in characters, stands among them.
+
+    The text is tokenised as one. Only where a token would reach across a border of a turn, such as one of the line ends
+    before an answer and in it, it is cut there, since a model that answers goes on from the border as it is.
+    """
+    cuts = set[int]()
+    while True:
+        ids = _pieces(tokenizer, text, cuts)
+        before = {border: _pieces(tokenizer, text[:border], cuts) for turn in turns for border in turn}
+        crossed = {border for border, head in before.items() if ids[: len(head)] != head} - cuts
+        if not crossed:
+            return ids, [(len(before[start]), len(before[end])) for start, end in turns]
+        cuts |= crossed
+
+
+def _pieces(tokenizer: Any, text: str, cuts: Iterable[int]) -> list[int]:
+    """The tokens of `text`, of what lies between `cuts` each for itself; a template writes all special tokens."""
+    borders = [0, *sorted(cut for cut in cuts if 0 < cut < len(text)), len(text)]
+    parts = [text[start:end] for start, end in pairwise(borders)]
+    return [token for part in parts for token in tokenizer(part, add_special_tokens=False)["input_ids"]]
 
 
 def _targets(ids: Sequence[int], learnt: Iterable[int]) -> list[int]:
