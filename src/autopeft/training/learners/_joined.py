@@ -158,11 +158,11 @@ def closing(tokenizer: Any) -> int | None:
     asked = [{"role": "user", "content": "a"}]
     try:
         front = templated(tokenizer, asked, is_asking=True)
-        tail = templated(tokenizer, [*asked, {"role": "assistant", "content": "b"}])[len(front) :]
+        behind = templated(tokenizer, [*asked, {"role": "assistant", "content": "b"}])[len(front) :]
     # A template may refuse what is no conversation of its kind, and then says nothing of how turns end.
     except (TemplateError, TypeError, ValueError, KeyError):
         return None
+    tail: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
     added = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
     said = [place for place, token in enumerate(tail) if token not in added and tokenizer.decode([token]).strip()]
-    behind = tail[said[-1] + 1 :] if said else []
-    return next((token for token in behind if token in added), None)
+    return next((token for token in tail[said[-1] + 1 :] if token in added), None) if said else None
