@@ -13,7 +13,7 @@ import typer
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
-from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
+from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened, opened_for_reading
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.collecting import import_for_good
 from autopeft.writing import FINALS, check_file
@@ -84,7 +84,7 @@ def finish(
 ) -> None:
     """Train the best of a search beside the baselines of its cost, with equal care, and say what to use."""
     import_for_good("autopeft.session")
-    from autopeft.session import Session
+    from autopeft.session import Session, check_retraining
 
     check_file("The outcome", folder / RESULTS, FINALS)
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
@@ -93,7 +93,10 @@ def finish(
     )
     asked = FinalsAsked(names_in(at), each, names_in(baselines), rates is not None, widen, first, last, margin, refine)
     asked.plan()  # what is wrong with it is told before a model is loaded
-    found = hold(folder, Session.build(settings, is_begun=True), asked, storage)
+    session = Session.build(settings, is_begun=True)
+    with opened_for_reading(folder, storage) as study:
+        check_retraining(session, study, folder)
+    found = hold(folder, session, asked, storage)
     if as_json:
         print_json(found.as_dict())
     else:
