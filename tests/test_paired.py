@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from autopeft.paired import Paired, holm, paired
+from autopeft.paired import Paired, grain_of, holm, metric_error, paired, sampling_error
+from autopeft.tasks import _metrics
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=12).filter(lambda values: np.std(values) > 1e-6))
@@ -54,3 +55,24 @@ def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert holm([0.5, 0.9]) == (1.0, 1.0)
     assert holm([]) == ()
+
+
+def test_an_error_in_the_labels_unit_is_judged_alike_in_every_unit() -> None:
+    for unit in (1e-4, 1.0, 1e4):
+        assert metric_error("neg_mae", -0.4 * unit, 16) == pytest.approx(0.1 * unit)
+        worse = {40: -8e-5 * unit, 41: -8.2e-5 * unit, 42: -7.9e-5 * unit}
+        better = {40: -1e-5 * unit, 41: -1.1e-5 * unit, 42: -0.9e-5 * unit}
+        assert paired(better, worse, grain_of("neg_mae", 20)).verdict == "better"
+    # What a constant answer measures and two standard errors are still below the best that an error can be.
+    assert -0.3779 + 2 * metric_error("neg_mae", -0.3779, 20) < 0
+    # Shares and correlations are as before, and so is what they move in.
+    for name, value in (("accuracy", 0.8), ("spearman", -0.2), ("matthews", 0.0), ("neg_loss", -0.5)):
+        assert metric_error(name, value, 400) == sampling_error(value, 400)
+    assert [grain_of(name, 20) for name in ("accuracy", "spearman", "neg_rmse", "neg_loss", "perplexity")] == [
+        *(0.05, 0.05),
+        *(0.0, 0.0, 0.0),
+    ]
+
+
+def test_every_error_that_tasks_know_has_no_grain() -> None:
+    assert all(grain_of(name, 20) == grain_of(f"neg_{name}", 20) == 0 for name in _metrics._ERRORS)

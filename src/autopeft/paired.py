@@ -125,6 +125,27 @@ def sampling_error(value: float, n: int) -> float:
     return math.sqrt(value * (1 - value) / n) if 0 < value < 1 else 1 / math.sqrt(n)
 
 
+ERRORS = frozenset(sign + name for name in ("mae", "rmse") for sign in ("", "neg_"))
+"""Metrics in the unit of the labels, which no number says anything about that does not have this unit, too."""
+
+_CONTINUOUS = ERRORS | {sign + name for name in ("loss", "perplexity") for sign in ("", "neg_")}
+
+
+def metric_error(metric: str, value: float, n: int) -> float:
+    """The standard error of `metric` of `value` that comes from scoring `n` examples, in the unit of the metric.
+
+    An error in the unit of the labels is taken to vary among examples as much as its mean, as absolute errors do that
+    are distributed exponentially: about ``|value| / sqrt(n)``. Of normal errors it is 0.76 of that, of a root mean
+    square 0.71. All other metrics are as `sampling_error` says.
+    """
+    return abs(value) / math.sqrt(n) if metric in ERRORS else sampling_error(value, n)
+
+
+def grain_of(metric: str, n: int) -> float:
+    """The smallest step of `metric` on `n` examples, see `Paired`: one of them, or 0 where it moves continuously."""
+    return 0.0 if metric in _CONTINUOUS else 1 / max(1, n)
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Each p value corrected for all of them (Holm 1979): rejecting those below 5 % errs once in twenty families."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])

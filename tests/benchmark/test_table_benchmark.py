@@ -8,12 +8,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tiny
-from autopeft.architecture import Architecture
+from autopeft.architecture import Architecture, Placement
 from autopeft.benchmark import Benchmark, Landscape, Surrogate, Table
 from autopeft.benchmark._table import unpacked
 from autopeft.candidate import Candidate, Changes
@@ -67,6 +68,37 @@ def test_lower_fidelities_are_answered_where_they_were_measured_and_refused_else
     assert early.value < end.value
     with pytest.raises(SettingsError, match=r"knows nothing of .* at a share of 0\.333 of the steps"):
         bench.query(_new(table), 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "site"),
+    [
+        ("serial", "encoder.6.ffn"),
+        ("serial", "encoder.-1.ffn"),
+        ("serial", "encoder.00.ffn"),
+        ("serial", "decoder.0.ffn"),
+        ("serial", "encoder.0.nowhere"),
+        ("serial", "ffn"),
+        ("pony", "encoder.0.ffn"),
+        ("lora-rest", "encoder.0.k"),
+    ],
+)
+def test_what_cannot_exist_on_the_table_s_model_is_refused(bench: Benchmark, method: str, site: str) -> None:
+    asked = Candidate.of(Architecture((Placement(site, method, 7),)))
+    named = repr(site) if method == "serial" else repr(method)
+    with pytest.raises(SettingsError, match=f"The table's model has no .*{named}"):
+        bench.query(asked)
+    with pytest.raises(SettingsError, match=named):
+        bench.surrogate.predict([asked])
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1"])
+def test_what_is_no_seed_is_refused(bench: Benchmark, table: Table, seed: Any) -> None:
+    with pytest.raises(SettingsError, match=f"`seed` is a whole number of at least 0, but got {seed!r}"):
+        bench.query(_new(table), seed=seed)
+    with pytest.raises(SettingsError, match=f"`landscape` is a whole number of at least 0, but got {seed!r}"):
+        Landscape(bench.surrogate, seed)
+    assert bench.query(_new(table), seed=int(np.int64(1))) == bench.query(_new(table), seed=np.int64(1))
 
 
 def test_of_what_was_not_trained_a_landscape_speaks_and_says_so(bench: Benchmark, table: Table) -> None:

@@ -286,6 +286,21 @@ def test_equal_is_said_where_the_interval_lies_within_the_margin_alone() -> None
     assert [item.finding for item in judge([ours, rival], "f1", 1000, margin=0.001).comparisons] == ["cannot tell"]
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_errors_in_the_labels_unit_are_judged_alike_in_every_unit(unit: float) -> None:
+    def errors(values: list[float]) -> list[float]:
+        return [-value * unit for value in values]
+
+    rival = _entry(_finalist(4, is_baseline=True), errors([0.80, 0.82, 0.79]), -0.8 * unit)
+    better = _entry(_finalist(6), errors([0.10, 0.11, 0.09]), -0.1 * unit)
+    verdict = judge([better, rival], "neg_mae", 20)
+    assert verdict.is_searched_better
+    even = _entry(_finalist(6), errors([0.8001, 0.8199, 0.7902]), -0.8 * unit)
+    verdict = judge([even, rival], "neg_mae", 20)
+    assert verdict.comparisons[0].margin == pytest.approx(0.01 * 0.8033 * unit, rel=1e-3)
+    assert "(0.01 of the error of uniform 4)." in str(verdict)
+
+
 def test_the_cheapest_of_what_is_not_shown_to_be_worse_is_what_to_use() -> None:
     best = _entry(_finalist(9, is_baseline=True), [0.820, 0.830, 0.825], 0.9)
     ours = _entry(_finalist(3), [0.818, 0.829, 0.826], 0.85)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
-from autopeft.cli.finish import FinalsAsked
+from autopeft.cli.finish import FinalsAsked, _keep_earlier
 from autopeft.session import Session
 from autopeft.session.parts import load_data
+from autopeft.training.retraining import write_cell
 from small_case import Case, call
 
 FEW = ("--learning-rates", "1e-3,1e-2", "--widen", 0, "--first", 2, "--last", 2, "--each", 1, "--set", "recipe.steps=2")
@@ -40,7 +42,22 @@ def test_finals_end_with_a_verdict_and_are_not_run_twice(study: Path, tmp_path: 
     assert len([name for name in runs if not name.startswith("use-")]) == 9
     again = call(*asked, "--json")
     assert json.loads(again.out)["verdicts"] == told["verdicts"]
+    assert not (folder / "finals-1.json").exists()
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "finals").iterdir()} == runs
+
+
+def test_the_outcome_of_other_finals_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "finals.json"
+    _keep_earlier(path, {"verdicts": [1]})
+    for number, outcome in enumerate(({"verdicts": (1, 0.1, math.nan)}, {"verdicts": [2]}, {"verdicts": [3]})):
+        for _ in range(2):  # the same command again has nothing to keep
+            _keep_earlier(path, outcome)
+            write_cell(path, outcome)
+        kept = {item.name: json.loads(item.read_text()) for item in tmp_path.iterdir()}
+        assert len(kept) == 1 + number
+    assert kept["finals-1.json"]["verdicts"][:2] == [1, 0.1]
+    assert kept["finals-2.json"] == {"verdicts": [2]}
+    assert kept["finals.json"] == {"verdicts": [3]}
 
 
 def test_what_cannot_be_held_is_said_before_anything_is_trained(study: Path) -> None:

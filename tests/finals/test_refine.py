@@ -88,6 +88,7 @@ class Planted:
         self.backbone, self.value, self.noise, self.key = backbone, value, noise, key
         self.recipe, self.n_train, self.n_runs = Recipe(steps=7, batch_size=4), 28, [0]
         self.splits = SimpleNamespace(describe=dict, test=range(1000), validation=range(1000))
+        self.task = SimpleNamespace(objective="accuracy")
 
     def with_recipe(self, **changes: Any) -> Planted:
         other = object.__new__(Planted)

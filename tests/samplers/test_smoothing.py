@@ -54,4 +54,5 @@ def test_the_variance_of_a_share_is_that_of_its_examples() -> None:
     assert sampling_variance(_measured(1.0, 400)) == pytest.approx((1 / 400) * (1 - 1 / 400) / 400)
     assert sampling_variance(_measured(-0.2, 100)) == pytest.approx(0.01)
     assert sampling_variance(_measured(-350.0, 100)) is None  # an error in the unit of the labels
+    assert sampling_variance(_measured(-0.2, 100), "neg_mae") is None
     assert sampling_variance(_measured(0.8, None)) is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from autopeft.architecture import Architecture
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.paired import sampling_error
 from autopeft.session import Session
-from autopeft.training.rate_sweep import ProxySignal, beyond_edge, middle, sweep
+from autopeft.training.rate_sweep import ProxySignal, beyond_edge, middle, needed, sweep
 from small_case import Case
 
 SIGNAL = ProxySignal("accuracy", ((1e-3, 0.7), (1.0, None)), 1e-3, 0.5, 0.6, 100, "abc")
@@ -113,3 +115,11 @@ def test_the_middle_has_all_layers_and_middle_sizes_or_fits_the_budget(case: Cas
     assert session.evaluator.counts(middle(session.space)).nominal == 3 * (4 + 2) * 32
     tight = Session.build(case.settings(space={"methods": {"serial": {}}, "budget": "130"}))
     assert 0 < tight.evaluator.counts(middle(tight.space)).nominal <= 130
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_what_an_error_has_to_pass_is_in_its_unit_and_can_be_passed(unit: float) -> None:
+    task = SimpleNamespace(objective="neg_mae", baseline=lambda part: {"neg_mae": -0.3779 * unit})
+    evaluator: Any = SimpleNamespace(task=task, splits=SimpleNamespace(validation=range(20)))
+    baseline, threshold = needed(evaluator)
+    assert (baseline, threshold) == pytest.approx((-0.3779 * unit, -0.3779 * unit * (1 - 2 / 20**0.5)))

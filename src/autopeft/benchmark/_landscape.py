@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.benchmark._surrogate import Surrogate
+from autopeft.benchmark._surrogate import Surrogate, check_seed
 from autopeft.candidate import Candidate
 
 _JITTER = 1e-6
@@ -24,11 +24,14 @@ class Landscape:
         seed: of the draw; in one order of asking the same values come again.
         calm: standard deviations of the draw are multiplied by this: below 1 where the process is less sure of itself
             than its errors show.
+
+    Raises:
+        SettingsError: the seed is no whole number of at least 0.
     """
 
     def __init__(self, surrogate: Surrogate, seed: int, calm: float = 0.85) -> None:
         self._surrogate, self._calm = surrogate, calm
-        self._rng = np.random.default_rng([seed, 0x7AB1E])
+        self._rng = np.random.default_rng([check_seed("landscape", seed), 0x7AB1E])
         self._known: dict[str, float] = {}
         self._places = np.zeros((0, 0))
         self._drawn = np.zeros(0)

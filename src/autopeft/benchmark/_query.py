@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopeft.benchmark._landscape import Landscape
-from autopeft.benchmark._surrogate import SEED_SPREAD, Surrogate
+from autopeft.benchmark._surrogate import SEED_SPREAD, Surrogate, check_candidate, check_seed
 from autopeft.benchmark._table import Run, Table
 from autopeft.candidate import Candidate
 from autopeft.errors import SettingsError
@@ -35,6 +35,9 @@ class Benchmark:
 
     Args:
         landscape: which of the truths that the table allows holds for candidates that were not trained.
+
+    Raises:
+        SettingsError: `landscape` is no whole number of at least 0.
     """
 
     def __init__(self, table: Table, landscape: int = 0) -> None:
@@ -49,8 +52,11 @@ class Benchmark:
             seed: of the training, and of the examples that the search sees.
 
         Raises:
-            SettingsError: nothing is known of this fidelity.
+            SettingsError: nothing is known of this fidelity, a method or a site is not that of the table's model, or
+                the seed is no whole number of at least 0.
         """
+        seed = check_seed("seed", seed)
+        check_candidate(candidate)
         runs = self.table.by_candidate.get(candidate.fingerprint, [])
         kept = [run for run in runs if fidelity in run.right]
         if kept:

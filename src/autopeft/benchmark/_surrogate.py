@@ -7,6 +7,7 @@ little of others. The lengthscales are by groups of inputs, fitted once to the f
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,20 @@ from sklearn.model_selection import KFold
 
 from autopeft.benchmark._table import Run, Table
 from autopeft.candidate import Candidate
+from autopeft.errors import SettingsError
 
 Rows = NDArray[np.float64]
 
 _PARTS = ("lora", "lora-rest", "dora", "serial", "parallel", "prefix", "bitfit", "lnfit")
+_METHODS = tuple(name for name in _PARTS if name != "lora-rest")
+"""What placements call them: LoRA outside of queries and values is a part of its own here."""
 _SIZED = 6
+N_LAYERS = 6
+"""Layers of the model that tables are of; it is one encoder."""
+ROLES = frozenset(
+    ("q", "k", "v", "o", "kv", "attention", "attention_norm", "ffn_in", "ffn_hidden", "ffn_out", "ffn", "ffn_norm")
+)
+"""The roles of the sites of each of its layers."""
 _SPREADS: tuple[tuple[float, int], ...] = ((2.5, 8), (20.0, 6), (6.5, 3), (1.5, 1), (6.5, 2), (3.5, 6), (4.0, 3))
 """Lengthscales in standard deviations of an input, and of how many inputs: sizes, layers, their number and ends, rate,
 cost and number of methods, units over all layers, products with the rate."""
@@ -34,7 +44,13 @@ SEED_SPREAD = 0.014
 
 
 def inputs(table: Table, candidates: Sequence[Candidate]) -> Rows:
-    """What the surrogate sees of each candidate, ``(n, 29)``."""
+    """What the surrogate sees of each candidate, ``(n, 29)``.
+
+    Raises:
+        SettingsError: one has no place on the table's model.
+    """
+    for candidate in candidates:
+        check_candidate(candidate)
     return np.array([_row(table, candidate) for candidate in candidates])
 
 
@@ -47,14 +63,14 @@ def _row(table: Table, candidate: Candidate) -> list[float]:
         if name == "lora" and role not in ("q", "v"):
             name = "lora-rest"
         sizes[name] = max(sizes[name], float(placement.size))
-    on = [float(layer in layers) for layer in range(6)]
+    on = [float(layer in layers) for layer in range(N_LAYERS)]
     n = sum(on)
     rate = _log_rate(table, candidate)
     logs = [math.log2(1 + sizes[name]) for name in _PARTS]
     units = [math.log2(1 + sizes[name] * n) for name in _PARTS[:_SIZED]]
     per = sum(sizes[name] * cost for name, cost in zip(_PARTS, (4, 14, 4, 2, 2, 2), strict=False)) * 384 * n
     cost = math.log10(1 + per)
-    ends = [n, min(layers, default=6), max(layers, default=6)]
+    ends = [n, min(layers, default=N_LAYERS), max(layers, default=N_LAYERS)]
     several = float(sum(value > 0 for value in logs))
     return [*logs, *on, *ends, rate, cost, several, *units, rate * (sizes["prefix"] > 0), rate * n, rate * cost]
 
@@ -64,6 +80,39 @@ def _log_rate(table: Table, candidate: Candidate) -> float:
     changes = candidate.changes
     rate = (changes.learning_rate or table.rate) / table.rate * changes.rate_factor
     return math.log10(rate * max([1.0, *dict(changes.rate_factors).values()]))
+
+
+def check_candidate(candidate: Candidate) -> None:
+    """Refuse what has no place on the model of the tables: a number would come back for it like any other.
+
+    Raises:
+        SettingsError: a method was never trained, or there is no such site.
+    """
+    wrong = []
+    for placement in candidate.architecture:
+        if placement.method not in _METHODS:
+            wrong.append(f"the method {placement.method!r} is none of {', '.join(_METHODS)}")
+        stack, _, rest = placement.site.partition(".")
+        layer, _, role = rest.partition(".")
+        if stack != "encoder" or layer not in map(str, range(N_LAYERS)) or role not in ROLES:
+            wrong.append(f"there is no site {placement.site!r} in {N_LAYERS} layers called encoder.0 and so on")
+    if wrong:
+        raise SettingsError(f"The table's model has no {candidate}: {'; '.join(dict.fromkeys(wrong))}.")
+
+
+def check_seed(name: str, value: int) -> int:
+    """`value` as a seed of NumPy.
+
+    Raises:
+        SettingsError: it is no whole number of at least 0.
+    """
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise SettingsError(f"`{name}` is a whole number of at least 0, but got {value!r}.")
+    return whole
 
 
 class Surrogate:

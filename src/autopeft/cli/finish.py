@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets
-from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened
+from autopeft.cli.studies import AsJson, Database, StudyFolder, TrustRemoteCode, opened, opened_for_reading
 from autopeft.cli.terminal import err, out, print_json, say
 from autopeft.collecting import import_for_good
-from autopeft.writing import FINALS, check_file
+from autopeft.writing import FINALS, check_file, write_whole
 
 if TYPE_CHECKING:
     from autopeft.finals import Entry, Finalist, Finals, Plan, Verdict
@@ -40,7 +42,10 @@ FullData = Annotated[
         "--full-data", help="The whole training part, where the search's settings keep only some of it (train_limit)."
     ),
 ]
-Margin = Annotated[float, typer.Option(min=0, help="Differences of the metric up to this count as none.")]
+Margin = Annotated[
+    float,
+    typer.Option(min=0, help="Differences of the metric up to this count as none; of an error, as a share of it."),
+]
 
 Refine = Annotated[
     int,
@@ -84,7 +89,7 @@ def finish(
 ) -> None:
     """Train the best of a search beside the baselines of its cost, with equal care, and say what to use."""
     import_for_good("autopeft.session")
-    from autopeft.session import Session
+    from autopeft.session import Session, check_retraining
 
     check_file("The outcome", folder / RESULTS, FINALS)
     changes = {"recipe.epochs": epochs, "recipe.patience": patience, "learning_rates": options.rates(rates)}
@@ -93,7 +98,10 @@ def finish(
     )
     asked = FinalsAsked(names_in(at), each, names_in(baselines), rates is not None, widen, first, last, margin, refine)
     asked.plan()  # what is wrong with it is told before a model is loaded
-    found = hold(folder, Session.build(settings, is_begun=True), asked, storage)
+    session = Session.build(settings, is_begun=True)
+    with opened_for_reading(folder, storage) as study:
+        check_retraining(session, study, folder)
+    found = hold(folder, session, asked, storage)
     if as_json:
         print_json(found.as_dict())
     else:
@@ -215,8 +223,29 @@ def hold(folder: Path, session: Session, asked: FinalsAsked, storage: str | None
         on_invited=told.invited,
         on_run=told.run,
     )
-    write_cell(folder / RESULTS, {**found.as_dict(), "recipe": session.evaluator.recipe.as_dict()})
+    outcome = {**found.as_dict(), "recipe": session.evaluator.recipe.as_dict()}
+    _keep_earlier(folder / RESULTS, outcome)
+    write_cell(folder / RESULTS, outcome)
     return found
+
+
+def _keep_earlier(path: Path, outcome: Mapping[str, Any]) -> None:
+    """Set aside the outcome of other finals at `path`, under the first number that is free beside it.
+
+    Finals with other flags, or after more trials, answer another question, so that neither outcome is worth less.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    earlier = path.read_bytes()
+    # As text, which knows no tuples, and in which NaN equals itself. The same command reads the runs that it made, and
+    # so has the same outcome.
+    if json.dumps(json.loads(earlier), sort_keys=True) == json.dumps(outcome, sort_keys=True):
+        return
+    number = next(n for n in itertools.count(1) if not path.with_name(f"{path.stem}-{n}{path.suffix}").exists())
+    aside = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    with write_whole(aside) as part:
+        part.write_bytes(earlier)
+    say(f"The outcome of the finals before these is kept as {aside}.", err)
 
 
 def names_in(text: str | None) -> tuple[str, ...]:

@@ -13,7 +13,17 @@ import typer
 from autopeft.cli import options
 from autopeft.cli.app import app
 from autopeft.cli.flags import Sets, TruncationSide
-from autopeft.cli.studies import AsJson, Cost, Database, Overwrite, TrustRemoteCode, cost_of, opened, picked
+from autopeft.cli.studies import (
+    AsJson,
+    Cost,
+    Database,
+    Overwrite,
+    TrustRemoteCode,
+    cost_of,
+    opened,
+    opened_for_reading,
+    picked,
+)
 from autopeft.cli.terminal import err, figure, print_json, say
 from autopeft.collecting import import_for_good
 from autopeft.errors import SettingsError
@@ -98,11 +108,19 @@ def train(
 
 
 def _session(settings: Settings, source: Path, storage: str | None) -> tuple[Session, tuple[float, ...]]:
-    """A session at the rates by method of the study's card, and the rates that are tried; see `carded`."""
-    from autopeft.session import Session
+    """A session at the rates by method of the study's card, and the rates that are tried; see `carded`.
+
+    Raises:
+        StudyMismatchError: the study was measured on other data or weights than there are now.
+    """
+    from autopeft.session import Session, check_retraining
     from autopeft.session.rates import carded
 
     session = Session.build(settings, is_begun=source.is_dir())
+    # A baseline needs no trial, so that a folder whose study is kept elsewhere will do for one.
+    if source.is_dir() and (storage is not None or (source / "study.db").exists()):
+        with opened_for_reading(source, storage) as kept:
+            check_retraining(session, kept, source)
     # Whatever is trained, a baseline too, gets the card's rates; only a study with a card has to be opened for that.
     if session.settings.rates != "card" or not source.is_dir():
         return session, session.settings.learning_rates

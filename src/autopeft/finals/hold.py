@@ -129,7 +129,7 @@ def hold_finals(
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)
     # One noisy run each is no order: the surrogate lends every trial what its neighbours tell.
-    scores = smooth(space, trials)
+    scores = smooth(space, trials, metric=evaluator.task.objective)
     backbone = evaluator.backbone
     cost, price = (NOMINAL_COUNT, None) if costing is None else (costing.objective, costing.price)
     wanted = bands(budgets, backbone, cost)

@@ -22,7 +22,7 @@ from autopeft.finals.heats import FIRST_SEED, Entry, Heats, Result, examples_of_
 from autopeft.finals.importance import importances
 from autopeft.finals.moves import Key, Move, moves, widened
 from autopeft.network.build import count
-from autopeft.paired import Paired, paired
+from autopeft.paired import Paired, grain_of, paired
 from autopeft.training.evaluator import Evaluator
 from autopeft.training.kept_runs import KeptRuns
 
@@ -97,7 +97,8 @@ class _Runs:
         ours, theirs = ({s: -math.inf if v is None else v for s, v in side.items()} for side in sides)
         if -math.inf in ours.values():
             return Paired(tuple(seeds), (-math.inf,) * len(seeds))
-        return paired(ours, theirs, 1 / max(1, len(self.heats.evaluator.splits.validation)))
+        evaluator = self.heats.evaluator
+        return paired(ours, theirs, grain_of(evaluator.task.objective, len(evaluator.splits.validation)))
 
 
 def refine(heats: Heats, entries: Sequence[Entry], n: int, look: Look = importances) -> tuple[Refinement, ...]:

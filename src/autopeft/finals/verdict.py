@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from autopeft.errors import AutopeftError
 from autopeft.finals.heats import Entry
-from autopeft.paired import Paired, holm, paired
+from autopeft.paired import ERRORS, Paired, grain_of, holm, paired
 
 _ALPHA = 0.05
 
 MARGIN = 0.01
-"""Differences up to this count as none unless another margin is given: one point of a share of right answers."""
+"""Differences up to this count as none unless another margin is given: one point of a share of right answers.
+
+Of an error in the unit of the labels it is a share of the other side's error, as the unit may be anything."""
 
 Finding = Literal["better", "worse", "equal", "cannot tell"]
 
@@ -31,12 +34,14 @@ class Comparison:
         baseline: the name of the other.
         corrected: the p value after Holm's correction for all others; None where there is none.
         margin: differences up to this count as none.
+        share: what share of the other's error the margin is; None where it does not come from one.
     """
 
     baseline: str
     difference: Paired
     corrected: float | None
     margin: float = MARGIN
+    share: float | None = None
 
     @property
     def finding(self) -> Finding:
@@ -55,8 +60,14 @@ class Comparison:
         """Whether the first is not shown to be worse, and no worse by its mean than what counts as no difference."""
         return self.finding != "worse" and self.difference.mean >= -self.margin
 
+    @property
+    def told_margin(self) -> str:
+        """The margin in words."""
+        of = "" if self.share is None else f" ({self.share:.2g} of the error of {self.baseline})"
+        return f"{self.margin:.4g}{of}"
+
     def __str__(self) -> str:
-        said = {"equal": f"equal within {self.margin:g}", "cannot tell": "these runs cannot tell them apart"}
+        said = {"equal": f"equal within {self.told_margin}", "cannot tell": "these runs cannot tell them apart"}
         return said.get(self.finding, self.finding)
 
     def as_dict(self) -> dict[str, Any]:
@@ -124,7 +135,7 @@ class Verdict:
         known: dict[str, str] = {
             "better": f"{winner} is better than {rival}, but worse than {', '.join(self._better_ones)}.",
             "worse": f"{rival} is better than {winner}, the best that was found.",
-            "equal": f"no better than {rival} here: {winner} is equal to it within {against.margin:g}.",
+            "equal": f"no better than {rival} here: {winner} is equal to it within {against.told_margin}.",
         }
         return known.get(against.finding) or (
             f"no better than {rival} here, so far as {winner} shows: these runs cannot tell the two apart"
@@ -168,7 +179,7 @@ class Verdict:
 
 def _more_seeds(against: Comparison) -> str:
     n = against.difference.seeds_to_tell(against.margin)
-    return "" if n is None else f" (about {n} seeds would tell a difference of {against.margin:g})"
+    return "" if n is None else f" (about {n} seeds would tell a difference of {against.told_margin})"
 
 
 def _interval(found: Paired) -> str:
@@ -182,10 +193,12 @@ def _in_numbers(metric: str, against: Comparison) -> str:
     if found.interval is None or found.detectable is None:
         return f"Too few seeds for an interval of {metric}."
     low, high = found.interval
+    # Four decimals of a share; an error may be of any size.
+    spec = ".4g" if metric in ERRORS else ".4f"
     return (
-        f"Difference of {metric} on the test part {found.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, "
-        f"{len(found.values)} seeds, Holm's p {against.corrected:.2g}; {found.detectable:.4f} would have been seen in "
-        "four of five cases)."
+        f"Difference of {metric} on the test part {found.mean:+{spec}} (95 % interval {low:+{spec}} to {high:+{spec}}, "
+        f"{len(found.values)} seeds, Holm's p {against.corrected:.2g}; {found.detectable:{spec}} would have been seen "
+        "in four of five cases)."
     )
 
 
@@ -194,8 +207,8 @@ def judge(entries: Sequence[Entry], metric: str, n_test: int, margin: float = MA
 
     Args:
         metric: the objective.
-        n_test: examples of the test part: the metric is taken to move in steps of one of them.
-        margin: differences up to this count as none.
+        n_test: examples of the test part: metrics but errors and likelihoods are taken to move in steps of one of them.
+        margin: differences up to this count as none; of an error in the unit of the labels a share of the other's.
 
     Raises:
         AutopeftError: every run of those who were searched failed.
@@ -206,26 +219,37 @@ def judge(entries: Sequence[Entry], metric: str, n_test: int, margin: float = MA
         raise AutopeftError(f"In the finals of {entries[0].finalist.band} no searched candidate could be trained.")
     # By the validation part alone: chosen on the test part, the winner's lead there would be part luck.
     winner, rival = _best(searched), _best(baselines) if baselines else None
-    comparisons = _compared([winner] * len(baselines), baselines, n_test, margin)
+    comparisons = _compared([winner] * len(baselines), baselines, metric, n_test, margin)
     # The baseline is the simpler answer, so the winner has to be shown to be better; one that is shown to be better
     # than the winner goes before one that only had more luck on the validation part.
     shown = [entry for entry, item in zip(baselines, comparisons, strict=True) if item.finding == "worse"]
     lead = winner if rival is None or _is_better(rival, comparisons) else _best(shown or baselines)
-    choice, instead = _cheapest(entries, lead, n_test, margin)
+    choice, instead = _cheapest(entries, lead, metric, n_test, margin)
     return Verdict(winner.finalist.band, metric, winner, rival, comparisons, choice, instead)
 
 
-def _compared(first: Sequence[Entry], second: Sequence[Entry], n_test: int, margin: float) -> tuple[Comparison, ...]:
+def _compared(
+    first: Sequence[Entry], second: Sequence[Entry], metric: str, n_test: int, margin: float
+) -> tuple[Comparison, ...]:
     """Each of `first` less its partner of `second`, with Holm's correction for all of them."""
-    pairs = [paired(one.test, other.test, 1 / n_test) for one, other in zip(first, second, strict=True)]
+    grain, is_share = grain_of(metric, n_test), metric in ERRORS
+    pairs = [paired(one.test, other.test, grain) for one, other in zip(first, second, strict=True)]
     corrected = iter(holm([pair.p_value for pair in pairs if pair.p_value is not None]))
     return tuple(
-        Comparison(other.finalist.name, pair, None if pair.p_value is None else next(corrected), margin)
+        Comparison(
+            other.finalist.name,
+            pair,
+            None if pair.p_value is None else next(corrected),
+            margin * abs(fmean(other.test.values())) if is_share else margin,
+            margin if is_share else None,
+        )
         for other, pair in zip(second, pairs, strict=True)
     )
 
 
-def _cheapest(entries: Sequence[Entry], lead: Entry, n_test: int, margin: float) -> tuple[Entry, Comparison | None]:
+def _cheapest(
+    entries: Sequence[Entry], lead: Entry, metric: str, n_test: int, margin: float
+) -> tuple[Entry, Comparison | None]:
     """What costs least of `lead` and of those of the last round that are not shown to be worse, and why not `lead`."""
     known = all(entry.finalist.cost is not None for entry in entries)
 
@@ -235,7 +259,7 @@ def _cheapest(entries: Sequence[Entry], lead: Entry, n_test: int, margin: float)
         return (finalist.cost if known and finalist.cost is not None else finalist.nominal), not finalist.is_baseline
 
     cheaper = [entry for entry in entries if entry.is_last and not entry.has_failed and price(entry) < price(lead)]
-    found = _compared(cheaper, [lead] * len(cheaper), n_test, margin)
+    found = _compared(cheaper, [lead] * len(cheaper), metric, n_test, margin)
     fit = [(entry, item) for entry, item in zip(cheaper, found, strict=True) if item.is_acceptable]
     return min(fit, key=lambda pair: price(pair[0]), default=(lead, None))
 

@@ -7,6 +7,7 @@ is made of them (pictures, report, logs of workers).
 from __future__ import annotations
 
 from autopeft.session.begun import as_begun
+from autopeft.session.inputs import check_retraining
 from autopeft.session.parts import answers_budgets, build_space, resolved
 from autopeft.session.precision import settled
 from autopeft.session.processes import carry_out, join, search, worker_command, worker_environment
@@ -20,6 +21,7 @@ __all__ = [
     "as_begun",
     "build_space",
     "carry_out",
+    "check_retraining",
     "has_begun",
     "join",
     "resolved",

@@ -13,12 +13,12 @@ from typing import Any
 from autopeft import objectives, promotions, samplers, tracking
 from autopeft import settings as settings_module
 from autopeft.backbones import Backbone
-from autopeft.backbones._identity import differences
 from autopeft.backbones._quantized import check_quantize
 from autopeft.errors import InputError, SettingsError, StudyMismatchError
 from autopeft.fidelity import rungs_of
 from autopeft.reading import followed
 from autopeft.rungs import rung_correlations
+from autopeft.session.inputs import DATA, MODEL, other_data, other_model
 from autopeft.session.parts import (
     answers_budgets,
     build_space,
@@ -57,9 +57,8 @@ from autopeft.writing import check_folder
 STUDY = OWN_STUDY
 """The name of the study in a file of its own."""
 
-_MODEL = "model"
 _LABELS = "labels"
-"""The fact that keeps what the trials were trained on: see `autopeft.backbones.Backbone.identity`."""
+"""The fact that says that the labels of a regression were standardised."""
 
 _CHECKPOINTS = "checkpoints"
 """The folder inside a study's that keeps the trainings that may go on."""
@@ -75,9 +74,6 @@ _TOLD = "told by searches"
 
 _WARM = "warm start"
 """The fact that keeps the indices of the points that came from other studies, which may change or go."""
-
-_DATA = ("task", "data", "files", "protocol", "data_seed", "train_limit", "validation_limit", "label_words")
-"""The settings that the parts of the data depend on."""
 
 _WEIGHTS = ("model", "quantize", "device", "trust_remote_code")
 """The settings that the backbone depends on."""
@@ -274,26 +270,15 @@ class Session:
         here: dict[str, Any] = {
             "data": self.evaluator.splits.describe(),
             "weights": self.backbone.digest(),
-            _MODEL: self.backbone.identity(),
+            MODEL: self.backbone.identity(),
         }
-        wrong = []
         if self.task.answers.is_scaled:
             # A regression that began before labels were standardised goes on with their unit, as its first trials.
             if study.fact("data") is not None and study.fact(_LABELS) is None:
                 self.evaluator.learner.keep_unit()
             else:
                 here[_LABELS] = "standardised"
-        if (stored := study.fact("data")) is not None:
-            wrong = [
-                f"the {part} part had {stored[part]['size']:,} examples (digest {stored[part]['digest']}), but has "
-                f"{here['data'][part]['size']:,} ({here['data'][part]['digest']})"
-                for part in ("train", "validation")
-                if stored[part]["digest"] != here["data"][part]["digest"]
-            ]
-        if (model := study.fact(_MODEL)) is not None:
-            wrong += [f"of the model {self.settings.model} {item}" for item in differences(model, here[_MODEL])]
-        elif (weights := study.fact("weights")) not in (None, here["weights"]):  # of an earlier version
-            wrong.append(f"the weights of {self.settings.model} had the digest {weights}, but have {here['weights']}")
+        wrong = other_data(study, here["data"]) + other_model(study, self.backbone, self.settings.model)
         if wrong:
             raise StudyMismatchError(
                 f"The study was measured on something else: {'; '.join(wrong)}. Give a new folder."
@@ -387,7 +372,7 @@ def _shared(settings: Settings, like: Session | None) -> _Shared:
     def is_same(names: tuple[str, ...]) -> bool:
         return all(here[name] == there[name] for name in names)
 
-    data = (like.task, like.evaluator.splits) if is_same(_DATA) else None
+    data = (like.task, like.evaluator.splits) if is_same(DATA) else None
     return _Shared(data, like.backbone if is_same(_WEIGHTS) else None)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from autopeft.architecture import Architecture
 from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError, OutOfMemoryFailure, SettingsError, TrialFailure
-from autopeft.paired import sampling_error
+from autopeft.paired import metric_error
 from autopeft.spaces.lattice import Configuration, SearchSpace
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def needed(evaluator: Evaluator) -> tuple[float, float]:
         bare: float = evaluator.score(evaluator.validation_part, validation)[objective]
         return bare, bare
     baseline = evaluator.task.baseline(validation)[objective]
-    return baseline, baseline + _STANDARD_ERRORS * sampling_error(baseline, len(validation))
+    return baseline, baseline + _STANDARD_ERRORS * metric_error(objective, baseline, len(validation))
 
 
 Tried = list[tuple[float, float | None]]

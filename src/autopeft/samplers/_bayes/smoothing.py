@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autopeft.objective import Measurement
-from autopeft.paired import sampling_error
+from autopeft.paired import ERRORS, sampling_error
 from autopeft.samplers._bayes.outcome import OutcomeTransform
 from autopeft.samplers._bayes.settings import Nuts
 from autopeft.samplers._propose import quiet
@@ -28,21 +28,22 @@ _FEWEST = 8
 _NO_NUTS = Nuts(0, 0, 1)  # the maximum a posteriori needs none
 
 
-def sampling_variance(measurement: Measurement) -> float | None:
+def sampling_variance(measurement: Measurement, metric: str = "") -> float | None:
     """The variance of a measured metric that comes from scoring a finite number of examples; None where not known.
 
     That of a share of right answers, which is near enough for the F measure and a correlation; metrics that are no
     shares (an error in the unit of the labels) have none that could be told from the value alone.
     """
     n, value = int(measurement.extra.get("n_scored", 0)), measurement.value
-    if not n or not -1 <= value <= 1:
+    # An error may lie between -1 and 1 as well, so that its name says more than its value where it is known.
+    if not n or metric in ERRORS or not -1 <= value <= 1:
         return None
     # A value of 0 or 1 is no proof of certainty; one example more or less is left open.
     share = min(max(value, 1 / n), 1 - 1 / n) if value >= 0 else value
     return sampling_error(share, n) ** 2
 
 
-def smooth(space: SearchSpace, trials: Sequence[Trial], seed: int = 0) -> dict[int, float]:
+def smooth(space: SearchSpace, trials: Sequence[Trial], seed: int = 0, metric: str = "") -> dict[int, float]:
     """The metric of every measured trial by number, as a SAAS process (maximum a posteriori) fitted to all sees it.
 
     The measured values themselves where there are fewer than eight, or where the process cannot be fitted.
@@ -54,7 +55,7 @@ def smooth(space: SearchSpace, trials: Sequence[Trial], seed: int = 0) -> dict[i
     natural = list(values.values())
     # This transform is linear: minus the mean, by the spread.
     scale, zero, spread = OutcomeTransform("z-score", tuple(natural)), np.mean(natural), np.std(natural, ddof=1)
-    variances = [sampling_variance(measurement) for _, _, measurement in measured]
+    variances = [sampling_variance(measurement, metric) for _, _, measurement in measured]
     if not spread > 0 or math.isclose(spread, 0):
         return values
     with quiet(seed):
