@@ -14,20 +14,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
-from autopeft.experiments._experiment import (
-    Origin,
-    Page,
-    Place,
-    wrong_mapping,
-    wrong_seeds,
-    wrong_settings,
-)
+from autopeft.experiments._experiment import Origin, Page, Place
 from autopeft.experiments._payoff_finals import Asked, Entrant, Rival, settle
 from autopeft.experiments._payoff_purse import FAILED, Ledger, Purse
 from autopeft.experiments._payoff_rivals import read_rival
 from autopeft.experiments._payoff_tables import overview, page
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
+from autopeft.experiments._wrong import wrong_mapping, wrong_seeds, wrong_settings
 from autopeft.finals.heats import examples_of_a_run
 from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.session import Session
@@ -112,6 +106,11 @@ class Payoff:
         # The seed draws the data as well, so that pairs of rivals differ in nothing but the rival.
         settings = self.settings.with_changes(seed=cell.seed, data_seed=cell.seed, trials=self.cost)
         return Asked(self.origin, settings, work / cell.name, 1 - self.rivals[cell.rival].finals)
+
+    def asks(self, cell: PayoffCell) -> Mapping[str, Any]:
+        """The shared settings, among them the cost, and the seeds of the retraining, as a result has them."""
+        settings = self.asked(cell, Path()).settings.as_dict()
+        return {"settings": settings, "tested": {"seeds": list(self.retraining_seeds)}}
 
     def check(self, cells: Sequence[PayoffCell], place: Place) -> None:
         """Every rival can be built."""

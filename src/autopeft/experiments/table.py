@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autopeft.errors import AutopeftError, InputError
-from autopeft.experiments._experiment import (
-    Experiment,
-    Origin,
-    Page,
-    Place,
-    read,
-    run,
-    wrong_mapping,
-)
+from autopeft.experiments._experiment import Experiment, Origin, Page, Place, read, run
 from autopeft.experiments._paper_tables import (
     QUANTITIES,
     Joined,
@@ -33,7 +25,8 @@ from autopeft.experiments._paper_tables import (
     together,
     told,
 )
-from autopeft.experiments._results import Result, Results
+from autopeft.experiments._results import Result
+from autopeft.experiments._wrong import wrong_mapping
 from autopeft.markup import escape
 from autopeft.reports.markdown import markdown_table
 from autopeft.rules import raise_if_any
@@ -88,7 +81,7 @@ class PaperTable:
 
     def ours(self, results: Path) -> dict[tuple[str, str], Result]:
         """What is done, by printed row and task; of several search seeds those that are done."""
-        done = {name: Results(results / name).read() for name in self.experiments}
+        done = {name: source.done(results) for name, source in self.experiments.items()}
         found = {}
         for row, (experiment, cells) in self.rows.items():
             for task in self.tasks:
