@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,13 @@ Result = Mapping[str, Any]
 """What one cell came to, JSON-ready."""
 
 FILE = "cells.jsonl"
+
+
+def grain_of(results: Iterable[Result]) -> float:
+    """The coarsest step of the test metric among `results`, one example; 0 where none tells its size."""
+    sizes = [int(test["size"]) for one in results if (test := one.get("splits", {}).get("test", {})).get("size")]
+    return 1 / min(sizes) if sizes else 0.0
+
 
 _NAME = "cell"
 

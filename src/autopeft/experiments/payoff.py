@@ -178,9 +178,11 @@ class Payoff:
     @classmethod
     def overview(cls, done: Mapping[str, tuple[Payoff, Mapping[str, Result]]]) -> Sequence[str]:
         """Ours against every other over tasks and seeds."""
-        first = next(part for part, _ in done.values())
+        # A task may have rivals of its own.
+        rivals = tuple(dict.fromkeys(name for part, _ in done.values() for name in part.rivals))
+        ours = tuple(dict.fromkeys(name for part, _ in done.values() for name in part.ours))
         cells = {task: list(found.values()) for task, (_, found) in done.items()}
-        return overview(cells, tuple(first.rivals), first.ours)
+        return overview(cells, rivals, ours)
 
 
 def _wrong_payoff(raw: Mapping[str, Any]) -> list[str]:
@@ -188,7 +190,7 @@ def _wrong_payoff(raw: Mapping[str, Any]) -> list[str]:
     if misfit("cost", Count, raw["cost"]):
         wrong.append(f"`cost` is a whole number of full trainings, at least 1, but got {raw['cost']!r}")
     if not isinstance(after, Mapping) or set(after) != {"seeds"} or wrong_seeds(after["seeds"]):
-        wrong.append(f"`retraining` is a mapping of `seeds` (a list), but got {after!r}")
+        wrong.append(f"`retraining` is a mapping of `seeds` (a list, each once), but got {after!r}")
     known = raw["rivals"] if isinstance(raw["rivals"], Mapping) else {}
     if not raw["ours"] or not set(_names(raw["ours"])) <= set(known):
         wrong.append(f"`ours` is one of the rivals, or several in a list, but got {raw['ours']!r}")
