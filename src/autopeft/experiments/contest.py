@@ -217,7 +217,7 @@ def _wrong_contest(raw: Mapping[str, Any]) -> list[str]:
     is_known = isinstance(after, Mapping) and not set(after) - {"seeds", "recipe", "learning_rates", "choose"}
     if not is_known or (after.get("seeds") != _OF_THE_SEARCH and wrong_seeds(after.get("seeds"))):
         wrong.append(
-            "`retraining` is a mapping of `seeds` (a list, each once, or `search` for that of the search) and perhaps "
+            "`retraining` is a mapping of `seeds` (a list, or `search` for that of the search, each once) and perhaps "
             "`recipe`, `learning_rates` and `choose`, "
             f"but got {after!r}"
         )
