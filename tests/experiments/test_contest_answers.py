@@ -21,7 +21,7 @@ from autopeft.experiments._contest_answers import (
 )
 from autopeft.experiments._contest_tables import Row, pairs_of
 from autopeft.experiments._results import Results
-from autopeft.paired import Paired
+from autopeft.paired import Paired, paired
 from small_case import Case
 
 COUNTS = {"nominal": 50, "stored": 60, "trained": 70, "backbone": 1000}
@@ -166,3 +166,19 @@ def test_pairs_are_retrainings_only_where_one_search_seed_was_asked_for(n_seeds:
     assert columns_of(rows)[0].name == "1%"
     told = "search seeds" if n_seeds == 3 else "retrainings of the same searches"
     assert f"of further {told} on the same tasks" in answers(rows, "apet", (), n_seeds)[2]
+
+
+def test_equal_differences_are_no_certainty_whatever_floating_point_says() -> None:
+    nearly = {0: 0.8, 1: 0.9, 2: 0.7}, {0: 0.7, 1: 0.8, 2: 0.6}
+    assert interval_of([paired(*nearly)]) is None
+    grained = paired(*nearly, 0.05)
+    assert interval_of([grained]) == pytest.approx(grained.interval)
+
+    def sized(row: Row) -> Row:
+        return Row(row.rival, row.budget, [{**cell, "splits": {"test": {"size": 20}}} for cell in row.cells])
+
+    rows = [sized(row_of("apet", 0.7, 0.8, 0.6)), sized(row_of("own", 0.8, 0.9, 0.7))]
+    ((_, mean, here, over, verdict, *_),) = better_table(columns_of({"a": rows, "b": rows}), ["own"], "apet", 3).rows
+    assert (mean, verdict) == ("+0.1000", "better")
+    assert here == f"{0.1 - 2.7764 * 0.05 / 6**0.5:+.4f} to {0.1 + 2.7764 * 0.05 / 6**0.5:+.4f}"
+    assert over == f"{0.1 - 12.7062 * 0.05 / 2**0.5:+.4f} to {0.1 + 12.7062 * 0.05 / 2**0.5:+.4f}"

@@ -20,6 +20,7 @@ from autopeft.experiments._payoff_finals import Entrant, settle
 from autopeft.experiments._payoff_purse import Purse
 from autopeft.experiments._payoff_tables import Outcome, differences_table, overview, sizes_table
 from autopeft.experiments._results import Results
+from autopeft.experiments.payoff import Payoff
 from autopeft.objective import Measurement
 from autopeft.session import Session
 from autopeft.settings import from_dict
@@ -165,6 +166,28 @@ def test_several_may_be_compared_with_all_others() -> None:
         "+0.3000", "+0.2000", "+0.1000", "-0.2000",
     ]  # fmt: skip
     assert overview(cells, tuple(values), ("nobody",)) == []
+
+
+def told_of(rival: str, value: float) -> dict[str, Any]:
+    counts, splits = {"nominal": 5}, {"test": {"size": 50}}
+    return {"rival": rival, "seed": 0, "tested": {"values": [value]}, "counts": counts, "splits": splits}
+
+
+def test_two_tasks_of_one_difference_are_no_certainty() -> None:
+    cells = {task: [told_of("ours", 0.65), told_of("grid", 0.6)] for task in ("one", "two")}
+    text = "\n".join(overview(cells, ("ours", "grid"), ("ours",)))
+    assert "no difference shown" in text
+    assert "better" not in text
+
+
+def test_a_task_may_have_a_rival_of_its_own(case: Case, tmp_path: Path) -> None:
+    own = {"extra": {"how": "grid", "baselines": ["lora:1"], "rates": [1e-2]}}
+    tasks = {"one": FILES, "two": {**FILES, "rivals": own}}
+    found = read(write(case, tmp_path / "own.yaml", tasks=tasks))
+    cells = {"ours-seed4": told_of("ours", 0.65), "careful-seed4": told_of("careful", 0.6)}
+    done = {"one": cells, "two": {**cells, "extra-seed4": told_of("extra", 0.5)}}
+    text = "\n".join(Payoff.overview({task: (cast(Payoff, found.parts[task]), own) for task, own in done.items()}))
+    assert "| extra | +0.1500 |" in text
 
 
 # -- the finals, with metrics put by hand -------------------------------------------------------------------------
@@ -323,6 +346,8 @@ def test_differences_are_paired_and_corrected_for_the_number_of_rivals() -> None
         ({"ours": ["ours", "nobody"]}, "`ours` is one of the rivals"),
         ({"ours": []}, "`ours` is one of the rivals"),
         ({"cost": 0}, "`cost` is a whole number of full trainings"),
+        ({"seeds": [0, 0]}, "`seeds` names every seed once"),
+        ({"retraining": {"seeds": [40, 40]}}, "`retraining` is a mapping of `seeds` .a list, each once"),
         ({"retraining": {}}, "`retraining` is a mapping of `seeds`"),
         ({"rivals": {"ours": {"how": "luck"}}}, "`how` is one of grid, lora-tpe, search, zero-shot"),
         ({"rivals": {"ours": {"how": "grid", "rates": [1]}}}, "`baselines` is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from autopeft.errors import AutopeftError, SettingsError
 from autopeft.experiments import read, run, write_summary
-from autopeft.experiments._paper_tables import Joined, Printed, joined, table_of, told
+from autopeft.experiments._paper_tables import QUANTITIES, Joined, Printed, joined, table_of, together, told, values_of
 from autopeft.experiments._results import Results
 from autopeft.experiments.compare import Compare
 from autopeft.experiments.table import PaperTables
@@ -123,6 +124,7 @@ def test_a_cell_that_fails_costs_no_other_its_place_in_the_table(case: Case, tmp
         ({"from": "nothing"}, "nothing.yaml"),
         ({"expected": "nothing.json"}, "nothing.json"),
         ({"expected": "tables.yaml"}, "The printed table .* cannot be read"),
+        ({"from": "tables"}, "takes numbers from 'tables', which is of tables itself"),
         ({"form": "points"}, r"`tables\.seven` has \['columns', 'expected', 'from', 'rows'\]"),
     ],
 )
@@ -163,3 +165,28 @@ def test_table_4_searches_the_space_of_t5_and_the_adaptable_row_is_the_switches_
     assert (s3pet.sampler, s3pet.space.name, s3pet.space.budget) == ("s3delta", "S2", "0.3%")
     assert s3pet.recipe.batch_size == 8
     assert (adaptable.sampler, adaptable.trials, adaptable.initial) == ("adaptable", 1, 0)
+
+
+def test_a_printed_mean_is_a_number_and_stands_once(tmp_path: Path) -> None:
+    data = json.loads(printed(tmp_path).read_text())
+    data["cells"][0]["mean"] = "x"
+    data["cells"].append(data["cells"][1])
+    (tmp_path / "printed.json").write_text(json.dumps(data))
+    with pytest.raises(SettingsError, match=r"is a number or null, but got 'x'; row 'First', column 'A' stands once"):
+        Printed.load(tmp_path / "printed.json")
+
+
+def test_what_a_pay_off_chose_is_no_row(case: Case, tmp_path: Path) -> None:
+    path = write(case, tmp_path)
+    grid = {"how": "grid", "baselines": ["lora:1"], "rates": [1e-2]}
+    data = {"kind": "payoff", "title": "Three", "settings": case.data(), "rivals": {"a": grid}, "ours": "a", "cost": 2}
+    data |= {"seeds": [0], "retraining": {"seeds": [0]}}
+    (tmp_path / "points.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(SettingsError, match="takes rows from 'points', of kind 'payoff'"):
+        read(path)
+
+
+def test_retrainings_that_are_called_by_seeds_are_of_no_search() -> None:
+    found = together([retrained(0.5), retrained(0.7)])
+    assert values_of(found) == [0.5, 0.7]
+    assert all(math.isnan(QUANTITIES[name](found)) for name in ("search-ratio", "retraining-examples"))

@@ -19,6 +19,7 @@ from autopeft.reports.markdown import markdown_table
 from autopeft.reports.tables import Table
 
 _LEVEL = 0.95
+_ROUNDING = 1e-12
 _MOST_OF_A_RETRAINING = 0.6
 """What a search may take of one retraining to be called cheap: BIPEFT's table 3 has 0.59 and 0.65."""
 
@@ -94,7 +95,8 @@ def better_table(columns: Sequence[Column], names: Sequence[str], control: str, 
         ]
         if pairs:
             here = interval_of(pairs)
-            over = Paired(tuple(range(len(pairs))), tuple(one.mean for one in pairs)).interval
+            grain = max(one.grain for one in pairs)
+            over = Paired(tuple(range(len(pairs))), tuple(one.mean for one in pairs), grain).interval
             told.append(
                 (name, f"{fmean(one.mean for one in pairs):+.4f}", _told(here), _told(over), _verdict(here),
                  str(sum(one.mean > 0 for one in pairs)), f"{len(pairs)} of {len(columns)}",
@@ -183,11 +185,12 @@ def cost_table(columns: Sequence[Column], searches: Sequence[str]) -> Table:
 def interval_of(pairs: Sequence[Paired]) -> tuple[float, float] | None:
     """Of the mean over columns of the mean differences, each of which varies by itself (Welch and Satterthwaite).
 
-    None where a column has one pair alone, of which nobody knows how far it varies, or where all happen to be equal.
+    Equal differences spread by their grain, as in `Paired`. None where a column has one pair alone, of
+    which nobody knows how far it varies, or where all are equal and have no grain.
     """
     if any(len(one.values) < 2 for one in pairs):
         return None
-    parts = [stdev(one.values) ** 2 / len(one.values) for one in pairs]
+    parts = [_spread_of(one) ** 2 / len(one.values) for one in pairs]
     mean, whole = fmean(one.mean for one in pairs), sum(parts)
     # A handful of equal differences must not look certain: the metric moves in steps of an example.
     if whole == 0:
@@ -197,6 +200,12 @@ def interval_of(pairs: Sequence[Paired]) -> tuple[float, float] | None:
 
     reach = float(student.ppf(0.5 + _LEVEL / 2, freedom)) * math.sqrt(whole) / len(pairs)
     return mean - reach, mean + reach
+
+
+def _spread_of(pairs: Paired) -> float:
+    """At least one grain; 0 where they differ by no more than floating point does."""
+    spread = max(stdev(pairs.values), pairs.grain)
+    return spread if spread > _ROUNDING else 0.0
 
 
 def _pairs(column: Column, name: str, other: str, n_seeds: int) -> Paired:

@@ -149,12 +149,7 @@ def result_of(asked: Contest, session: Session, ended: Sequence[Ended], searched
         "title": asked.origin.title,
         "headline": f"{first['objective']} {first['summary']['mean']:.4f} {spread} on test, "
         f"{first['counts']['stored']:,} stored; search {searched.seconds:.0f} s, {ratio:.2f} times a retraining",
-        "retraining": {
-            "seeds": list(asked.seeds_after(session.settings.seed)),
-            "recipe": dict(asked.recipe),
-            **({"learning_rates": list(asked.rates)} if asked.rates else {}),
-            **({"choose": True} if asked.is_choosing else {}),
-        },
+        "retraining": asked.retraining(session.settings.seed),
         "sampler_settings": dict(searched.sampler),
         "budget": {"text": session.settings.space.budget, "most": limit.most, "count": limit.count},
         "search": {

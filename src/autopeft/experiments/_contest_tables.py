@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from autopeft.architecture import Architecture, Counts
 from autopeft.experiments._experiment import Page
-from autopeft.experiments._results import Result
+from autopeft.experiments._results import Result, grain_of
 from autopeft.experiments._written import written
 from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import Paired, paired
@@ -259,7 +259,7 @@ def pairs_of(first: Row, second: Row, n_seeds: int) -> Paired:
     Pairs are means by search seed, or by seed of retraining where one search seed alone was asked for.
     """
     by = _by_run if n_seeds == 1 or is_repeated(first) or is_repeated(second) else _by_search
-    return paired(by(first.cells), by(second.cells))
+    return paired(by(first.cells), by(second.cells), grain_of([*first.cells, *second.cells]))
 
 
 def _by_search(found: Sequence[Result]) -> dict[int, float]:

@@ -17,6 +17,7 @@ from autopeft import kinds
 from autopeft import settings as settings_module
 from autopeft.errors import AutopeftError, InputError, SettingsError, UnknownNameError
 from autopeft.experiments._results import Result, Results
+from autopeft.experiments._unlike import Asking, differences, other_data
 from autopeft.pictures.points import Picture
 from autopeft.rules import raise_if_any
 from autopeft.settings import Settings, read_yaml
@@ -215,14 +216,31 @@ class Experiment:
         return tuple(name for name, _ in self._places())
 
     def missing(self, results: Path) -> tuple[str, ...]:
-        """Cells that have no result yet."""
-        done = Results(results / self.name).read()
+        """Cells that have no result yet, or one that is `unlike`."""
+        done = self.done(results)
         return tuple(cell for cell in self.cells() if cell not in done)
 
     def done(self, results: Path) -> dict[str, Result]:
-        """The cells that have a result, by name, in the experiment's order."""
-        found = Results(results / self.name).read()
-        return {cell: found[cell] for cell in self.cells() if cell in found}
+        """The cells that have a result of what the file asks, by name, in the experiment's order."""
+        return self._sorted(results)[0]
+
+    def unlike(self, results: Path) -> dict[str, list[str]]:
+        """The cells whose result was made by other settings than the file has, or on other data than those before it:
+        what differs, by name."""
+        return self._sorted(results)[1]
+
+    def _sorted(self, results: Path) -> tuple[dict[str, Result], dict[str, list[str]]]:
+        read = Results(results / self.name).read()
+        found = {name: read[name] for name in self.cells() if name in read}
+        unlike: dict[str, list[str]] = {}
+        for task, part in self.parts.items():
+            own = {name: cell for name, (of, cell) in self._places() if of == task and name in found}
+            told = {
+                name: differences(part.asks(own[name]), found[name]) if isinstance(part, Asking) else [] for name in own
+            }
+            unlike |= {name: phrases for name, phrases in told.items() if phrases}
+            unlike |= other_data((name, found[name]) for name in own if not told[name])
+        return {name: cell for name, cell in found.items() if name not in unlike}, unlike
 
     def has_page(self, results: Path) -> bool:
         """Whether there is anything to write a page of."""
@@ -323,32 +341,6 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def wrong_mapping(raw: Mapping[str, Any], key: str) -> list[str]:
-    """What is wrong with an entry that must name one thing at least."""
-    if isinstance(raw[key], Mapping) and raw[key]:
-        return []
-    return [f"`{key}` is a mapping with one entry at least, but got {raw[key]!r}"]
-
-
-def wrong_settings(raw: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `settings` before they are read."""
-    return [] if isinstance(raw["settings"], Mapping) else [f"`settings` is a mapping, but got {raw['settings']!r}"]
-
-
-def wrong_samplers(raw: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `samplers`: each is a mapping of settings."""
-    wrong = wrong_mapping(raw, "samplers")
-    odd = {} if wrong else {name: own for name, own in raw["samplers"].items() if not isinstance(own, Mapping)}
-    return wrong + [f"`samplers.{name}` is a mapping of settings, but got {change!r}" for name, change in odd.items()]
-
-
-def wrong_seeds(seeds: Any) -> list[str]:
-    """What is wrong with `seeds`."""
-    if isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds):
-        return []
-    return [f"`seeds` is a list of whole numbers of at least 0, but got {seeds!r}"]
-
-
 def run(experiment: Experiment, results: Path, work: Path, announce: Announce, only: str | None = None) -> None:
     """Run the cells that are missing and keep each when it is done.
 
@@ -359,12 +351,14 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
         only: run just this cell.
 
     Raises:
-        InputError: there is no such cell, or one to be run names an architecture or a method that there is not.
+        InputError: there is no such cell, one to be run names an architecture or a method that there is not, or some
+            that have a result were made by other settings than the file has.
         AutopeftError: cells failed; all others have been run, and what each failed at is told. Or what cells share
             failed, and none of them was run.
     """
     if only is not None:
         experiment.find(only)
+    _refuse(experiment.unlike(results), results / experiment.name)
     names = [name for name in experiment.missing(results) if only in (None, name)]
     wanted = {name: experiment.find(name) for name in names}
     for task, part in experiment.parts.items():
@@ -390,3 +384,12 @@ def run(experiment: Experiment, results: Path, work: Path, announce: Announce, o
         announce(f"{experiment.name}: {name} done: {data['headline']}")
     if failed:
         raise AutopeftError("; ".join(f"the cell {cell} failed: {message}" for cell, message in failed.items()))
+
+
+def _refuse(unlike: Mapping[str, Sequence[str]], folder: Path) -> None:
+    # A table of runs of both kinds would compare what differs in more than the rival.
+    raise_if_any(
+        f"Results in {str(folder)!r} are of another experiment than the file describes now; put the file back as it "
+        "was, or give it another name",
+        [f"{cell!r}: {', '.join(phrases)}" for cell, phrases in unlike.items()],
+    )

@@ -8,7 +8,7 @@ kept, for they can be made again.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,12 @@ def summary(experiment: Experiment, results: Path) -> tuple[str, dict[str, Pictu
     pages = {task: found for task in experiment.parts if (found := _page(experiment, task, results, done)) is not None}
     if not pages:
         folder = results / experiment.name
-        raise SettingsError(f"No cell of {experiment.name!r} is done in {str(folder)!r}; it has {experiment.cells()}.")
-    lines = [f"# {escape(experiment.title)}", "", *_missing(experiment, results)]
+        unlike = "; ".join(f"{cell!r}: {', '.join(told)}" for cell, told in experiment.unlike(results).items())
+        others = f" Those that lie there were made by other settings than the file has: {unlike}." if unlike else ""
+        raise SettingsError(
+            f"No cell of {experiment.name!r} is done in {str(folder)!r}; it has {experiment.cells()}.{others}"
+        )
+    lines = [f"# {escape(experiment.title)}", "", *_missing(experiment, results), *_unlike(experiment.unlike(results))]
     by_task = {task: (experiment.parts[task], _of_part(experiment, task, results, done)) for task in pages}
     lines += next(iter(experiment.parts.values())).overview(by_task)
     pictures: dict[str, Picture] = {}
@@ -95,13 +99,31 @@ def _drawn(pictures: Mapping[str, Picture]) -> list[str]:
 
 
 def _missing(experiment: Experiment, results: Path) -> list[str]:
-    missing, path = experiment.missing(results), shlex.quote(str(experiment.path))
+    unlike, path = experiment.unlike(results), shlex.quote(str(experiment.path))
+    # Those cannot be run as long as their results lie there.
+    missing = [cell for cell in experiment.missing(results) if cell not in unlike]
+    if unlike and not missing:
+        return []
     if not missing:
         command = f"autopeft experiment {path} --data FOLDER"
         return [f"All {len(experiment.cells())} cells are done. They come from {code(command)}.", ""]
     commands = [f"autopeft experiment {path} --data FOLDER --cell {shlex.quote(cell)}" for cell in missing]
     head = f"**{len(missing)} of {len(experiment.cells())} cells are missing**; each is one command:"
     return [head, "", fenced("\n".join(commands), "sh"), ""]
+
+
+def _unlike(unlike: Mapping[str, Sequence[str]]) -> list[str]:
+    """Cells that have a result of something else, and what differs."""
+    if not unlike:
+        return []
+    by_told: dict[str, list[str]] = {}
+    for cell, told in unlike.items():
+        by_told.setdefault(", ".join(told), []).append(code(cell))
+    head = (
+        f"**The results of {len(unlike)} cells are of another experiment than the file describes now** and are left "
+        "out here; put the file back as it was, or give it another name to run them anew:"
+    )
+    return [head, "", *(f"* {', '.join(cells)}: {told}" for told, cells in by_told.items()), ""]
 
 
 def _setting(cells: Mapping[str, Result]) -> list[str]:

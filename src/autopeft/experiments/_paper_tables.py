@@ -16,6 +16,7 @@ from autopeft.experiments._results import Result
 from autopeft.objective import percent
 from autopeft.reading import read_json
 from autopeft.reports.tables import Table
+from autopeft.rules import raise_if_any
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,20 @@ class Printed:
         """
         data = read_json(path, "The printed table", SettingsError)
         try:
-            means = {(cell["row"], cell["column"]): cell["mean"] for cell in data["cells"]}
-            return cls(str(data["table"]), str(data["paper"]), means)
+            found = [((str(cell["row"]), str(cell["column"])), cell["mean"]) for cell in data["cells"]]
+            table, paper = str(data["table"]), str(data["paper"])
         except (KeyError, TypeError) as error:
             raise SettingsError(f"The printed table {str(path)!r} has no paper, table and cells.") from error
+        places = [place for place, _ in found]
+        wrong = [
+            f"the mean in row {row!r}, column {column!r} is a number or null, but got {mean!r}"
+            for (row, column), mean in found
+            if mean is not None and (isinstance(mean, bool) or not isinstance(mean, int | float))
+        ]
+        twice = dict.fromkeys(place for place in places if places.count(place) > 1)
+        wrong += [f"row {row!r}, column {column!r} stands once, but is there several times" for row, column in twice]
+        raise_if_any(f"The printed table {str(path)!r} cannot be used", wrong)
+        return cls(table, paper, dict(found))
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -107,7 +118,7 @@ def _search_minutes(result: Result) -> float:
 
 
 def _retraining_minutes(result: Result) -> float:
-    return fmean(one["seconds"] for one in result["found"]) / 60 if "found" in result else math.nan
+    return fmean(one["seconds"] for one in result["found"]) / 60 if "search" in result else math.nan
 
 
 def _search_examples(result: Result) -> float:
@@ -115,7 +126,7 @@ def _search_examples(result: Result) -> float:
 
 
 def _retraining_examples(result: Result) -> float:
-    return fmean(_known(one.get("examples")) for one in result["found"]) if "found" in result else math.nan
+    return fmean(_known(one.get("examples")) for one in result["found"]) if "search" in result else math.nan
 
 
 def _known(number: float | None) -> float:
@@ -141,10 +152,14 @@ def together(results: Sequence[Result]) -> Result:
     """Results of several search seeds as one: all runs, and the mean of what the searches took."""
     if len(results) == 1:
         return results[0]
+    # A retraining is of no search, and its name may end as if it were.
+    every = [found for one in results for found in one.get("found", [one])]
+    if not all("search" in one for one in results):
+        return {"found": every}
     counts = [_known(one["search"].get("examples")) for one in results]
     spent = {"seconds": fmean(one["search"]["seconds"] for one in results)}
     return {
-        "found": [found for one in results for found in one["found"]],
+        "found": every,
         "search": {**spent, "examples": None if any(map(math.isnan, counts)) else fmean(counts)},
     }
 

@@ -132,7 +132,8 @@ class Search:
 
     def _entrants(self, session: Session, evaluator: Evaluator, trials: Sequence[Trial]) -> list[Entrant]:
         values = {trial.number: trial.measurement.value for trial in trials if trial.measurement is not None}
-        scores = smooth(session.space, trials) if self.smoothed else values
+        metric = evaluator.task.objective
+        scores = smooth(session.space, trials, metric=metric) if self.smoothed else values
         # The first of equal candidates stands for all: dials of a method that is absent make no difference.
         found: dict[Candidate, Entrant] = {}
         for trial in sorted((t for t in trials if t.number in values), key=lambda t: -scores[t.number]):

@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 
 from autopeft.architecture import Counts
 from autopeft.experiments._experiment import Page
-from autopeft.experiments._results import Result
+from autopeft.experiments._results import Result, grain_of
 from autopeft.experiments._written import written
 from autopeft.objectives import NOMINAL, nominal
 from autopeft.paired import Paired, holm, paired
@@ -54,7 +54,7 @@ def page(cells: Cells, rivals: Sequence[str], ours: Sequence[str], title: str) -
     """
     by_rival = {name: own for name in rivals if (own := [cell for cell in cells if cell["rival"] == name])}
     lines = [EXPLAINED, "", "## Numbers", "", markdown_table(results_table(by_rival)), ""]
-    grain = 1 / int(cells[0]["splits"]["test"]["size"])
+    grain = grain_of(cells)
     for one in (name for name in ours if name in by_rival and len(by_rival) > 1):
         lines += [markdown_table(_differences(by_rival, one, grain)), ""]
         lines += [markdown_table(sizes_table({name: _by_seed(own) for name, own in by_rival.items()}, one)), ""]
@@ -214,9 +214,10 @@ def overview(cells: Mapping[str, Cells], rivals: Sequence[str], ours: Sequence[s
     told = [name for name in ours if name in keyed]
     if not told or len(keyed) < 2 or len(cells) < 2:
         return []
-    # Tasks have other grains, and pairs enough to have a spread of their own.
+    # Tasks have other grains: two equal differences are no more certain than the coarsest of them.
+    grain = grain_of(cell for own in cells.values() for cell in own)
     by = "task and search seed, each the mean of its retrainings"
-    tables = (table for name in told for table in (differences_table(keyed, name, by, 0.0), sizes_table(found, name)))
+    tables = (table for name in told for table in (differences_table(keyed, name, by, grain), sizes_table(found, name)))
     means = markdown_table(_means_table(cells, keyed, {n: pair for pair, n in numbers.items()}))
     return ["## Over all tasks", "", means, "", *(line for one in tables for line in (markdown_table(one), ""))]
 

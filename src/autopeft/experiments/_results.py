@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autopeft import paired
 from autopeft.errors import SettingsError, WriteError
 from autopeft.reading import parse_json, read_json
 
@@ -28,6 +29,13 @@ Result = Mapping[str, Any]
 """What one cell came to, JSON-ready."""
 
 FILE = "cells.jsonl"
+
+
+def grain_of(results: Iterable[Result]) -> float:
+    """The coarsest step of the test metric among `results`; 0 where none tells the size of its test part."""
+    sizes = [(one, int(test["size"])) for one in results if (test := one.get("splits", {}).get("test", {})).get("size")]
+    return max((paired.grain_of(str(one.get("objective", "")), size) for one, size in sizes), default=0.0)
+
 
 _NAME = "cell"
 

@@ -12,18 +12,11 @@ from autopeft.candidate import Candidate
 from autopeft.errors import AutopeftError
 from autopeft.experiments._compare_tables import page
 from autopeft.experiments._comparison import compare
-from autopeft.experiments._experiment import (
-    Origin,
-    Page,
-    Place,
-    merged,
-    wrong_samplers,
-    wrong_seeds,
-    wrong_settings,
-)
+from autopeft.experiments._experiment import Origin, Page, Place, merged
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
 from autopeft.experiments._tuning import swept, tuned
+from autopeft.experiments._wrong import wrong_samplers, wrong_seeds, wrong_settings
 from autopeft.objective import Measurement, hypervolume_curve, reference_point, shares
 from autopeft.objectives import largest_fact
 from autopeft.reports.rows import search_seconds
@@ -93,6 +86,10 @@ class Compare:
         """
         found = merged((shared or self.settings).as_dict(), {**self.samplers[cell.sampler], "seed": cell.seed})
         return self.origin.settings(found)
+
+    def asks(self, cell: SearchCell) -> Mapping[str, Any]:
+        """The settings of one search, as its result has them."""
+        return {"settings": self.settings_of(cell).as_dict()}
 
     @property
     def against(self) -> str:

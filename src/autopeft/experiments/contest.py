@@ -18,17 +18,10 @@ from typing import Any, ClassVar
 from autopeft.experiments._contest_answers import answers
 from autopeft.experiments._contest_runs import Searched, limit_of, result_of, run_search, uniforms
 from autopeft.experiments._contest_tables import Row, page
-from autopeft.experiments._experiment import (
-    Origin,
-    Page,
-    Place,
-    merged,
-    wrong_samplers,
-    wrong_seeds,
-    wrong_settings,
-)
+from autopeft.experiments._experiment import Origin, Page, Place, merged
 from autopeft.experiments._results import Result
 from autopeft.experiments._tuning import tuned
+from autopeft.experiments._wrong import wrong_samplers, wrong_seeds, wrong_settings
 from autopeft.rules import raise_if_any
 from autopeft.session import Session
 from autopeft.settings import Settings
@@ -137,6 +130,19 @@ class Contest:
         found |= {"seed": cell.seed, "data_seed": cell.seed, "space": {**found["space"], "budget": cell.budget}}
         return self.origin.settings(found)
 
+    def asks(self, cell: ContestCell) -> Mapping[str, Any]:
+        """The settings of one search and how what it found is trained again, as its result has them."""
+        return {"settings": self.settings_of(cell).as_dict(), "retraining": self.retraining(cell.seed)}
+
+    def retraining(self, seed: int) -> dict[str, Any]:
+        """How what a search of `seed` found is trained again, JSON-ready."""
+        return {
+            "seeds": list(self.seeds_after(seed)),
+            "recipe": dict(self.recipe),
+            **({"learning_rates": list(self.rates)} if self.rates else {}),
+            **({"choose": True} if self.is_choosing else {}),
+        }
+
     def evaluator(self, search: Session, seed: int) -> Evaluator:
         """What a retraining with `seed` is done with: another cut of the data, unless that moves the test part."""
         changed = {**merged(search.settings.as_dict(), {"recipe": self.recipe}), "data_seed": seed}
@@ -211,7 +217,7 @@ def _wrong_contest(raw: Mapping[str, Any]) -> list[str]:
     is_known = isinstance(after, Mapping) and not set(after) - {"seeds", "recipe", "learning_rates", "choose"}
     if not is_known or (after.get("seeds") != _OF_THE_SEARCH and wrong_seeds(after.get("seeds"))):
         wrong.append(
-            "`retraining` is a mapping of `seeds` (a list, or `search` for that of the search) and perhaps "
+            "`retraining` is a mapping of `seeds` (a list, or `search` for that of the search, each once) and perhaps "
             "`recipe`, `learning_rates` and `choose`, "
             f"but got {after!r}"
         )

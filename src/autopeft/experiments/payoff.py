@@ -14,20 +14,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
-from autopeft.experiments._experiment import (
-    Origin,
-    Page,
-    Place,
-    wrong_mapping,
-    wrong_seeds,
-    wrong_settings,
-)
+from autopeft.experiments._experiment import Origin, Page, Place
 from autopeft.experiments._payoff_finals import Asked, Entrant, Rival, settle
 from autopeft.experiments._payoff_purse import FAILED, Ledger, Purse
 from autopeft.experiments._payoff_rivals import read_rival
 from autopeft.experiments._payoff_tables import overview, page
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
+from autopeft.experiments._wrong import wrong_mapping, wrong_seeds, wrong_settings
 from autopeft.finals.heats import examples_of_a_run
 from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.session import Session
@@ -113,6 +107,11 @@ class Payoff:
         settings = self.settings.with_changes(seed=cell.seed, data_seed=cell.seed, trials=self.cost)
         return Asked(self.origin, settings, work / cell.name, 1 - self.rivals[cell.rival].finals)
 
+    def asks(self, cell: PayoffCell) -> Mapping[str, Any]:
+        """The shared settings, among them the cost, and the seeds of the retraining, as a result has them."""
+        settings = self.asked(cell, Path()).settings.as_dict()
+        return {"settings": settings, "tested": {"seeds": list(self.retraining_seeds)}}
+
     def check(self, cells: Sequence[PayoffCell], place: Place) -> None:
         """Every rival can be built."""
         for name in dict.fromkeys(cell.rival for cell in cells):
@@ -179,9 +178,11 @@ class Payoff:
     @classmethod
     def overview(cls, done: Mapping[str, tuple[Payoff, Mapping[str, Result]]]) -> Sequence[str]:
         """Ours against every other over tasks and seeds."""
-        first = next(part for part, _ in done.values())
+        # A task may have rivals of its own.
+        rivals = tuple(dict.fromkeys(name for part, _ in done.values() for name in part.rivals))
+        ours = tuple(dict.fromkeys(name for part, _ in done.values() for name in part.ours))
         cells = {task: list(found.values()) for task, (_, found) in done.items()}
-        return overview(cells, tuple(first.rivals), first.ours)
+        return overview(cells, rivals, ours)
 
 
 def _wrong_payoff(raw: Mapping[str, Any]) -> list[str]:
@@ -189,7 +190,7 @@ def _wrong_payoff(raw: Mapping[str, Any]) -> list[str]:
     if misfit("cost", Count, raw["cost"]):
         wrong.append(f"`cost` is a whole number of full trainings, at least 1, but got {raw['cost']!r}")
     if not isinstance(after, Mapping) or set(after) != {"seeds"} or wrong_seeds(after["seeds"]):
-        wrong.append(f"`retraining` is a mapping of `seeds` (a list), but got {after!r}")
+        wrong.append(f"`retraining` is a mapping of `seeds` (a list, each once), but got {after!r}")
     known = raw["rivals"] if isinstance(raw["rivals"], Mapping) else {}
     if not raw["ours"] or not set(_names(raw["ours"])) <= set(known):
         wrong.append(f"`ours` is one of the rivals, or several in a list, but got {raw['ours']!r}")

@@ -12,20 +12,12 @@ from autopeft.architecture import Architecture
 from autopeft.backbones import Backbone
 from autopeft.candidate import Candidate
 from autopeft.errors import InputError, SettingsError
-from autopeft.experiments._experiment import (
-    Origin,
-    Page,
-    Place,
-    merged,
-    results_of,
-    wrong_mapping,
-    wrong_seeds,
-    wrong_settings,
-)
+from autopeft.experiments._experiment import Origin, Page, Place, merged, results_of
 from autopeft.experiments._points import FoundPoint, best_point, who_found
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
 from autopeft.experiments._retrain_tables import page
+from autopeft.experiments._wrong import wrong_mapping, wrong_seeds, wrong_settings
 from autopeft.network.build import count
 from autopeft.rules import Count, misfit, raise_if_any
 from autopeft.session import Session
@@ -100,6 +92,15 @@ class Retrain:
         """As listed."""
         return tuple(ArchitectureCell(name) for name in self.architectures)
 
+    def asks(self, cell: ArchitectureCell) -> Mapping[str, Any]:
+        """The shared settings, the seeds and what takes the place of the recipe's, as a result has them."""
+        return {
+            "settings": self._settings(self.seeds[0]).as_dict(),
+            "seeds": list(self.seeds),
+            "tuning": dict(self.tuning),
+            "own_recipe": _own_recipe(self.architectures[cell.name]),
+        }
+
     def check(self, cells: Sequence[ArchitectureCell], place: Place) -> None:
         """Every cell's architecture is found and fits, and its methods exist.
 
@@ -150,7 +151,10 @@ class Retrain:
         }
 
     def _session(self, seed: int) -> Session:
-        return Session.build(self.settings.with_changes(data_seed=seed) if self.is_cut_by_seed else self.settings)
+        return Session.build(self._settings(seed))
+
+    def _settings(self, seed: int) -> Settings:
+        return self.settings.with_changes(data_seed=seed) if self.is_cut_by_seed else self.settings
 
     def _again(self, name: str, candidate: Candidate, own: Mapping[str, Any], first: Retrained, seed: int) -> Retrained:
         """One further seed on a cut of its own, at the rate that the first has chosen."""

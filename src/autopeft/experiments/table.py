@@ -13,16 +13,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from autopeft.errors import AutopeftError, InputError
-from autopeft.experiments._experiment import (
-    Experiment,
-    Origin,
-    Page,
-    Place,
-    read,
-    run,
-    wrong_mapping,
-)
+from autopeft.errors import AutopeftError, InputError, SettingsError
+from autopeft.experiments._experiment import Experiment, Origin, Page, Place, read, run
 from autopeft.experiments._paper_tables import (
     QUANTITIES,
     Joined,
@@ -33,13 +25,16 @@ from autopeft.experiments._paper_tables import (
     together,
     told,
 )
-from autopeft.experiments._results import Result, Results
+from autopeft.experiments._results import Result
+from autopeft.experiments._wrong import wrong_mapping
 from autopeft.markup import escape
 from autopeft.reports.markdown import markdown_table
 from autopeft.rules import raise_if_any
+from autopeft.settings import read_yaml
 
 _REQUIRED = {"expected", "from", "rows", "columns"}
 _SEED = re.compile(r"(.+)-seed\d+")
+_WITHOUT_RUNS = ("compare", "payoff")
 _KNOWN = {*_REQUIRED, "first", "beside", "tasks"}
 
 
@@ -88,7 +83,7 @@ class PaperTable:
 
     def ours(self, results: Path) -> dict[tuple[str, str], Result]:
         """What is done, by printed row and task; of several search seeds those that are done."""
-        done = {name: Results(results / name).read() for name in self.experiments}
+        done = {name: source.done(results) for name, source in self.experiments.items()}
         found = {}
         for row, (experiment, cells) in self.rows.items():
             for task in self.tasks:
@@ -214,7 +209,11 @@ def _is_cell(own: Any) -> bool:
 
 def _source(origin: Origin, name: str) -> Experiment:
     """The experiment of that name beside the file of the tables."""
-    return read(origin.path.parent / f"{name}.yaml", origin.data, trust_remote_code=origin.trust_remote_code)
+    path = origin.path.parent / f"{name}.yaml"
+    # Before it is read, which would read what it names in turn: it may name this file.
+    if read_yaml(path).get("kind") in MEMBERS:
+        raise SettingsError(f"The experiment {origin.told} takes numbers from {name!r}, which is of tables itself.")
+    return read(path, origin.data, trust_remote_code=origin.trust_remote_code)
 
 
 def _table(name: str, asked: Mapping[str, Any], origin: Origin, source_of: Callable[[str], Experiment]) -> PaperTable:
@@ -247,6 +246,12 @@ def _wrong_names(table: PaperTable) -> list[str]:
     ]
     columns = [c for c in table.columns if c not in table.printed.columns or is_average(c)]
     wrong += [f"{where} has the column {column!r}, which is not printed or an average" for column in columns]
+    kinds = {of: table.experiments[of].kind for of, _ in table.rows.values()}
+    wrong += [
+        f"{where} takes rows from {of!r}, of kind {kind!r}, whose results are no runs of one architecture or search"
+        for of, kind in kinds.items()
+        if kind in _WITHOUT_RUNS
+    ]
     known = {name: source.cells() for name, source in table.experiments.items()}
     wrong += [
         f"{where} needs {cell!r}, which is no cell of {of!r}" for of, cell in table.first if cell not in known[of]
