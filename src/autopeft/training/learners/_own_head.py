@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from autopeft.errors import BackboneError
 
@@ -24,10 +24,10 @@ class _Given(nn.Module):
         super().__init__()
         self.hidden, self.is_asked = hidden, False
 
-    def forward(self, *args: Any, **options: Any) -> BaseModelOutputWithPast:
+    def forward(self, *args: Any, **options: Any) -> BaseModelOutputWithPastAndCrossAttentions:
         """What is known, whatever is asked."""
         self.is_asked = True
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
 
 
 class OwnHead:
