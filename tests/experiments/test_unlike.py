@@ -76,6 +76,24 @@ def test_what_stands_beside_the_settings_is_compared(
     assert all(any(f"`{key}` is " in phrase for phrase in phrases) for phrases in told.values())
 
 
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [("payoff", {"rates": [1e-2]}, {"rates": [1e-2, 3e-2]}), ("payoff", {"rates": ["1e-2"]}, {"rates": [0.01]}),
+     ("contest", {}, {"sampler_options": {"preset": "paper"}})],
+)  # fmt: skip
+def test_a_rival_that_is_asked_otherwise_is_another(
+    case: Case, tmp_path: Path, kind: str, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """However a number is written, and whether something is changed or added."""
+    key = "rivals" if kind == "payoff" else "samplers"
+    sampler = {"sampler": "saas-nehvi"} if kind == "contest" else {}
+    mine = [{key: {**KINDS[kind][key], "b": {**KINDS[kind][key]["b"], **sampler, **one}}} for one in (before, after)]
+    keep(asked(case, tmp_path, kind, mine[0]), tmp_path)
+    told = asked(case, tmp_path, kind, mine[1]).unlike(tmp_path)
+    is_same = before.get("rates") == ["1e-2"]
+    assert [name.partition("-")[0] for name in told] == ([] if is_same else ["b"])
+
+
 def test_folders_devices_what_came_later_and_what_is_found_out_are_not_compared() -> None:
     here = {"model": "m/bert", "device": "cpu", "initial": None, "recipe": {"steps": 2, "learning_rate": 1e-3}}
     there = {"model": "/home/x/bert", "device": "cuda", "initial": 20, "recipe": {"steps": 2.0, "learning_rate": 3e-3}}

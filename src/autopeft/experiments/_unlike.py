@@ -6,6 +6,7 @@ of earlier commits lack what came later, and may lie on a machine where models a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +39,25 @@ class Asking(Protocol):
     def asks(self, cell: Any) -> Mapping[str, Any]:
         """What the file asks of a cell, under the keys that its result has it under; ``settings`` may be among them."""
         ...
+
+
+def as_written(entry: Any) -> str:
+    """What a file says of one rival, as text, so that whatever changes in it is seen: a rate more, an option less."""
+    return json.dumps(_plain(entry), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as numbers, however they are written: YAML reads 1e-3 as text and 0.001 as a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(own) for own in value]
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def differences(asked: Mapping[str, Any], stored: Result) -> list[str]:

@@ -21,6 +21,7 @@ from autopeft.experiments._contest_tables import Row, page
 from autopeft.experiments._experiment import Origin, Page, Place, merged
 from autopeft.experiments._results import Result
 from autopeft.experiments._tuning import tuned
+from autopeft.experiments._unlike import as_written
 from autopeft.experiments._wrong import wrong_samplers, wrong_seeds, wrong_settings
 from autopeft.rules import raise_if_any
 from autopeft.session import Session
@@ -131,8 +132,12 @@ class Contest:
         return self.origin.settings(found)
 
     def asks(self, cell: ContestCell) -> Mapping[str, Any]:
-        """The settings of one search and how what it found is trained again, as its result has them."""
-        return {"settings": self.settings_of(cell).as_dict(), "retraining": self.retraining(cell.seed)}
+        """The settings of one search, its rival and how what it found is trained again, as its result has them."""
+        asked = {"asked": self._entry(cell), "retraining": self.retraining(cell.seed)}
+        return {"settings": self.settings_of(cell).as_dict(), **asked}
+
+    def _entry(self, cell: ContestCell) -> str:
+        return as_written(self.samplers[cell.rival] if cell.rival in self.samplers else self.controls[cell.rival])
 
     def retraining(self, seed: int) -> dict[str, Any]:
         """How what a search of `seed` found is trained again, JSON-ready."""
@@ -171,8 +176,10 @@ class Contest:
         session = Session.build(settings)
         if cell.rival in self.controls:
             ended = uniforms(self.controls[cell.rival], session.backbone, limit_of(session))
-            return result_of(self, session, ended, Searched())
-        return run_search(self, session, place.work / cell.name)
+            found = result_of(self, session, ended, Searched())
+        else:
+            found = run_search(self, session, place.work / cell.name)
+        return {**found, "asked": self._entry(cell)}
 
     def page(self, found: Mapping[str, Result], place: Place) -> Page:
         """Tables and the picture of the searches that are done."""

@@ -21,6 +21,7 @@ from autopeft.experiments._payoff_rivals import read_rival
 from autopeft.experiments._payoff_tables import overview, page
 from autopeft.experiments._provenance import provenance
 from autopeft.experiments._results import Result
+from autopeft.experiments._unlike import as_written
 from autopeft.experiments._wrong import wrong_mapping, wrong_seeds, wrong_settings
 from autopeft.finals.heats import examples_of_a_run
 from autopeft.rules import Count, misfit, raise_if_any
@@ -59,6 +60,7 @@ class Payoff:
         cost: full trainings that each may spend, everything included.
         seeds: of the searches.
         retraining_seeds: with which the chosen is trained again.
+        entries: what the file says of each rival, as it is written there.
     """
 
     required: ClassVar[frozenset[str]] = frozenset(
@@ -74,6 +76,7 @@ class Payoff:
     cost: int
     seeds: tuple[int, ...]
     retraining_seeds: tuple[int, ...]
+    entries: Mapping[str, str]
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], origin: Origin) -> Payoff:
@@ -92,6 +95,7 @@ class Payoff:
             cost=int(raw["cost"]),
             seeds=tuple(raw["seeds"]),
             retraining_seeds=tuple(raw["retraining"]["seeds"]),
+            entries={str(name): as_written(own) for name, own in raw["rivals"].items()},
         )
         for cell in found.cells():
             found.rivals[cell.rival].check_settings(found.asked(cell, Path()))  # mistakes show now, not after hours
@@ -108,9 +112,9 @@ class Payoff:
         return Asked(self.origin, settings, work / cell.name, 1 - self.rivals[cell.rival].finals)
 
     def asks(self, cell: PayoffCell) -> Mapping[str, Any]:
-        """The shared settings, among them the cost, and the seeds of the retraining, as a result has them."""
-        settings = self.asked(cell, Path()).settings.as_dict()
-        return {"settings": settings, "tested": {"seeds": list(self.retraining_seeds)}}
+        """The shared settings, among them the cost, the rival and the seeds of the retraining, as a result has them."""
+        settings, seeds = self.asked(cell, Path()).settings.as_dict(), list(self.retraining_seeds)
+        return {"settings": settings, "asked": self.entries[cell.rival], "tested": {"seeds": seeds}}
 
     def check(self, cells: Sequence[PayoffCell], place: Place) -> None:
         """Every rival can be built."""
@@ -146,6 +150,7 @@ class Payoff:
             "title": self.origin.title,
             "headline": f"{first.objective} {mean(values):.4f} {spread} on test, {first.counts.nominal:,} nominal",
             "rival": cell.rival,
+            "asked": self.entries[cell.rival],
             "seed": cell.seed,
             "chosen": {
                 "name": chosen.name,
