@@ -145,8 +145,13 @@ def test_tasks_and_seeds_make_the_pairs_of_the_overview(case: Case, done: Path, 
     for place, (task, seed) in enumerate((t, s) for t in ("one", "two") for s in (4, 5)):
         for rival in RIVALS:
             value = 0.5 + (0.1 * (place + 1) if rival == "ours" else 0.0)
-            tested = {**base[f"{rival}-seed4"]["tested"], "values": [value, value]}
-            results.append(f"{task}/{rival}-seed{seed}", {**base[f"{rival}-seed4"], "seed": seed, "tested": tested})
+            own = base[f"{rival}-seed4"]
+            changed = {
+                "seed": seed,
+                "settings": {**own["settings"], "seed": seed, "data_seed": seed},
+                "tested": {**own["tested"], "values": [value, value]},
+            }
+            results.append(f"{task}/{rival}-seed{seed}", {**own, **changed})
     text = write_summary(experiment, tmp_path / "results").read_text()
     assert "## Over all tasks" in text
     # Mean 0.25, standard deviation 0.1291, t of 3 degrees of freedom 3.182: 0.25 +- 0.2054.
